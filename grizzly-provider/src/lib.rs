@@ -1,1 +1,3 @@
 //! Grizzly.
+
+pub mod engine;

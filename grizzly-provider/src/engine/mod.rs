@@ -1,0 +1,3 @@
+//! The storage engine: Arrow and bytes, no query planner.
+
+pub mod key;
