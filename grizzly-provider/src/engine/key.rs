@@ -28,6 +28,8 @@ mod display;
 mod keys;
 mod primitive;
 mod range;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use keys::{Keys, KeysIter};

@@ -1,8 +1,6 @@
 //! One column of a key: writing it for one row or for a whole batch, reading it, skipping it.
 
-use arrow::array::{
-    Array, ArrayAccessor, ArrayRef, AsArray, FixedSizeBinaryArray, PrimitiveArray, new_null_array,
-};
+use arrow::array::{Array, ArrayAccessor, ArrayRef, AsArray, FixedSizeBinaryArray, PrimitiveArray, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 
@@ -220,12 +218,8 @@ impl Column {
         Ok(())
     }
 
-    fn write_primitive<T>(
-        &self,
-        array: &PrimitiveArray<T>,
-        data: &mut [u8],
-        place: impl FnMut(usize, usize) -> usize,
-    ) where
+    fn write_primitive<T>(&self, array: &PrimitiveArray<T>, data: &mut [u8], place: impl FnMut(usize, usize) -> usize)
+    where
         T: FixedKey,
     {
         let values = array.values();

@@ -9,7 +9,10 @@ pub struct Keys {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Shape {
-    Fixed { width: usize, len: usize },
+    Fixed {
+        width: usize,
+        len: usize,
+    },
     /// `len + 1` ends, the first one 0.
     Variable(Vec<usize>),
 }
