@@ -32,19 +32,21 @@ mod range;
 mod tests;
 mod value;
 
-pub use keys::{Keys, KeysIter};
-pub use range::{KeyRange, successor};
+pub(crate) use keys::{Keys, KeysIter};
+pub(crate) use range::successor;
+
+pub(crate) use crate::access::KeyRange;
 
 use column::Column;
 use value::Reader;
 
 /// The version of the byte format described in this module. Whoever persists keys stores it beside them.
-pub const KEY_FORMAT: u8 = 1;
+pub(crate) const KEY_FORMAT: u8 = 1;
 
 /// Why a key could not be made or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeyError {
+pub(crate) enum KeyError {
     /// The value or type cannot be part of a key, or is not what the key's columns say.
     #[error("{what}")]
     Unsupported {
@@ -62,24 +64,24 @@ pub enum KeyError {
 }
 
 /// The result of making or reading a key.
-pub type Result<T, E = KeyError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = KeyError> = std::result::Result<T, E>;
 
 /// Whether values of this type have a key encoding.
-pub fn supports(data_type: &DataType) -> bool {
+pub(crate) fn supports(data_type: &DataType) -> bool {
     value::layout(data_type).is_some()
 }
 
 /// Appends one value: `00` if it is NULL, otherwise `01` and its ascending encoding.
 ///
 /// Fails if the type has no key encoding.
-pub fn encode_value(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode_value(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> Result<()> {
     Column::try_new(array.data_type(), true, false)?.encode_unpadded(array, row, out)
 }
 
 /// Reads one value written by [`encode_value`] from the front of `bytes` and moves `bytes` past it.
 ///
 /// Returns an array of length 1 of exactly `data_type`.
-pub fn decode_value(bytes: &mut &[u8], data_type: &DataType) -> Result<ArrayRef> {
+pub(crate) fn decode_value(bytes: &mut &[u8], data_type: &DataType) -> Result<ArrayRef> {
     let column = Column::try_new(data_type, true, false)?;
     let mut reader = Reader::new(bytes);
     let array = column.decode_unpadded(&mut reader)?;
@@ -89,7 +91,7 @@ pub fn decode_value(bytes: &mut &[u8], data_type: &DataType) -> Result<ArrayRef>
 
 /// Turns rows into keys and keys into rows, for one list of columns.
 #[derive(Debug, Clone)]
-pub struct KeyEncoder {
+pub(crate) struct KeyEncoder {
     columns: Arc<[Column]>,
     /// Bytes per key, if every column has a fixed width.
     width: Option<usize>,
@@ -99,7 +101,7 @@ impl KeyEncoder {
     /// An encoder for keys of these columns: `(type, nullable, descending)`.
     ///
     /// Fails if a type has no key encoding.
-    pub fn new(types: &[(DataType, bool, bool)]) -> Result<Self> {
+    pub(crate) fn new(types: &[(DataType, bool, bool)]) -> Result<Self> {
         let columns = types
             .iter()
             .map(|(data_type, nullable, descending)| Column::try_new(data_type, *nullable, *descending))
@@ -109,12 +111,12 @@ impl KeyEncoder {
     }
 
     /// How many columns a key has.
-    pub fn column_count(&self) -> usize {
+    pub(crate) fn column_count(&self) -> usize {
         self.columns.len()
     }
 
     /// Bytes per key, if all keys have one length.
-    pub fn width(&self) -> Option<usize> {
+    pub(crate) fn width(&self) -> Option<usize> {
         self.width
     }
 
@@ -122,7 +124,7 @@ impl KeyEncoder {
     ///
     /// Fails if the columns are not those of this encoder (dictionaries and the string and binary families are
     /// interchangeable) or hold a NULL where NOT NULL was declared.
-    pub fn encode_columns(&self, columns: &[ArrayRef]) -> Result<Keys> {
+    pub(crate) fn encode_columns(&self, columns: &[ArrayRef]) -> Result<Keys> {
         self.check_arity(columns.len(), true)?;
         let rows = columns.first().map_or(0, |column| column.len());
         let columns = self
@@ -175,7 +177,7 @@ impl KeyEncoder {
     }
 
     /// Appends the key of one row. Same bytes and errors as [`Self::encode_columns`].
-    pub fn encode_row(&self, columns: &[ArrayRef], row: usize, out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn encode_row(&self, columns: &[ArrayRef], row: usize, out: &mut Vec<u8>) -> Result<()> {
         self.check_arity(columns.len(), true)?;
         for (position, (column, array)) in self.columns.iter().zip(columns).enumerate() {
             column.encode(array.as_ref(), row, position, out)?;
@@ -186,7 +188,7 @@ impl KeyEncoder {
     /// Appends the encoding of the first `literals.len()` columns, each given as an array of length 1.
     ///
     /// With [`KeyRange::prefix`] this is the range of all keys that begin with these values.
-    pub fn encode_prefix(&self, literals: &[ArrayRef], out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn encode_prefix(&self, literals: &[ArrayRef], out: &mut Vec<u8>) -> Result<()> {
         self.check_arity(literals.len(), false)?;
         for (position, (column, array)) in self.columns.iter().zip(literals).enumerate() {
             column.encode(array.as_ref(), 0, position, out)?;
@@ -196,14 +198,14 @@ impl KeyEncoder {
 
     /// Appends the encoding of `literals` and of the beginning of the text or binary column after them: the prefix of
     /// all keys whose next column starts with `start` (`LIKE 'start%'`).
-    pub fn encode_starts_with(&self, literals: &[ArrayRef], start: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn encode_starts_with(&self, literals: &[ArrayRef], start: &[u8], out: &mut Vec<u8>) -> Result<()> {
         self.check_arity(literals.len() + 1, false)?;
         self.encode_prefix(literals, out)?;
         self.columns[literals.len()].encode_start(start, out)
     }
 
     /// The values of a key, each as an array of length 1 of the declared type.
-    pub fn decode(&self, key: &[u8]) -> Result<Vec<ArrayRef>> {
+    pub(crate) fn decode(&self, key: &[u8]) -> Result<Vec<ArrayRef>> {
         let mut reader = Reader::new(key);
         let values = self.columns.iter().map(|column| column.decode(&mut reader)).collect::<Result<Vec<_>>>()?;
         if !reader.is_empty() {
@@ -213,7 +215,7 @@ impl KeyEncoder {
     }
 
     /// The key, or a prefix of whole columns of one, for people: `(1, 'abc')`. Bytes that are neither come out as hex.
-    pub fn display(&self, key: &[u8]) -> String {
+    pub(crate) fn display(&self, key: &[u8]) -> String {
         let mut reader = Reader::new(key);
         let mut values = Vec::with_capacity(self.columns.len());
         for column in self.columns.iter() {
@@ -229,7 +231,7 @@ impl KeyEncoder {
     }
 
     /// Whether any column of the key is NULL: such keys never violate a unique constraint. False for corrupt keys.
-    pub fn has_null(&self, key: &[u8]) -> bool {
+    pub(crate) fn has_null(&self, key: &[u8]) -> bool {
         if self.columns.iter().all(|column| !column.nullable()) {
             return false;
         }

@@ -1,3 +1,14 @@
-//! The storage engine: Arrow and bytes, no query planner.
+//! Tables, shards, row versions, transactions, indexes and segments. No DataFusion in here.
 
-pub mod key;
+mod database;
+mod key;
+mod scan;
+mod settings;
+mod snapshot;
+mod transaction;
+
+pub use database::{Grizzly, GrizzlyBuilder, VerifyReport};
+pub use scan::{Morsel, TableScan};
+pub use settings::Settings;
+pub use snapshot::{Snapshot, TableSnapshot};
+pub use transaction::{CommitOutcome, Conflict, Transaction};

@@ -2,7 +2,7 @@
 
 /// Keys in the order they were pushed. All of one width: no offsets are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Keys {
+pub(crate) struct Keys {
     shape: Shape,
     data: Vec<u8>,
 }
@@ -37,12 +37,12 @@ impl Keys {
     }
 
     /// No keys yet, room for `bytes` bytes of them.
-    pub fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { shape: Shape::default(), data: Vec::with_capacity(bytes) }
     }
 
     /// How many keys.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match &self.shape {
             Shape::Fixed { len, .. } => *len,
             Shape::Variable(offsets) => offsets.len() - 1,
@@ -50,12 +50,12 @@ impl Keys {
     }
 
     /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Bytes per key, if all have one length.
-    pub fn width(&self) -> Option<usize> {
+    pub(crate) fn width(&self) -> Option<usize> {
         match &self.shape {
             Shape::Fixed { width, .. } => Some(*width),
             Shape::Variable(_) => None,
@@ -63,12 +63,12 @@ impl Keys {
     }
 
     /// The bytes of all keys, one after the other.
-    pub fn data(&self) -> &[u8] {
+    pub(crate) fn data(&self) -> &[u8] {
         &self.data
     }
 
     /// Bytes of memory held.
-    pub fn nbytes(&self) -> usize {
+    pub(crate) fn nbytes(&self) -> usize {
         let offsets = match &self.shape {
             Shape::Fixed { .. } => 0,
             Shape::Variable(offsets) => offsets.capacity() * size_of::<usize>(),
@@ -78,7 +78,7 @@ impl Keys {
 
     /// Key number `index`. Panics if there is none, like a slice.
     #[inline]
-    pub fn get(&self, index: usize) -> &[u8] {
+    pub(crate) fn get(&self, index: usize) -> &[u8] {
         match &self.shape {
             Shape::Fixed { width, len } => {
                 assert!(index < *len, "key {index} of {len}");
@@ -89,12 +89,12 @@ impl Keys {
     }
 
     /// All keys in order.
-    pub fn iter(&self) -> KeysIter<'_> {
+    pub(crate) fn iter(&self) -> KeysIter<'_> {
         KeysIter { keys: self, next: 0 }
     }
 
     /// Appends a key of any length.
-    pub fn push(&mut self, key: &[u8]) {
+    pub(crate) fn push(&mut self, key: &[u8]) {
         match &mut self.shape {
             Shape::Fixed { width, len } if *len == 0 || *width == key.len() => {
                 *width = key.len();
@@ -111,7 +111,7 @@ impl Keys {
     }
 
     /// Appends all keys of `other`.
-    pub fn extend(&mut self, other: &Keys) {
+    pub(crate) fn extend(&mut self, other: &Keys) {
         match (&mut self.shape, &other.shape) {
             (Shape::Fixed { width, len }, Shape::Fixed { width: wide, len: more }) if *len == 0 || width == wide => {
                 *width = *wide;
@@ -142,7 +142,7 @@ impl<'a> IntoIterator for &'a Keys {
 
 /// Iterates over [`Keys`].
 #[derive(Debug, Clone)]
-pub struct KeysIter<'a> {
+pub(crate) struct KeysIter<'a> {
     keys: &'a Keys,
     next: usize,
 }

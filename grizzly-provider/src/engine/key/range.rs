@@ -2,14 +2,7 @@
 
 use std::ops::Bound;
 
-/// A range of keys in byte order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KeyRange {
-    /// Where it begins.
-    pub lower: Bound<Vec<u8>>,
-    /// Where it ends.
-    pub upper: Bound<Vec<u8>>,
-}
+use crate::access::KeyRange;
 
 impl KeyRange {
     /// Every key.
@@ -102,7 +95,7 @@ impl KeyRange {
 }
 
 /// The smallest byte string greater than every one that begins with `prefix`; none if it is empty or all `FF`.
-pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != 0xFF)?;
     let mut next = prefix[..=last].to_vec();
     next[last] += 1;

@@ -1,0 +1,1 @@
+//! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
