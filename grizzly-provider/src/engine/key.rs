@@ -32,8 +32,7 @@ mod range;
 mod tests;
 mod value;
 
-pub(crate) use keys::{Keys, KeysIter};
-pub(crate) use range::successor;
+pub(crate) use keys::Keys;
 
 pub(crate) use crate::access::KeyRange;
 

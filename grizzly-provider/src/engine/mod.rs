@@ -1,9 +1,11 @@
 //! Tables, shards, row versions, transactions, indexes and segments. No DataFusion in here.
 
 mod database;
+mod index;
 mod key;
 mod scan;
 mod settings;
+mod shard;
 mod snapshot;
 mod transaction;
 
