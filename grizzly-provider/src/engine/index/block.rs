@@ -145,31 +145,29 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// How many entries come before `bound`; with `after`, entries equal to it count too.
+    /// How many entries come before `bound`; with `after`, entries equal to it count too. The first `known` entries
+    /// are known to: the search goes on from there, and is quick if it ends near.
     #[inline]
-    pub(super) fn count_before(&self, bound: &[u8], after: bool) -> usize {
+    pub(super) fn count_before(&self, known: usize, bound: &[u8], after: bool) -> usize {
         match self.suffixes {
             Suffixes::Packed { positions, count, base, width, values } => {
                 let Some(target) = first_integer(self.first, &positions[..count], bound, after) else {
                     return self.len;
                 };
-                let Some(delta) = target.checked_sub(base) else { return 0 };
+                let Some(delta) = target.checked_sub(base) else { return known };
                 if delta > bits::mask(width) {
                     return self.len;
                 }
-                partition_point(self.len, |index| bits::get(values, index, width) < delta)
+                partition_point(known, self.len, |index| bits::get(values, index, width) < delta)
             }
-            Suffixes::Plain { prefix, .. } => {
-                let common = &self.first[..prefix];
-                match bound[..bound.len().min(prefix)].cmp(common) {
-                    Ordering::Less => 0,
-                    Ordering::Greater => self.len,
-                    Ordering::Equal => {
-                        let rest = &bound[prefix..];
-                        partition_point(self.len, |index| is_before(self.suffix(index), rest, after))
-                    }
+            Suffixes::Plain { prefix, .. } => match compare_front(bound, &self.first[..prefix]) {
+                Ordering::Less => known,
+                Ordering::Greater => self.len,
+                Ordering::Equal => {
+                    let rest = &bound[prefix..];
+                    partition_point(known, self.len, |index| is_before(self.suffix(index), rest, after))
                 }
-            }
+            },
         }
     }
 
@@ -197,9 +195,23 @@ pub(super) fn is_before(key: &[u8], bound: &[u8], after: bool) -> bool {
     if after { key <= bound } else { key < bound }
 }
 
+/// The first index from `known` to `len` at which `before` is false.
 #[inline]
-fn partition_point(len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
-    let (mut start, mut size) = (0, len);
+fn partition_point(known: usize, len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
+    let (mut start, mut end) = (known, len);
+    if known > 0 {
+        // Most ranges are short: look near their start first.
+        let mut step = 1;
+        while start + step < end {
+            if !before(start + step - 1) {
+                end = start + step - 1;
+                break;
+            }
+            start += step;
+            step *= 2;
+        }
+    }
+    let mut size = end - start;
     while size > 1 {
         let half = size / 2;
         // Written so that it compiles to a conditional move: the outcome cannot be predicted.
@@ -214,33 +226,40 @@ fn partition_point(len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
 fn first_integer(first: &[u8], positions: &[u16], bound: &[u8], after: bool) -> Option<u64> {
     let mut value = 0u128;
     let mut at = 0;
-    let mut outcome = None;
     for (taken, &position) in positions.iter().enumerate() {
         let position = usize::from(position);
         let rest = 8 * (positions.len() - taken);
-        let constant = &first[at..position];
-        let given = &bound[at.min(bound.len())..position.min(bound.len())];
-        match given.cmp(constant) {
-            Ordering::Equal => {}
-            Ordering::Less => outcome = Some(value << rest),
-            Ordering::Greater => outcome = Some((value + 1) << rest),
+        if at < position {
+            match compare_front(&bound[at.min(bound.len())..], &first[at..position]) {
+                Ordering::Equal => {}
+                Ordering::Less => return u64::try_from(value << rest).ok(),
+                Ordering::Greater => return u64::try_from((value + 1) << rest).ok(),
+            }
         }
-        if outcome.is_some() {
-            break;
-        }
-        let Some(&byte) = bound.get(position) else {
-            outcome = Some(value << rest);
-            break;
-        };
+        let Some(&byte) = bound.get(position) else { return u64::try_from(value << rest).ok() };
         value = value << 8 | u128::from(byte);
         at = position + 1;
     }
-    let found = outcome.unwrap_or_else(|| match bound[at.min(bound.len())..].cmp(&first[at..]) {
+    let found = match bound[at.min(bound.len())..].cmp(&first[at..]) {
         Ordering::Less => value,
         Ordering::Equal => value + u128::from(after),
         Ordering::Greater => value + 1,
-    });
+    };
     u64::try_from(found).ok()
+}
+
+/// Compares the front of `bound` with `part`; less if it ends inside.
+#[inline]
+pub(super) fn compare_front(bound: &[u8], part: &[u8]) -> Ordering {
+    // A loop, because the parts are a few bytes long: shorter than a call of memcmp.
+    for (index, byte) in part.iter().enumerate() {
+        match bound.get(index).map(|given| given.cmp(byte)) {
+            Some(Ordering::Equal) => {}
+            Some(unequal) => return unequal,
+            None => return Ordering::Less,
+        }
+    }
+    Ordering::Equal
 }
 
 fn offsets_size(len: usize, width: u8) -> usize {

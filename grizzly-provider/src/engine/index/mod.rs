@@ -16,7 +16,7 @@ mod run;
 mod tests;
 
 pub(crate) use builder::RunBuilder;
-pub(crate) use cursor::{RunCursor, first_common_key, for_each_common_key};
+pub(crate) use cursor::{first_common_key, for_each_common_key};
 pub(crate) use hot::HotIndex;
 pub(crate) use run::IndexRun;
 

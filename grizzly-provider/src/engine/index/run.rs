@@ -1,5 +1,6 @@
 //! The immutable, sorted run of one index over one cold segment.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Bound, ControlFlow};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 
 use super::super::key::{KeyRange, Keys};
 use super::Result;
-use super::block::{Block, ENTRIES, common_prefix, is_before};
+use super::block::{Block, ENTRIES, common_prefix, compare_front, is_before};
 use super::builder;
 use super::cursor::RunCursor;
 use super::format::{Layout, head};
@@ -170,38 +171,33 @@ impl IndexRun {
 
     /// The positions of the first entry in `range` and of the first one after it.
     fn span(&self, range: &KeyRange) -> (usize, usize) {
-        let start = match &range.lower {
-            Bound::Unbounded => 0,
-            Bound::Included(key) => self.position(key, false),
-            Bound::Excluded(key) => self.position(key, true),
+        let (lower, after_lower) = match &range.lower {
+            Bound::Unbounded => (&[][..], false),
+            Bound::Included(key) => (key.as_slice(), false),
+            Bound::Excluded(key) => (key.as_slice(), true),
         };
-        let end = match &range.upper {
-            Bound::Unbounded => self.len(),
-            Bound::Included(key) => self.position_near(start, key, true),
-            Bound::Excluded(key) => self.position_near(start, key, false),
+        let (upper, after_upper) = match &range.upper {
+            Bound::Unbounded => return (self.position(lower, after_lower), self.len()),
+            Bound::Included(key) => (key.as_slice(), true),
+            Bound::Excluded(key) => (key.as_slice(), false),
         };
-        (start, end.max(start))
+        let block = self.fences_before(lower, after_lower).saturating_sub(1);
+        let Some(entries) = self.block(block) else { return (0, 0) };
+        let start = entries.count_before(0, lower, after_lower);
+        // Most ranges end in the block where they start.
+        let mut end = block * ENTRIES + entries.count_before(start, upper, after_upper);
+        if end == (block + 1) * ENTRIES {
+            end = end.max(self.position(upper, after_upper));
+        }
+        (block * ENTRIES + start, end)
     }
 
     /// How many entries come before `bound`; with `after`, entries equal to it count too.
     pub(super) fn position(&self, bound: &[u8], after: bool) -> usize {
         // The last block that begins before the bound has the answer; the first block that does not would have none.
         let Some(block) = self.fences_before(bound, after).checked_sub(1) else { return 0 };
-        self.position_in(block, bound, after)
-    }
-
-    /// The same, cheaper if the answer is in the block of `near` or before it.
-    fn position_near(&self, near: usize, bound: &[u8], after: bool) -> usize {
-        let block = near / ENTRIES;
-        if block + 1 < self.layout.blocks && is_before(self.fence(block + 1), bound, after) {
-            return self.position(bound, after);
-        }
-        self.position_in(block, bound, after)
-    }
-
-    fn position_in(&self, block: usize, bound: &[u8], after: bool) -> usize {
         match self.block(block) {
-            Some(entries) => block * ENTRIES + entries.count_before(bound, after),
+            Some(entries) => block * ENTRIES + entries.count_before(0, bound, after),
             None => self.len(),
         }
     }
@@ -209,13 +205,16 @@ impl IndexRun {
     /// How many blocks begin before `bound`.
     fn fences_before(&self, bound: &[u8], after: bool) -> usize {
         let common = &self.fence(0)[..self.prefix];
-        match bound[..bound.len().min(self.prefix)].cmp(common) {
-            std::cmp::Ordering::Less => return 0,
-            std::cmp::Ordering::Greater => return self.layout.blocks,
-            std::cmp::Ordering::Equal => {}
+        match compare_front(bound, common) {
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.layout.blocks,
+            Ordering::Equal => {}
         }
         let wanted = head(&bound[self.prefix..]);
         let start = self.heads.partition_point(|&head| head < wanted);
+        if self.heads.get(start) != Some(&wanted) {
+            return start;
+        }
         let ties = self.heads[start..].partition_point(|&head| head == wanted);
         let (mut low, mut high) = (start, start + ties);
         while low < high {
