@@ -76,7 +76,7 @@ impl BulkLoad {
         let segment = store(db, table, db.next_segment_id(), self.stamped, self.builder)?;
         for ((index, encoder), keys) in table.codecs.keys.iter().zip(self.keys) {
             let Some(keys) = keys else { continue };
-            let run = IndexRun::build(keys, None);
+            let run = IndexRun::build(&keys, None);
             if index.unique && !self.stamped {
                 if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {
                     segment.mark_obsolete();

@@ -287,8 +287,8 @@ impl TableDef {
         if self.shard_by.is_empty() {
             return Ok(None);
         }
-        let types = self.shard_by.iter().map(|column| self.schema.field(*column).data_type().clone()).collect();
-        Ok(Some(ShardRouter::new(self.shard_by.clone(), types, self.shards, self.shard_seed)?))
+        let types: Vec<_> = self.shard_by.iter().map(|column| self.schema.field(*column).data_type().clone()).collect();
+        Ok(Some(ShardRouter::new(self.shard_by.clone(), &types, self.shards, self.shard_seed)?))
     }
 
     pub(crate) fn find_index(&self, name: &str) -> Option<&IndexDef> {

@@ -17,7 +17,10 @@ use super::{
     ddl,
     maintenance::{compact, flush, worker::Signals},
     recovery, rows,
-    segment::{BuiltSegment, ChunkCache, SegmentFile, cold::{ColdSegment, SegmentMeta, segment_path}},
+    segment::{
+        BuiltSegment, ChunkCache, SegmentFile,
+        cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path, segment_path},
+    },
     settings::Settings,
     snapshot::Snapshot,
     txn::{
@@ -363,11 +366,12 @@ impl Grizzly {
     pub fn table_bytes(&self, table: &str) -> Result<u64> {
         let version = self.inner.publisher.current();
         let table = version.table_named(table)?;
+        let files = self.inner.storage.list(DATA_DIR)?;
+        let files: Vec<_> = files.iter().map(|file| (segment_of_path(&file.path), file.size)).collect();
         let mut bytes = 0;
         for (_, segment) in table.segments() {
             if let SegmentData::Cold(cold) = &segment.data {
-                let files = self.inner.storage.list(&format!("{}{:08x}", super::segment::cold::DATA_DIR, cold.meta.id))?;
-                bytes += files.iter().map(|file| file.size).sum::<u64>();
+                bytes += files.iter().filter(|(id, _)| *id == Some(cold.meta.id)).map(|(_, size)| size).sum::<u64>();
             }
         }
         Ok(bytes)
@@ -375,7 +379,7 @@ impl Grizzly {
 
     /// Bytes of encoded chunks that are in memory, over all tables.
     pub fn cached_bytes(&self) -> u64 {
-        self.inner.cache.stats().bytes as u64
+        self.inner.cache.stats().bytes
     }
 
     /// Ends all work and lets go of the storage. Later calls fail with `Closed`.
@@ -442,12 +446,8 @@ impl Inner {
     /// A segment that was just written, its chunks in the cache already.
     pub(super) fn built_segment(&self, meta: &SegmentMeta, schema: &SchemaRef, built: BuiltSegment) -> Result<SegmentFile> {
         let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
-        Ok(SegmentFile::from_built(Arc::clone(&self.storage), path, u64::from(meta.id), schema, Arc::clone(&self.cache), built))
-    }
-
-    /// A segment on storage.
-    pub(super) fn open_segment(&self, meta: &SegmentMeta, schema: &SchemaRef) -> Result<SegmentFile> {
-        open_segment(&self.storage, &self.cache, meta, schema)
+        let bytes = Arc::new(SegmentBytes { storage: Arc::clone(&self.storage), len: meta.file_bytes });
+        Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.cache), built))
     }
 
     /// Makes a version that maintenance made the newest, visible as soon as the commits before it are.
@@ -524,7 +524,8 @@ pub(super) fn open_segment(
     schema: &SchemaRef,
 ) -> Result<SegmentFile> {
     let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
-    Ok(SegmentFile::open(Arc::clone(storage), path, u64::from(meta.id), schema, Arc::clone(cache))?)
+    let bytes = Arc::new(SegmentBytes { storage: Arc::clone(storage), len: meta.file_bytes });
+    Ok(SegmentFile::open(bytes, &path, schema, Arc::clone(cache))?)
 }
 
 /// Rows of a version that are in memory and in no file.

@@ -186,7 +186,7 @@ fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
     for (_, segment) in table.segments() {
         if let Some(cold) = segment.cold() {
             if cold.run(index.id)?.is_none() {
-                cold.add_run(index.id, IndexRun::build(rows::segment_keys(table, segment, index)?, None))?;
+                cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
             }
         }
     }
@@ -205,7 +205,7 @@ fn check_unique(table: &TableVersion, index: &IndexDef) -> Result<()> {
                 live.push(key);
             }
         }
-        runs.push(Arc::new(IndexRun::build(live, None)));
+        runs.push(Arc::new(IndexRun::build(&live, None)));
     }
     conflict::check_own(table, index, &encoder, &runs)
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The version of the layout of a database: folder names, manifest, segment files, log records.
 pub(crate) const FORMAT: u32 = 1;
-const DIR: &str = "manifest/";
+const DIR: &str = "manifest";
 const KEPT: usize = 2;
 
 /// A database at a checkpoint.
@@ -44,7 +44,7 @@ pub(crate) struct SegmentEntry {
 }
 
 fn path(number: u64) -> String {
-    format!("{DIR}{number:020}.json")
+    format!("{DIR}/{number:020}.json")
 }
 
 impl Manifest {
@@ -98,7 +98,7 @@ impl Manifest {
         let json = redo::encode_json(self)?;
         let checksum = format!("\n{:08x}", crc32c::crc32c(&json));
         storage.put(&path(self.number), &[json, Bytes::from(checksum)], PutMode::Create).map_err(|error| {
-            match error.kind {
+            match error.kind() {
                 grizzly_wal::ErrorKind::AlreadyExists => Error::new(
                     ErrorKind::Unavailable,
                     format!("another writer has taken over '{}': manifest {} exists", storage.url(), self.number),

@@ -24,7 +24,7 @@ mod recovery;
 mod redo;
 mod rows;
 mod scan;
-mod segment;
+pub(crate) mod segment;
 mod settings;
 mod shard;
 mod snapshot;

@@ -59,7 +59,7 @@ pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -
         None if settings.create => create(&storage)?,
         None => return Err(Error::new(ErrorKind::NotFound, format!("there is no database at '{url}'"))),
     };
-    let cache = Arc::new(ChunkCache::new((settings.memory_bytes as f64 * CACHE_SHARE) as usize));
+    let cache = Arc::new(ChunkCache::new((settings.memory_bytes as f64 * CACHE_SHARE) as u64));
     let mut recovery = Recovery::from_manifest(Arc::clone(&storage), cache, &manifest)?;
     let publisher = Arc::new(Publisher::new(recovery.version.clone()));
     let published = Arc::clone(&publisher);

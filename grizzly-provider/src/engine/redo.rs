@@ -78,7 +78,7 @@ impl EncodedRows {
     pub(crate) fn encode(batch: &RecordBatch) -> Result<Self> {
         let mut tracker = DictionaryTracker::new(false);
         let options = IpcWriteOptions::default();
-        let (_, encoded) = IpcDataGenerator::default().encoded_batch(batch, &mut tracker, &options)?;
+        let (_, encoded) = IpcDataGenerator::default().encode(batch, &mut tracker, &options, &mut Default::default())?;
         Ok(Self { count: batch.num_rows() as u32, message: encoded.ipc_message.into(), body: encoded.arrow_data.into() })
     }
 

@@ -6,7 +6,7 @@ use arrow::{array::ArrayRef, datatypes::DataType};
 
 use super::{
     key,
-    segment::zone_map::ZoneMap,
+    segment::{DistinctSketch, ZoneMap},
     version::{SegmentData, TableVersion},
 };
 use crate::access::{ColumnStatistics, ShardInfo, TableStatistics};
@@ -74,18 +74,33 @@ fn compute(table: &TableVersion) -> TableStatistics {
                 for chunk in &footer.chunks {
                     for ((bounds, zone), blob) in bounds.iter_mut().zip(&chunk.zones).zip(&chunk.columns) {
                         bounds.add(zone);
-                        bounds.bytes += u64::from(blob.len);
+                        bounds.bytes += blob.len;
                     }
                 }
             }
         }
     }
-    let distinct = super::segment::merged_distinct(table, width);
-    bounds.iter_mut().zip(distinct).for_each(|(bounds, distinct)| bounds.distinct = distinct);
+    for (column, bounds) in bounds.iter_mut().enumerate() {
+        bounds.distinct = distinct(table, column);
+    }
     let rows = stored - ended;
     let exact = ended == 0 && bounds.iter().all(|bounds| !bounds.unknown);
     let columns = bounds.iter().zip(table.def.schema.fields()).map(|(bounds, field)| column(bounds, field.data_type(), rows));
     TableStatistics { rows, stored_rows: stored, exact, columns: columns.collect() }
+}
+
+/// About how many different values the files hold in a column; 0 if unknown.
+fn distinct(table: &TableVersion, column: usize) -> u64 {
+    let mut merged: Option<DistinctSketch> = None;
+    for cold in table.segments().filter_map(|(_, segment)| segment.cold()) {
+        let sketch = cold.file.footer().columns.get(column).and_then(|summary| summary.distinct.as_ref());
+        match (&mut merged, sketch) {
+            (_, None) => return 0,
+            (Some(merged), Some(sketch)) => merged.merge(sketch),
+            (merged, Some(sketch)) => *merged = Some(sketch.clone()),
+        }
+    }
+    merged.map_or(0, |sketch| sketch.estimate())
 }
 
 fn column(bounds: &Bounds, data_type: &DataType, rows: u64) -> ColumnStatistics {

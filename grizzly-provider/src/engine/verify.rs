@@ -49,7 +49,7 @@ fn verify_segment(table: &TableVersion, segment: &Segment, report: &mut VerifyRe
     report.segments += 1;
     match cold.file.verify() {
         Ok(file) => {
-            report.chunks += file.chunks as u64;
+            report.chunks += file.blobs;
             report.problems.extend(file.problems.iter().map(|problem| format!("table '{}': {problem}", table.def.name)));
         }
         Err(error) => report.problems.push(format!("table '{}': {error}", table.def.name)),
@@ -67,7 +67,7 @@ fn verify_index(table: &TableVersion, segment: &Segment, index: u32, report: &mu
     };
     let Some(stored) = stored else { return Ok(()) };
     let Some((def, encoder)) = table.codecs.keys.iter().find(|(def, _)| def.id == index) else { return Ok(()) };
-    let expected = IndexRun::build(rows::segment_keys(table, segment, def)?, None);
+    let expected = IndexRun::build(&rows::segment_keys(table, segment, def)?, None);
     report.index_entries += expected.len() as u64;
     let collect = |run: &IndexRun| {
         let mut entries = Vec::with_capacity(run.len() as usize);

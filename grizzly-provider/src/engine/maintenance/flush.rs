@@ -5,19 +5,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::{
-    array::{ArrayRef, RecordBatch},
-};
+use arrow::array::{ArrayRef, RecordBatch};
 use grizzly_wal::Lsn;
 
 use super::{
     super::{
         bulk::write_segment,
         database::Inner,
+        index::IndexRun,
         manifest::{FORMAT, Manifest, SegmentEntry},
+        rows,
         segment::cold::{ColdSegment, file_schema},
         shard::hot::HotSegment,
-        version::{DatabaseVersion, SegmentData, TableVersion},
+        version::{DatabaseVersion, Segment, SegmentData, TableVersion},
     },
     tombstone_file,
 };
@@ -91,8 +91,8 @@ fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<C
             Some(run) => run,
             None => {
                 let data = SegmentData::Hot(hot.clone());
-                let whole = super::super::version::Segment { data, tombstones: Default::default() };
-                super::super::index::IndexRun::build(super::super::rows::segment_keys(table, &whole, index)?, None)
+                let whole = Segment { data, tombstones: Default::default() };
+                IndexRun::build(&rows::segment_keys(table, &whole, index)?, None)
             }
         };
         segment.add_run(index.id, run)?;
@@ -184,7 +184,7 @@ impl Checkpoints {
         &self,
         storage: &Arc<dyn grizzly_wal::Storage>,
         number: u64,
-        segment: &super::super::version::Segment,
+        segment: &Segment,
     ) -> Result<Option<String>> {
         let ended = &segment.tombstones;
         if ended.is_empty() {

@@ -15,7 +15,7 @@ const MAGIC: &[u8; 4] = b"GZT1";
 
 /// Writes the ended rows of `segment` under a name that depends on the checkpoint.
 pub(crate) fn write(storage: &Arc<dyn Storage>, segment: u32, checkpoint: u64, ended: &Tombstones) -> Result<String> {
-    let path = format!("{DATA_DIR}{segment:08x}-{checkpoint}.del");
+    let path = format!("{DATA_DIR}/{segment:08x}-{checkpoint}.del");
     let mut body = Vec::with_capacity(8 + 12 * ended.len() as usize);
     body.put_slice(MAGIC);
     body.put_u32_le(ended.len());

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::buffer::{BooleanBuffer, BooleanBufferBuilder};
+use arrow::{array::BooleanBufferBuilder, buffer::BooleanBuffer};
 use imbl::OrdMap;
 
 use crate::access::Csn;

@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{index::IndexRun, stamps::Stamps},
-    SegmentFile,
+    BlobRead, SegmentFile,
 };
 use crate::error::{Error, Result};
 
 /// Where segments and all that belongs to them are stored.
-pub(crate) const DATA_DIR: &str = "data/";
+pub(crate) const DATA_DIR: &str = "data";
 const CREATED: &str = "__created";
 const VERSION: &str = "__row_version";
 
@@ -56,18 +56,35 @@ impl fmt::Debug for ColdSegment {
 
 /// Path of a segment's file.
 pub(crate) fn segment_path(id: u32) -> String {
-    format!("{DATA_DIR}{id:08x}.seg")
+    format!("{DATA_DIR}/{id:08x}.seg")
 }
 
 /// Path of the run of one index over one segment.
 pub(crate) fn run_path(segment: u32, index: u32) -> String {
-    format!("{DATA_DIR}{segment:08x}-{index}.idx")
+    format!("{DATA_DIR}/{segment:08x}-{index}.idx")
 }
 
 /// The segment number in the name of a file under [`DATA_DIR`].
 pub(crate) fn segment_of_path(path: &str) -> Option<u32> {
-    let name = path.strip_prefix(DATA_DIR)?;
+    let name = path.strip_prefix(DATA_DIR)?.strip_prefix('/')?;
     u32::from_str_radix(name.get(..8)?, 16).ok()
+}
+
+/// A segment file as its reader wants it: its length is known beforehand.
+#[derive(Debug)]
+pub(crate) struct SegmentBytes {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) len: u64,
+}
+
+impl BlobRead for SegmentBytes {
+    fn get_range(&self, path: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.storage.get_range(path, range)?)
+    }
+
+    fn size(&self, _path: &str) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.len)
+    }
 }
 
 /// The schema of a segment file: the table's columns, then those row stamps that differ within the segment.
@@ -113,7 +130,7 @@ impl ColdSegment {
         let path = run_path(self.meta.id, index);
         let run = match self.storage.get(&path) {
             Ok(bytes) => Some(Arc::new(IndexRun::from_bytes(bytes).map_err(|error| Error::from(error).at(&path))?)),
-            Err(error) if error.kind == grizzly_wal::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
         self.runs.write().insert(index, run.clone());
@@ -185,9 +202,8 @@ impl Drop for ColdSegment {
         if !self.obsolete.load(Ordering::Acquire) {
             return;
         }
-        let prefix = format!("{DATA_DIR}{:08x}", self.meta.id);
-        let files = self.storage.list(&prefix).unwrap_or_default();
-        for file in files {
+        let files = self.storage.list(DATA_DIR).unwrap_or_default();
+        for file in files.into_iter().filter(|file| segment_of_path(&file.path) == Some(self.meta.id)) {
             if let Err(error) = self.storage.remove(&file.path) {
                 tracing::warn!(file = file.path, %error, "an obsolete file stays until the next start");
             }

@@ -57,7 +57,7 @@ impl HotChunk {
 
     /// Bounds per column, computed when first asked for.
     pub(crate) fn zones(&self) -> &[ZoneMap] {
-        self.zones.get_or_init(|| self.batch.columns().iter().map(ZoneMap::of).collect())
+        self.zones.get_or_init(|| self.batch.columns().iter().map(|column| ZoneMap::of(column).unwrap_or_else(|_| ZoneMap::unknown(column))).collect())
     }
 
     fn size_class(&self) -> u32 {

@@ -206,7 +206,7 @@ fn precheck(tables: &mut [TableCommit], snapshot: Csn) -> Result<Option<Conflict
             let mut runs = Vec::new();
             for rows in &commit.rows {
                 if commit.rows.len() > 1 || rows.keys[number].len() > 1 || !commit.attached.is_empty() {
-                    runs.push(Arc::new(IndexRun::build(rows.keys[number].clone(), None)));
+                    runs.push(Arc::new(IndexRun::build(&rows.keys[number], None)));
                 }
             }
             for (_, segment, _) in &commit.attached {

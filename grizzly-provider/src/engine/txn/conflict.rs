@@ -9,7 +9,7 @@ use std::{
 use super::{
     super::{
         catalog::IndexDef,
-        index::{IndexRun, common_keys},
+        index::{IndexRun, for_each_common_key},
         key::{KeyEncoder, Keys},
         lookup, rows,
         version::{DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion},
@@ -132,7 +132,7 @@ impl NewKeys<'_> {
         for (_, segment) in segments {
             let other = run_of(pending, segment, self.index, self.encoder)?;
             let mut clash: Option<(Vec<u8>, u32)> = None;
-            common_keys(run, &other, |key, _, row| {
+            for_each_common_key(run, &other, &mut |key, _, row| {
                 let live = segment.tombstones.get(row).is_none() && !ended.contains(&RowId::new(segment.id(), row));
                 if live && !self.encoder.has_null(key) {
                     clash = Some((key.to_vec(), row));
@@ -166,7 +166,7 @@ pub(crate) fn run_of(table: &TableVersion, segment: &Segment, index: &IndexDef, 
         Some(run) => Ok(run),
         None => {
             let _ = encoder;
-            Ok(Arc::new(IndexRun::build(rows::segment_keys(table, segment, index)?, None)))
+            Ok(Arc::new(IndexRun::build(&rows::segment_keys(table, segment, index)?, None)))
         }
     }
 }
@@ -180,7 +180,7 @@ pub(crate) fn check_own(table: &TableVersion, index: &IndexDef, encoder: &KeyEnc
         }
         for other in &runs[at + 1..] {
             let mut clash = None;
-            common_keys(run, other, |key, _, _| {
+            for_each_common_key(run, other, &mut |key, _, _| {
                 if encoder.has_null(key) {
                     return std::ops::ControlFlow::Continue(());
                 }

@@ -50,7 +50,7 @@ pub(crate) struct TableWrites {
     /// Segments this transaction wrote to storage.
     pub(crate) attached: Vec<(u32, u32)>,
     /// Primary keys of overlay rows.
-    keys: imbl::OrdMap<Vec<u8>, RowId>,
+    keys: OrdMap<Vec<u8>, RowId>,
     /// Where the next batch goes in a table without a placement rule.
     next_shard: u32,
 }
