@@ -35,23 +35,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn run(wal: &Arc<Wal>, threads: u32, duration: Duration) -> grizzly_wal::Result<(u64, Duration)> {
+fn run(wal: &Wal, threads: u32, duration: Duration) -> grizzly_wal::Result<(u64, Duration)> {
     let (stop, commits, start) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
+    let client = |number: u32| {
+        while !stop.load(Ordering::Relaxed) {
+            let payload = [number as u8; 120].to_vec().into();
+            let lsn = wal.append(NewRecord { txn: u64::from(number), commit_ts: 0, kind: 1, payload })?;
+            wal.wait_durable(lsn)?;
+            commits.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok::<_, grizzly_wal::Error>(())
+    };
     thread::scope(|scope| {
-        let client = |number: u32| {
-            while !stop.load(Ordering::Relaxed) {
-                let payload = [number as u8; 120].to_vec().into();
-                let lsn = wal.append(NewRecord { txn: u64::from(number), commit_ts: 0, kind: 1, payload })?;
-                wal.wait_durable(lsn)?;
-                commits.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok::<_, grizzly_wal::Error>(())
-        };
         let client = &client;
         let clients: Vec<_> = (0..threads).map(|number| scope.spawn(move || client(number))).collect();
         thread::sleep(duration);
         stop.store(true, Ordering::Relaxed);
         clients.into_iter().try_for_each(|client| client.join().unwrap_or(Ok(())))
     })?;
-    Ok((commits.into_inner(), start.elapsed()))
+    Ok((commits.load(Ordering::Relaxed), start.elapsed()))
 }

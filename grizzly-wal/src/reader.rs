@@ -40,6 +40,8 @@ pub struct LogReader {
     ahead: VecDeque<LogFile>,
     /// Files not to be read, and those read already.
     known: Vec<LogFile>,
+    /// The last file, by number, once no other writer can add to it.
+    closed: Option<(u64, Bytes)>,
     current: Option<OpenFile>,
     tail: Option<BadTail>,
     state: State,
@@ -70,11 +72,14 @@ struct BadTail {
 impl LogReader {
     pub(crate) fn new(storage: Arc<dyn Storage>, dir: &str, from: Lsn, take_over: bool) -> Result<Self> {
         let from = from.max(Lsn::FIRST);
-        let mut known = files::list(storage.as_ref(), dir)?;
+        let (mut known, closed) = match take_over {
+            true => close_last(storage.as_ref(), dir)?,
+            false => (files::list(storage.as_ref(), dir)?, None),
+        };
         let (start, expected) = find_start(storage.as_ref(), dir, &mut known, from)?;
         let ahead = known.split_off(start).into();
         let (dir, state) = (dir.to_owned(), State::Reading);
-        Ok(Self { storage, dir, take_over, from, expected, ahead, known, current: None, tail: None, state })
+        Ok(Self { storage, dir, take_over, from, expected, ahead, known, closed, current: None, tail: None, state })
     }
 
     /// Whether everything was read, without an error.
@@ -157,16 +162,12 @@ impl LogReader {
     }
 
     /// The content of a file. When taking over, the last one is closed for whoever may still hold it.
-    fn load(&self, file: &LogFile) -> Result<Bytes> {
-        let bytes = self.storage.read_append(&file.path)?;
-        if !self.take_over || !self.ahead.is_empty() {
-            return Ok(bytes);
+    fn load(&mut self, file: &LogFile) -> Result<Bytes> {
+        match self.closed.take_if(|(number, _)| *number == file.number) {
+            Some((_, bytes)) => Ok(bytes),
+            None if self.take_over && self.ahead.is_empty() => close(self.storage.as_ref(), file),
+            None => self.storage.read_append(&file.path),
         }
-        let header = files::header(&file.path, file.number, &bytes)?;
-        if header.is_some_and(|header| is_sealed(&bytes, header.salt)) {
-            return Ok(bytes);
-        }
-        self.storage.seal_append(&file.path)
     }
 
     /// A writer that was still alive may have begun another file before its last one was closed.
@@ -216,6 +217,31 @@ impl Iterator for LogReader {
         }
         record.transpose()
     }
+}
+
+/// Closes the last file before anything is read: a writer that is still alive must not add records faster than they
+/// are replayed. Returns all files, and the content of the last one.
+fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<(u64, Bytes)>)> {
+    loop {
+        let files = files::list(storage, dir)?;
+        let Some(last) = files.last() else { return Ok((files, None)) };
+        let bytes = close(storage, last)?;
+        let files_now = files::list(storage, dir)?;
+        if files_now.last().is_some_and(|now| now.number <= last.number) {
+            let closed = Some((last.number, bytes));
+            return Ok((files_now, closed));
+        }
+    }
+}
+
+/// All a file will ever hold. One that its writer has ended needs nothing more.
+fn close(storage: &dyn Storage, file: &LogFile) -> Result<Bytes> {
+    let bytes = storage.read_append(&file.path)?;
+    let header = files::header(&file.path, file.number, &bytes)?;
+    if header.is_some_and(|header| is_sealed(&bytes, header.salt)) {
+        return Ok(bytes);
+    }
+    storage.seal_append(&file.path)
 }
 
 /// The newest file that begins at or before `from`, and the record it begins with. Without any started file, the end

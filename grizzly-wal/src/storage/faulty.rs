@@ -91,6 +91,11 @@ impl FaultyStorage {
         Self { disk, lock_key }
     }
 
+    /// Replaces the plan; counters go on.
+    pub fn arm(&self, plan: FaultPlan) {
+        self.disk.lock().plan = plan;
+    }
+
     /// Sync points so far. A run without faults tells how many crashes there are to try.
     pub fn sync_points(&self) -> u64 {
         self.disk.lock().sync_points
