@@ -279,7 +279,7 @@ pub(super) fn write(bytes: &[u8], ends: &[usize], rows: &[u32], out: &mut Vec<u8
         let integer = |key: &[u8]| positions.iter().fold(0, |all, &at| all << 8 | u64::from(key[usize::from(at)]));
         let least = integer(first);
         let keys = || ends.iter().map(|end| integer(&bytes[end - first.len()..*end]) - least);
-        let width = bits::width_of(keys().last().unwrap_or(0));
+        let width = bits::width_of(keys().next_back().unwrap_or(0));
         let mut tail = [0; 16];
         for (slot, position) in tail.chunks_exact_mut(2).zip(&positions) {
             slot.copy_from_slice(&position.to_le_bytes());

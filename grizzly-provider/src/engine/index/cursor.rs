@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
+use super::PairVisitor;
 use super::block::{Block, ENTRIES};
 use super::run::IndexRun;
 
@@ -89,7 +90,7 @@ impl<'a> RunCursor<'a> {
 /// Calls `f(key, row in a, row in b)` for every pair of entries with one key, in key order, until it breaks.
 ///
 /// Where one run has nothing between two keys of the other, that part of the other is skipped by its fences.
-pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut dyn FnMut(&[u8], u32, u32) -> ControlFlow<()>) {
+pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut PairVisitor<'_>) {
     let (mut left, mut right) = (a.cursor(), b.cursor());
     let (mut key, mut left_rows, mut right_rows) = (Vec::new(), Vec::new(), Vec::new());
     loop {

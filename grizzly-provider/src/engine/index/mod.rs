@@ -5,6 +5,8 @@
 //! their segment, and both answer a [`KeyRange`](crate::access::KeyRange) in key order. Neither knows which rows are
 //! visible: whoever asks checks that, and runs the original predicate again.
 
+use std::ops::ControlFlow;
+
 mod bits;
 mod block;
 mod builder;
@@ -39,6 +41,9 @@ pub(crate) enum IndexError {
         offset: usize,
     },
 }
+
+/// What is called with a key and two rows that have it.
+pub(crate) type PairVisitor<'a> = dyn FnMut(&[u8], u32, u32) -> ControlFlow<()> + 'a;
 
 /// The result of reading an index.
 pub(crate) type Result<T, E = IndexError> = std::result::Result<T, E>;

@@ -7,11 +7,11 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 
 use super::super::key::{KeyRange, Keys};
-use super::Result;
 use super::block::{Block, ENTRIES, common_prefix, compare_front, is_before};
 use super::builder;
 use super::cursor::RunCursor;
 use super::format::{Layout, head};
+use super::{PairVisitor, Result};
 
 /// Sorted (key, row) entries: three to five bytes each for integer keys, and any of them is found without touching the
 /// others. Cloning shares the bytes.
@@ -135,7 +135,7 @@ impl IndexRun {
 
     /// Calls `f(key, row, next row)` for every two neighbours with one key, until it breaks: a key of three rows
     /// comes twice.
-    pub(crate) fn for_each_duplicate(&self, f: &mut dyn FnMut(&[u8], u32, u32) -> ControlFlow<()>) {
+    pub(crate) fn for_each_duplicate(&self, f: &mut PairVisitor<'_>) {
         let mut key = Vec::new();
         let mut before: Option<Block<'_>> = None;
         for block in (0..self.layout.blocks).map_while(|block| self.block(block)) {

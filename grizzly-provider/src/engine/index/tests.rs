@@ -33,7 +33,7 @@ fn key_of(kind: u8, row: u64, next: &mut impl FnMut() -> u64) -> Vec<u8> {
         1 => (next() % 500).to_be_bytes().to_vec(),
         2 => next().to_be_bytes().to_vec(),
         // Sorted orders of a few lines each.
-        3 => [&(1 << 31 | row / 4).to_be_bytes()[..], &(0x8000_0000 | row as u32 % 4).to_be_bytes()].concat(),
+        3 => [&((1 << 31) | (row / 4)).to_be_bytes()[..], &(0x8000_0000 | (row as u32 % 4)).to_be_bytes()].concat(),
         4 => [next().to_be_bytes(), next().to_be_bytes()].concat(),
         5 => [format!("customer#{:05}", next() % 3000).as_bytes(), b"\0"].concat(),
         6 => [&b"abcdefghijkl"[..(next() % 12) as usize], b"\0", &(next() as u16 % 9).to_be_bytes()].concat(),
@@ -324,7 +324,9 @@ fn other_versions_are_named() {
 #[test]
 fn integer_keys_are_small() {
     let lines: Keys = (0..100_000u64)
-        .map(|row| [&(1 << 63 | row / 4).to_be_bytes()[..], &(0x8000_0000 | row as u32 % 4).to_be_bytes()].concat())
+        .map(|row| {
+            [&((1 << 63) | (row / 4)).to_be_bytes()[..], &(0x8000_0000 | (row as u32 % 4)).to_be_bytes()].concat()
+        })
         .collect::<Vec<_>>()
         .iter()
         .map(Vec::as_slice)

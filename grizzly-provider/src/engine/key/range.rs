@@ -25,7 +25,7 @@ impl KeyRange {
     pub fn between(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Self {
         let lower = match lower {
             Bound::Unbounded => Bound::Unbounded,
-            Bound::Included(prefix) if prefix.is_empty() => Bound::Unbounded,
+            Bound::Included([]) => Bound::Unbounded,
             Bound::Included(prefix) => Bound::Included(prefix.to_vec()),
             Bound::Excluded(prefix) => match successor(prefix) {
                 Some(next) => Bound::Included(next),
