@@ -1,1 +1,1 @@
-//! Grizzly.
+pub mod engine;
