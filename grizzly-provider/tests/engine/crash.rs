@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use grizzly_provider::{Grizzly, Result, Settings};
-use grizzly_wal::{Storage, storage::faulty::FaultyStorage};
+use grizzly_wal::{
+    Storage,
+    storage::faulty::{CrashEffect, FaultPlan, FaultyStorage},
+};
 
 use crate::helpers::{definition, pairs, rows};
 
@@ -63,19 +66,26 @@ fn check(storage: Arc<dyn Storage>, told: &Told, point: u64) {
     db.put("t", rows([(1_000, 1)])).expect("it goes on");
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_wherever_it_crashes() {
+/// Runs the workload with a crash at every sync point until it gets through; returns how many there are.
+fn crash_everywhere(effect: CrashEffect) -> u64 {
     let mut point = 0;
     loop {
-        let faulty = FaultyStorage::crash_at(point, 17 + point);
+        let faulty = FaultyStorage::new(FaultPlan { crash: Some((point, effect)), seed: 17 + point, ..FaultPlan::default() });
         let storage: Arc<dyn Storage> = Arc::new(faulty.clone());
         let mut told = Told::default();
         let ended = workload(&storage, &mut told);
         check(faulty.crash_image(), &told, point);
-        if ended.is_ok() {
-            break;
+        if ended.is_ok() && !faulty.crashed() {
+            return point;
         }
         point += 1;
     }
-    assert!(point > 40, "only {point} points were crossed");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_wherever_it_crashes() {
+    for effect in [CrashEffect::Lost, CrashEffect::Done, CrashEffect::Prefix, CrashEffect::Torn] {
+        let points = crash_everywhere(effect);
+        assert!(points > 40, "only {points} points were crossed");
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, StringViewArray},
+    array::{ArrayRef, AsArray, Int64Array, StringViewArray},
     compute::concat_batches,
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
     record_batch::RecordBatch,

@@ -301,6 +301,8 @@ fn find_in_set(array: &ArrayRef, values: &ArrayRef) -> Option<BooleanBuffer> {
         DataType::Binary => Some(find(array.as_binary::<i32>(), values.as_binary::<i32>())),
         DataType::LargeBinary => Some(find(array.as_binary::<i64>(), values.as_binary::<i64>())),
         DataType::BinaryView => Some(find(array.as_binary_view(), values.as_binary_view())),
+        // Made of parts, and aligned as those.
+        DataType::Interval(_) => None,
         other => match other.primitive_width()? {
             1 => Some(find_native::<u8>(array, values)),
             2 => Some(find_native::<u16>(array, values)),

@@ -28,6 +28,7 @@ impl DistinctSketch {
     pub(crate) fn add(&mut self, array: &ArrayRef) -> bool {
         match array.data_type() {
             DataType::Null => {}
+            DataType::Interval(_) => return false,
             DataType::Boolean => self.add_each(array, |row| u64::from(array.as_boolean().value(row))),
             DataType::Utf8 => self.add_bytes(array, |row| array.as_string::<i32>().value(row).as_bytes()),
             DataType::LargeUtf8 => self.add_bytes(array, |row| array.as_string::<i64>().value(row).as_bytes()),

@@ -171,7 +171,7 @@ impl EncodedColumn {
                 let options = SerializeOptions { offset: 0, include_padding: true };
                 let parts = array
                     .serialize(&encodings.write, &encodings.session, &options)
-                    .map_err(|e| SegmentError::internal("serialising a column", e))?;
+                    .map_err(|e| SegmentError::internal("serialising a column", said(&e)))?;
                 let nullable = array.dtype().is_nullable();
                 let form = if nullable { Form::EncodedNullable } else { Form::Encoded };
                 (parts.into_iter().filter(|part| !part.is_empty()).map(ByteBuffer::into_bytes).collect(), form)
@@ -211,7 +211,7 @@ impl EncodedColumn {
             let parsed = SerializedArray::try_from(ByteBuffer::from(bytes.slice(..last)))?;
             parsed.decode(&dtype, rows, &encodings.read, &encodings.session)
         };
-        open().map(|array| Self(Repr::Encoded(array))).map_err(|e| corrupt(e.to_string()))
+        open().map(|array| Self(Repr::Encoded(array))).map_err(|e| corrupt(said(&e)))
     }
 
     /// Bytes of memory this column holds on to.
@@ -258,7 +258,7 @@ fn describe(array: &VortexArray) -> String {
 fn physical(data_type: &DataType) -> Option<DataType> {
     use DataType::*;
     match data_type {
-        Null | Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 => {}
+        Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 => {}
         Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | Decimal128(..) | Decimal256(..) => {}
         Date32 | Time32(_) => return Some(Int32),
         Date64 | Time64(_) | Timestamp(..) | Duration(_) => return Some(Int64),
@@ -287,7 +287,13 @@ fn is_testable(data_type: &DataType, test: &ColumnTest) -> bool {
 }
 
 fn failed(doing: &'static str, field: &Field) -> impl Fn(VortexError) -> SegmentError {
-    move |e| SegmentError::internal(doing, format!("column {}: {e}", field.name()))
+    move |e| SegmentError::internal(doing, format!("column {}: {}", field.name(), said(&e)))
+}
+
+/// What the library said, without the backtrace it may add.
+fn said(error: &VortexError) -> String {
+    let text = error.to_string();
+    text.split("\nBacktrace:").next().unwrap_or_default().to_owned()
 }
 
 /// Arrow of exactly `field`'s type. `compact` drops string bytes that no row refers to any more.
