@@ -14,6 +14,7 @@ mod session;
 mod session_handle;
 mod sql;
 mod statement;
+mod system_tables;
 mod table;
 mod time_travel;
 

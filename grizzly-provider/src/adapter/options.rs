@@ -1,14 +1,10 @@
 //! Settings of a session: `SET grizzly.… = …`.
 
-use datafusion::{
-    common::{config::ConfigExtension, extensions_options},
-};
+use datafusion::common::{config::ConfigExtension, extensions_options};
 
 extensions_options! {
     /// What a session can set under the prefix `grizzly`.
     pub struct GrizzlyOptions {
-        /// The commit number or timestamp that statements read as of, unless they say otherwise; the present if empty.
-        pub as_of: Option<String>, default = None
         /// Whether the optimized plan of a statement is kept for when the same text comes again.
         pub plan_cache: bool, default = true
     }

@@ -111,7 +111,8 @@ fn next(keepable: bool) -> TreeNodeRecursion {
 
 fn keepable_node(node: &LogicalPlan) -> bool {
     match node {
-        LogicalPlan::TableScan(scan) => grizzly_table(&scan.source).is_some(),
+        // A point in time may have been `now()`.
+        LogicalPlan::TableScan(scan) => grizzly_table(&scan.source).is_some_and(|table| table.reads_as_of().is_none()),
         LogicalPlan::Statement(_)
         | LogicalPlan::Ddl(_)
         | LogicalPlan::Copy(_)
