@@ -1,1 +1,15 @@
 //! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
+
+mod defaults;
+mod error;
+mod estimate;
+mod predicate;
+mod scan;
+mod session_handle;
+mod statement;
+mod table;
+
+pub use error::{grizzly_error, sqlstate};
+pub use scan::{AccessChoice, GrizzlyScanExec};
+pub use session_handle::SessionHandle;
+pub use table::{GrizzlyTable, GrizzlyTables};
