@@ -35,7 +35,7 @@ impl ChooseAccessPath {
     /// The plan with chosen paths; `None` if nothing changes.
     fn rewrite(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         if let Some(scan) = plan.downcast_ref::<GrizzlyScanExec>() {
-            return Ok(self.choose(scan).map(|chosen| Arc::new(chosen) as _));
+            return Ok(self.choose(scan)?.map(|chosen| Arc::new(chosen) as _));
         }
         let children = plan.children();
         let rewritten = children.iter().map(|child| self.rewrite(child)).collect::<Result<Vec<_>>>()?;
@@ -46,15 +46,17 @@ impl ChooseAccessPath {
         replace_children_if_necessary(Arc::clone(plan), children.collect()).map(Some)
     }
 
-    fn choose(&self, scan: &GrizzlyScanExec) -> Option<GrizzlyScanExec> {
+    fn choose(&self, scan: &GrizzlyScanExec) -> Result<Option<GrizzlyScanExec>> {
         let request = scan.request();
         if request.predicate.is_none() && self.user_rules.is_empty() || scan.access_choice().is_some() {
-            return None;
+            return Ok(None);
         }
-        let table = scan.planning_snapshot();
+        let table = scan.planning_snapshot()?;
         let view = ScanView::new(&table, request);
-        let (winner, reason) = self.cheapest(&view)?;
-        Some(with_candidate(scan, winner, reason))
+        let Some((winner, reason)) = self.cheapest(&view) else {
+            return Ok(None);
+        };
+        with_candidate(scan, winner, reason).map(Some)
     }
 
     /// The cheapest path and why it won; `None` if there is nothing to choose from.
@@ -86,13 +88,13 @@ fn ask(rules: &[Arc<dyn AccessPathRule>], view: &ScanView<'_>) -> Vec<Candidate>
     rules.iter().flat_map(|rule| rule.candidates(view)).collect()
 }
 
-fn with_candidate(scan: &GrizzlyScanExec, winner: Candidate, reason: String) -> GrizzlyScanExec {
+fn with_candidate(scan: &GrizzlyScanExec, winner: Candidate, reason: String) -> Result<GrizzlyScanExec> {
     let Candidate { path, shards, estimated_rows, cost_us } = winner;
-    let chosen = scan.with_access(AccessChoice { path, estimated_rows, estimated_cost: cost_us, reason });
-    match shards {
-        Some(shards) => chosen.with_shards(shards),
+    let chosen = scan.with_access(AccessChoice { path, estimated_rows, estimated_cost: cost_us, reason })?;
+    Ok(match shards {
+        Some(shards) => chosen.with_shards(shards)?,
         None => chosen,
-    }
+    })
 }
 
 impl PhysicalOptimizerRule for ChooseAccessPath {

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use datafusion::{
     common::{Result, plan_datafusion_err},
     execution::session_state::SessionStateBuilder,
+    optimizer::OptimizerRule,
     physical_optimizer::PhysicalOptimizerRule,
 };
 
 use crate::{
-    AccessPathRule, ChooseAccessPath,
+    AccessPathRule, ChooseAccessPath, JoinOrder,
     rules::{AggregateMetadata, IndexLookup, ShardPruning},
 };
 
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
+type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// Where a rule stands among DataFusion's.
 enum Place {
@@ -23,8 +25,17 @@ enum Place {
     After(&'static str),
 }
 
+/// Every logical rule of this crate, where it stands, and why there.
+fn logical_placements() -> Vec<(LogicalRule, Place)> {
+    vec![
+        // Estimates need filters at the tables and joins with their equalities, which all earlier rules work towards.
+        // EliminateCrossJoin would put a bushy tree back into a line, so the last word is here.
+        (Arc::new(JoinOrder), Place::After("optimize_projections")),
+    ]
+}
+
 /// Every physical rule of this crate, where it stands, and why there.
-fn placements(user_rules: Vec<Arc<dyn AccessPathRule>>) -> Vec<(Rule, Place)> {
+fn physical_placements(user_rules: Vec<Arc<dyn AccessPathRule>>) -> Vec<(PhysicalRule, Place)> {
     vec![
         // DataFusion's rule answers aggregates from statistics that cannot change before execution; Grizzly's counts
         // can. What it left is taken right behind it, while partial and final aggregates still lie next to each other.
@@ -58,22 +69,26 @@ pub trait GrizzlyOptimizerExt: Sized {
 
 impl GrizzlyOptimizerExt for SessionStateBuilder {
     fn with_grizzly_optimizer_rules(mut self, user_rules: Vec<Arc<dyn AccessPathRule>>) -> Result<Self> {
-        let rules = &mut self.physical_optimizers().get_or_insert_default().rules;
-        for (rule, place) in placements(user_rules) {
-            insert(rules, rule, &place)?;
+        let logical = &mut self.optimizer().get_or_insert_default().rules;
+        for (rule, place) in logical_placements() {
+            insert(logical, rule, &place, |rule| rule.name())?;
+        }
+        let physical = &mut self.physical_optimizers().get_or_insert_default().rules;
+        for (rule, place) in physical_placements(user_rules) {
+            insert(physical, rule, &place, |rule| rule.name())?;
         }
         Ok(self)
     }
 }
 
-fn insert(rules: &mut Vec<Rule>, rule: Rule, place: &Place) -> Result<()> {
-    rules.retain(|other| other.name() != rule.name());
+fn insert<R: ?Sized>(rules: &mut Vec<Arc<R>>, rule: Arc<R>, place: &Place, name: fn(&R) -> &str) -> Result<()> {
+    rules.retain(|other| name(other) != name(&rule));
     let (Place::Before(landmark) | Place::After(landmark)) = place;
-    let position = rules.iter().position(|other| other.name() == *landmark).ok_or_else(|| {
+    let position = rules.iter().position(|other| name(other) == *landmark).ok_or_else(|| {
         plan_datafusion_err!(
             "cannot install the optimizer rule {}: it must stand next to DataFusion's rule {landmark}, and this \
              session has none",
-            rule.name()
+            name(&rule)
         )
     })?;
     rules.insert(position + usize::from(matches!(place, Place::After(_))), rule);
@@ -84,22 +99,25 @@ fn insert(rules: &mut Vec<Rule>, rule: Rule, place: &Place) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn names(builder: &mut SessionStateBuilder) -> Vec<String> {
-        let optimizer = builder.physical_optimizers().get_or_insert_default();
-        optimizer.rules.iter().map(|rule| rule.name().to_owned()).collect()
+    fn assert_placed(names: &[&str], rule: &str, place: &Place) {
+        let at: Vec<_> = (0..names.len()).filter(|at| names[*at] == rule).collect();
+        assert_eq!(at.len(), 1, "{rule} in {names:?}");
+        match place {
+            Place::Before(landmark) => assert_eq!(names[at[0] + 1], *landmark),
+            Place::After(landmark) => assert_eq!(names[at[0] - 1], *landmark),
+        }
     }
 
     #[test]
     fn every_rule_stands_where_the_list_says_and_only_once() -> Result<()> {
-        let mut builder = SessionStateBuilder::new().with_grizzly_optimizer()?.with_grizzly_optimizer()?;
-        let names = names(&mut builder);
-        for (rule, place) in placements(vec![]) {
-            let at: Vec<_> = (0..names.len()).filter(|at| names[*at] == rule.name()).collect();
-            assert_eq!(at.len(), 1, "{} in {names:?}", rule.name());
-            match place {
-                Place::Before(landmark) => assert_eq!(names[at[0] + 1], landmark),
-                Place::After(landmark) => assert_eq!(names[at[0] - 1], landmark),
-            }
+        let state = SessionStateBuilder::new().with_grizzly_optimizer()?.with_grizzly_optimizer()?.build();
+        let names: Vec<_> = state.optimizers().iter().map(|rule| rule.name()).collect();
+        for (rule, place) in logical_placements() {
+            assert_placed(&names, rule.name(), &place);
+        }
+        let names: Vec<_> = state.physical_optimizers().iter().map(|rule| rule.name()).collect();
+        for (rule, place) in physical_placements(vec![]) {
+            assert_placed(&names, rule.name(), &place);
         }
         Ok(())
     }

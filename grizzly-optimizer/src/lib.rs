@@ -14,6 +14,7 @@ mod choose;
 pub mod cost;
 mod explain;
 mod install;
+mod join_order;
 mod ranges;
 mod rule;
 pub mod rules;
@@ -21,6 +22,7 @@ mod scan_view;
 
 pub use choose::ChooseAccessPath;
 pub use install::GrizzlyOptimizerExt;
+pub use join_order::JoinOrder;
 pub use ranges::{EncodePrefix, IndexRanges, conjuncts, index_ranges};
 pub use rule::{AccessPathRule, Candidate};
 pub use scan_view::ScanView;

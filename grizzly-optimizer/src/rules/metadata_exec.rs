@@ -2,14 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow::{datatypes::DataType, record_batch::RecordBatch};
+use arrow::{array::ArrayRef, datatypes::DataType, record_batch::RecordBatch};
 use datafusion::{
     common::{
         ColumnStatistics, Result, ScalarValue, Statistics, internal_err, stats::Precision, tree_node::TreeNodeRecursion,
     },
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::StatisticsArgs as AggregateArgs,
-    physical_expr::{EquivalenceProperties, PhysicalExpr, aggregate::AggregateFunctionExpr},
+    physical_expr::{EquivalenceProperties, PhysicalExpr, aggregate::AggregateFunctionExpr, expressions::Column},
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements,
         Partitioning, PlanProperties, ReplaceChildrenOptions,
@@ -18,14 +18,16 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use grizzly_provider::{TableSnapshot, adapter::GrizzlyScanExec};
+use grizzly_provider::{TableSnapshot, adapter::{GrizzlyScanExec, GrizzlyTable}};
 
 /// One row of aggregates over a whole table, from metadata where the statement's snapshot can tell, otherwise by
 /// running `fallback`.
 #[derive(Debug, Clone)]
 pub struct MetadataAggregateExec {
     aggregates: Vec<Arc<AggregateFunctionExpr>>,
-    scan: GrizzlyScanExec,
+    table: Arc<GrizzlyTable>,
+    /// What the positions of the aggregates' columns are called in the table.
+    projection: Vec<usize>,
     fallback: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
@@ -45,11 +47,12 @@ impl MetadataAggregateExec {
         );
         let node = Self {
             aggregates: aggregates.to_vec(),
-            scan: scan.clone(),
+            table: Arc::clone(scan.table()),
+            projection: scan.request().projection.clone(),
             fallback: Arc::clone(fallback),
             properties: Arc::new(properties),
         };
-        node.answer(&scan.planning_snapshot())?;
+        node.answer(&scan.planning_snapshot().ok()?)?;
         Some(node)
     }
 
@@ -73,10 +76,9 @@ impl MetadataAggregateExec {
     /// Exact statistics of the scan's columns.
     fn statistics(&self, table: &TableSnapshot) -> Option<Statistics> {
         let rows = usize::try_from(table.row_count()).ok()?;
-        let projection = &self.scan.request().projection;
-        let mut column_statistics = vec![ColumnStatistics::new_unknown(); projection.len()];
+        let mut column_statistics = vec![ColumnStatistics::new_unknown(); self.projection.len()];
         for position in self.columns_needed() {
-            *column_statistics.get_mut(position)? = exact_column(table, *projection.get(position)?, rows);
+            *column_statistics.get_mut(position)? = exact_column(table, *self.projection.get(position)?, rows);
         }
         Some(Statistics { num_rows: Precision::Exact(rows), total_byte_size: Precision::Absent, column_statistics })
     }
@@ -84,10 +86,7 @@ impl MetadataAggregateExec {
     /// Positions in the scan's output that are arguments of an aggregate.
     fn columns_needed(&self) -> impl Iterator<Item = usize> {
         let arguments = self.aggregates.iter().flat_map(|aggregate| aggregate.expressions());
-        arguments.filter_map(|argument| {
-            let column = argument.downcast_ref::<datafusion::physical_expr::expressions::Column>();
-            column.map(|column| column.index())
-        })
+        arguments.filter_map(|argument| argument.downcast_ref::<Column>().map(Column::index))
     }
 }
 
@@ -98,7 +97,7 @@ fn exact_column(table: &TableSnapshot, column: usize, rows: usize) -> ColumnStat
     let (Some(field), Some((min, max, values))) = (schema.fields().get(column), table.exact_bounds(column)) else {
         return statistics;
     };
-    let exact = |bound: Option<arrow::array::ArrayRef>| {
+    let exact = |bound: Option<ArrayRef>| {
         let value = bound.and_then(|bound| ScalarValue::try_from_array(&bound, 0).ok());
         value.filter(|value| value.data_type() == *field.data_type()).map_or(Precision::Absent, Precision::Exact)
     };
@@ -164,8 +163,7 @@ impl ExecutionPlan for MetadataAggregateExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let table = self.scan.bind_table(&context)?;
-        match self.answer(&table) {
+        match self.answer(&self.table.bind(&context)?) {
             Some(row) => {
                 let rows = futures::stream::once(async { Ok(row) });
                 Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))

@@ -59,7 +59,7 @@ fn schema() -> Schema {
 
 fn value(column: usize) -> BoxedStrategy<Value> {
     match column {
-        0 | 3 => prop_oneof![8 => (-3..4_i64), 1 => Just(i64::MIN), 1 => Just(i64::MAX)].prop_map(Value::Int).boxed(),
+        0 | 3 => prop_oneof![8 => -3..4_i64, 1 => Just(i64::MIN), 1 => Just(i64::MAX)].prop_map(Value::Int).boxed(),
         1 => {
             let numbers = [f64::NEG_INFINITY, -1.5, -0.0, 0.0, 1.5, f64::INFINITY, f64::NAN, -f64::NAN];
             prop::sample::select(numbers.to_vec()).prop_map(Value::Float).boxed()
