@@ -8,10 +8,11 @@
 //! - [`error`]: what both agree on when something fails.
 
 pub mod client;
+mod conform;
 pub mod error;
 pub mod server;
 
-pub use client::FlightSqlConnection;
+pub use client::{FlightSqlConnection, RemoteCatalog, RemoteTable};
 pub use server::{FlightSqlServer, FlightSqlServerBuilder, Limits, SessionFactory};
 
 /// The largest message either side accepts: a batch is cut into messages of about 2 MiB, but one row is never cut.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arrow::{array::RecordBatchOptions, compute::cast, datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use arrow_flight::{FlightData, encode::FlightDataEncoderBuilder, error::FlightError};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{Stream, StreamExt, stream::BoxStream};
@@ -11,7 +11,10 @@ use tokio::{sync::watch, time::Instant};
 use tonic::Status;
 
 use super::sessions::Lease;
-use crate::error::{query_status, status};
+use crate::{
+    conform::conform,
+    error::{query_status, status},
+};
 
 /// A DoGet answer.
 pub(crate) type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
@@ -91,24 +94,11 @@ pub(crate) fn encode(
     batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
 ) -> FlightStream {
     let target = Arc::clone(&schema);
-    let conformed = batches.map(move |batch| conform(batch?, &target).map_err(FlightError::from));
-    FlightDataEncoderBuilder::new().with_schema(schema).build(conformed).map(|data| data.map_err(Status::from)).boxed()
-}
-
-/// The same rows under `schema`: physical plans may differ from the logical schema in nullability, metadata and
-/// string representation.
-fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
-    if batch.schema_ref() == schema {
-        return Ok(batch);
-    }
-    let failed = |error: arrow::error::ArrowError| {
-        status(&Error::new(ErrorKind::Internal, "a result differs from its declared columns").with_source(error))
-    };
-    let columns = batch.columns().iter().zip(schema.fields());
-    let columns = columns.map(|(column, field)| {
-        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+    let conformed = batches.map(move |batch| {
+        conform(batch?, &target).map_err(|error| {
+            let message = "a result differs from its announced columns";
+            FlightError::from(status(&Error::new(ErrorKind::Internal, message).with_source(error)))
+        })
     });
-    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(failed)
+    FlightDataEncoderBuilder::new().with_schema(schema).build(conformed).map(|data| data.map_err(Status::from)).boxed()
 }
