@@ -107,7 +107,7 @@ fn code_of_sqlstate(sqlstate: &str) -> Code {
         "XX001" => Code::DataLoss,
         other => match other.get(..2) {
             Some("08") => Code::Unavailable,
-            Some("22" | "42") => Code::InvalidArgument,
+            Some("21" | "22" | "42") => Code::InvalidArgument,
             Some("23" | "25" | "55") => Code::FailedPrecondition,
             Some("28") => Code::Unauthenticated,
             Some("53") => Code::ResourceExhausted,
@@ -120,7 +120,9 @@ fn code_of_sqlstate(sqlstate: &str) -> Code {
 fn kind_of_sqlstate(sqlstate: &str) -> Option<ErrorKind> {
     ErrorKind::from_sqlstate(sqlstate).or_else(|| match sqlstate.get(..2)? {
         "08" => Some(ErrorKind::Unavailable),
-        "22" | "25" | "42" => Some(ErrorKind::Invalid),
+        "21" => Some(ErrorKind::Cardinality),
+        "22" | "42" => Some(ErrorKind::Invalid),
+        "25" => Some(ErrorKind::TransactionState),
         "28" => Some(ErrorKind::Permission),
         "40" => Some(ErrorKind::Conflict),
         "53" => Some(ErrorKind::Resource),
@@ -223,6 +225,9 @@ mod tests {
             (ErrorKind::Conflict, Code::Aborted),
             (ErrorKind::UniqueViolation, Code::AlreadyExists),
             (ErrorKind::NotNullViolation, Code::FailedPrecondition),
+            (ErrorKind::Cardinality, Code::InvalidArgument),
+            (ErrorKind::TransactionAborted, Code::FailedPrecondition),
+            (ErrorKind::TransactionState, Code::FailedPrecondition),
             (ErrorKind::Invalid, Code::InvalidArgument),
             (ErrorKind::Unsupported, Code::Unimplemented),
             (ErrorKind::NotFound, Code::NotFound),
