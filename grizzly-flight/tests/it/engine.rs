@@ -85,7 +85,7 @@ impl From<Error> for Failure {
 
 fn with_rules(db: &Grizzly) -> Result<GrizzlySession, DataFusionError> {
     let builder = SessionStateBuilder::new().with_default_features().with_grizzly(db).with_grizzly_optimizer()?;
-    Ok(GrizzlySession::with_state(builder.build()))
+    Ok(GrizzlySession::with_state(builder.build())?)
 }
 
 impl Host {
