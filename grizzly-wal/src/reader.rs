@@ -41,11 +41,14 @@ pub struct LogReader {
     /// Files not to be read, and those read already.
     known: Vec<LogFile>,
     /// The last file, by number, once no other writer can add to it.
-    closed: Option<(u64, Bytes)>,
+    closed: Option<Closed>,
     current: Option<OpenFile>,
     tail: Option<BadTail>,
     state: State,
 }
+
+/// A file by number, and all it will ever hold.
+type Closed = (u64, Bytes);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -70,7 +73,12 @@ struct BadTail {
 }
 
 impl LogReader {
-    pub(crate) fn new(storage: Arc<dyn Storage>, dir: &str, from: Lsn, take_over: bool) -> Result<Self> {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        dir: &str,
+        from: Lsn,
+        take_over: bool,
+    ) -> Result<Self> {
         let from = from.max(Lsn::FIRST);
         let (mut known, closed) = match take_over {
             true => close_last(storage.as_ref(), dir)?,
@@ -79,7 +87,19 @@ impl LogReader {
         let (start, expected) = find_start(storage.as_ref(), dir, &mut known, from)?;
         let ahead = known.split_off(start).into();
         let (dir, state) = (dir.to_owned(), State::Reading);
-        Ok(Self { storage, dir, take_over, from, expected, ahead, known, closed, current: None, tail: None, state })
+        Ok(Self {
+            storage,
+            dir,
+            take_over,
+            from,
+            expected,
+            ahead,
+            known,
+            closed,
+            current: None,
+            tail: None,
+            state,
+        })
     }
 
     /// Whether everything was read, without an error.
@@ -110,7 +130,8 @@ impl LogReader {
                     self.expected = lsn.next();
                     if lsn >= self.from {
                         let place = |error: Error| {
-                            let message = format!("{} at byte {at}: {}", file.path, error.message());
+                            let message =
+                                format!("{} at byte {at}: {}", file.path, error.message());
                             Error::new(error.kind(), message).with_source(error)
                         };
                         return record.unpack().map(Some).map_err(place);
@@ -121,7 +142,11 @@ impl LogReader {
                         return Err(out_of_order(file, lsn, self.expected));
                     }
                     if file.bytes[next..].iter().any(|byte| *byte != 0) {
-                        return Err(Error::corrupt(&file.path, next as u64, "something follows its end mark"));
+                        return Err(Error::corrupt(
+                            &file.path,
+                            next as u64,
+                            "something follows its end mark",
+                        ));
                     }
                     self.current = None;
                 }
@@ -152,7 +177,12 @@ impl LogReader {
                     return Err(self.gap(&path, header.first_lsn));
                 }
                 self.tail = None;
-                self.current = Some(OpenFile { path, bytes, salt: header.salt, offset: FILE_HEADER });
+                self.current = Some(OpenFile {
+                    path,
+                    bytes,
+                    salt: header.salt,
+                    offset: FILE_HEADER,
+                });
                 return Ok(true);
             }
             if !self.find_newer()? {
@@ -172,10 +202,11 @@ impl LogReader {
 
     /// A writer that was still alive may have begun another file before its last one was closed.
     fn find_newer(&mut self) -> Result<bool> {
-        let last = self.known.last().map_or(0, |file| file.number);
-        if self.take_over {
-            let files = files::list(self.storage.as_ref(), &self.dir)?;
-            self.ahead.extend(files.into_iter().filter(|file| file.number > last));
+        if self.take_over
+            && let Some(last) = self.known.last()
+        {
+            self.ahead
+                .extend(files::successor(self.storage.as_ref(), &self.dir, last)?);
         }
         Ok(!self.ahead.is_empty())
     }
@@ -186,8 +217,12 @@ impl LogReader {
             _ => {}
         }
         if self.expected < self.from {
-            let message =
-                format!("{} ends before record {}, but {} was durable", self.dir, self.expected, self.from.0 - 1);
+            let message = format!(
+                "{} ends before record {}, but {} was durable",
+                self.dir,
+                self.expected,
+                self.from.0 - 1
+            );
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         self.state = State::Finished;
@@ -199,7 +234,11 @@ impl LogReader {
         let expected = self.expected;
         match self.tail.take() {
             Some(tail) if first > expected => tail.error,
-            _ => Error::corrupt(path, 24, format!("it begins with record {first}, but {expected} comes next")),
+            _ => Error::corrupt(
+                path,
+                24,
+                format!("it begins with record {first}, but {expected} comes next"),
+            ),
         }
     }
 }
@@ -221,17 +260,21 @@ impl Iterator for LogReader {
 
 /// Closes the last file before anything is read: a writer that is still alive must not add records faster than they
 /// are replayed. Returns all files, and the content of the last one.
-fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<(u64, Bytes)>)> {
-    loop {
-        let files = files::list(storage, dir)?;
-        let Some(last) = files.last() else { return Ok((files, None)) };
-        let bytes = close(storage, last)?;
-        let files_now = files::list(storage, dir)?;
-        if files_now.last().is_some_and(|now| now.number <= last.number) {
-            let closed = Some((last.number, bytes));
-            return Ok((files_now, closed));
+fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<Closed>)> {
+    let mut files = files::list(storage, dir)?;
+    let mut closed = None;
+    while let Some(last) = files.last() {
+        let next = files::successor(storage, dir, last)?;
+        match (next, &closed) {
+            (Some(next), _) => {
+                files.push(next);
+                closed = None;
+            }
+            (None, Some(_)) => break,
+            (None, None) => closed = Some((last.number, close(storage, last)?)),
         }
     }
+    Ok((files, closed))
 }
 
 /// All a file will ever hold. One that its writer has ended needs nothing more.
@@ -246,10 +289,17 @@ fn close(storage: &dyn Storage, file: &LogFile) -> Result<Bytes> {
 
 /// The newest file that begins at or before `from`, and the record it begins with. Without any started file, the end
 /// of the list and `from` itself.
-fn find_start(storage: &dyn Storage, dir: &str, files: &mut [LogFile], from: Lsn) -> Result<(usize, Lsn)> {
+fn find_start(
+    storage: &dyn Storage,
+    dir: &str,
+    files: &mut [LogFile],
+    from: Lsn,
+) -> Result<(usize, Lsn)> {
     let mut oldest = None;
     for (index, file) in files.iter_mut().enumerate().rev() {
-        let Some(header) = files::probe(storage, file)? else { continue };
+        let Some(header) = files::probe(storage, file)? else {
+            continue;
+        };
         file.first_lsn = Some(header.first_lsn);
         if header.first_lsn <= from {
             return Ok((index, header.first_lsn));
@@ -259,12 +309,18 @@ fn find_start(storage: &dyn Storage, dir: &str, files: &mut [LogFile], from: Lsn
     match oldest {
         None => Ok((0, from)),
         Some(first) => {
-            let message = format!("{dir} begins with record {first}, but {from} is needed: a file is missing");
+            let message = format!(
+                "{dir} begins with record {first}, but {from} is needed: a file is missing"
+            );
             Err(Error::new(ErrorKind::Corrupt, message))
         }
     }
 }
 
 fn out_of_order(file: &OpenFile, found: Lsn, expected: Lsn) -> Error {
-    Error::corrupt(&file.path, file.offset as u64, format!("record {found} stands where {expected} belongs"))
+    Error::corrupt(
+        &file.path,
+        file.offset as u64,
+        format!("record {found} stands where {expected} belongs"),
+    )
 }

@@ -20,7 +20,10 @@ fn closed_log() -> Result<Vec<(String, Vec<u8>)>> {
     }
     wal.close()?;
     let paths = storage.list_append(DIR)?;
-    paths.into_iter().map(|path| Ok((path.clone(), storage.read_append(&path)?.to_vec()))).collect()
+    paths
+        .into_iter()
+        .map(|path| Ok((path.clone(), storage.read_append(&path)?.to_vec())))
+        .collect()
 }
 
 fn plant_all(files: &[(String, Vec<u8>)]) -> Result<Arc<dyn Storage>> {
@@ -64,10 +67,16 @@ fn a_flipped_bit_anywhere_is_found() -> Result<()> {
             match error {
                 Some(error) => {
                     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-                    assert!(error.message().contains(&damaged[file].0), "byte {byte}: {error}");
+                    assert!(
+                        error.message().contains(&damaged[file].0),
+                        "byte {byte}: {error}"
+                    );
                 }
                 None => {
-                    assert!(end_mark || in_end_mark, "byte {byte} of file {file} changed and nobody noticed");
+                    assert!(
+                        end_mark || in_end_mark,
+                        "byte {byte} of file {file} changed and nobody noticed"
+                    );
                     assert_eq!(count, RECORDS);
                 }
             }
@@ -85,7 +94,10 @@ fn a_zeroed_page_in_the_middle_is_found() -> Result<()> {
     let path = path.clone();
     let (_, error) = read_until_error(plant_all(&files)?);
     let error = error.expect("records are gone");
-    assert!(error.kind() == ErrorKind::Corrupt && error.message().contains(&path), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Corrupt && error.message().contains(&path),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -95,9 +107,14 @@ fn a_missing_file_is_found() -> Result<()> {
         let mut files = closed_log()?;
         files.remove(gone);
         let storage = plant_all(&files)?;
-        let error = read_until_error(Arc::clone(&storage)).1.expect("a file is missing");
+        let error = read_until_error(Arc::clone(&storage))
+            .1
+            .expect("a file is missing");
         assert_eq!(error.kind(), ErrorKind::Corrupt);
-        assert!(reopen(&storage, Lsn::FIRST).is_err(), "who opens for writing must notice too");
+        assert!(
+            reopen(&storage, Lsn::FIRST).is_err(),
+            "who opens for writing must notice too"
+        );
     }
     Ok(())
 }
@@ -107,7 +124,9 @@ fn a_file_under_another_name_is_found() -> Result<()> {
     let mut files = closed_log()?;
     let (first, second) = (files[0].1.clone(), files[1].1.clone());
     (files[0].1, files[1].1) = (second, first);
-    let error = read_until_error(plant_all(&files)?).1.expect("names are swapped");
+    let error = read_until_error(plant_all(&files)?)
+        .1
+        .expect("names are swapped");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     Ok(())
 }
@@ -118,7 +137,10 @@ fn other_files_in_the_folder_are_left_alone() -> Result<()> {
     files.push((format!("{DIR}/notes.txt"), b"not a log".to_vec()));
     let storage = plant_all(&files)?;
     assert_eq!(reopen(&storage, Lsn::FIRST)?.0, Lsn(RECORDS));
-    assert_eq!(storage.read_append(&format!("{DIR}/notes.txt"))?, "not a log");
+    assert_eq!(
+        storage.read_append(&format!("{DIR}/notes.txt"))?,
+        "not a log"
+    );
     Ok(())
 }
 
@@ -129,8 +151,13 @@ fn a_newer_format_is_named() -> Result<()> {
     header[8] = 2;
     let crc = crc32c::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
-    let error = read_until_error(plant_all(&files)?).1.expect("format 2 is not known");
+    let error = read_until_error(plant_all(&files)?)
+        .1
+        .expect("format 2 is not known");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.message().contains(&files[2].0) && error.message().contains("format 2"), "{error}");
+    assert!(
+        error.message().contains(&files[2].0) && error.message().contains("format 2"),
+        "{error}"
+    );
     Ok(())
 }

@@ -13,7 +13,9 @@ const FOLDER: &str = "GRIZZLY_WAL_KILL_FOLDER";
 /// Not a test of its own: the process to be killed. Does nothing when run with the others.
 #[test]
 fn victim() -> Result<()> {
-    let Ok(folder) = std::env::var(FOLDER) else { return Ok(()) };
+    let Ok(folder) = std::env::var(FOLDER) else {
+        return Ok(());
+    };
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new(folder)?);
     let _guard = storage.lock()?;
     let (_, wal) = reopen(&storage, Lsn::FIRST)?;
@@ -58,10 +60,16 @@ fn what_a_killed_process_was_told_is_there() -> Result<()> {
         child.wait().expect("it was killed");
         // What it had written to the pipe before it died was confirmed too.
         let rest = lines.filter_map(told).max();
-        confirmed = [confirmed, until.unwrap_or(0), rest.unwrap_or(0)].into_iter().max().unwrap_or(0);
+        confirmed = [confirmed, until.unwrap_or(0), rest.unwrap_or(0)]
+            .into_iter()
+            .max()
+            .unwrap_or(0);
         let guard = storage.lock()?;
         let (last, wal) = reopen(&storage, Lsn::FIRST)?;
-        assert!(last.0 >= confirmed, "{confirmed} was confirmed, only {last} is there");
+        assert!(
+            last.0 >= confirmed,
+            "{confirmed} was confirmed, only {last} is there"
+        );
         drop(wal);
         drop(guard);
     }
