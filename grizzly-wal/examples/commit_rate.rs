@@ -13,9 +13,7 @@ use grizzly_wal::{FsStorage, Lsn, NewRecord, Wal, WalOptions, open};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let temporary = tempfile::tempdir()?;
-    let folder = arguments
-        .next()
-        .map_or_else(|| temporary.path().to_owned(), Into::into);
+    let folder = arguments.next().map_or_else(|| temporary.path().to_owned(), Into::into);
     let seconds = arguments.next().map_or(Ok(3), |text| text.parse())?;
     let storage = Arc::new(FsStorage::new(folder)?);
     for threads in [1, 2, 4, 16, 64] {
@@ -42,12 +40,7 @@ fn run(wal: &Wal, threads: u32, duration: Duration) -> grizzly_wal::Result<(u64,
     let client = |number: u32| {
         while !stop.load(Ordering::Relaxed) {
             let payload = [number as u8; 120].to_vec().into();
-            let lsn = wal.append(NewRecord {
-                txn: u64::from(number),
-                commit_ts: 0,
-                kind: 1,
-                payload,
-            })?;
+            let lsn = wal.append(NewRecord { txn: u64::from(number), commit_ts: 0, kind: 1, payload })?;
             wal.wait_durable(lsn)?;
             commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -55,14 +48,10 @@ fn run(wal: &Wal, threads: u32, duration: Duration) -> grizzly_wal::Result<(u64,
     };
     thread::scope(|scope| {
         let client = &client;
-        let clients: Vec<_> = (0..threads)
-            .map(|number| scope.spawn(move || client(number)))
-            .collect();
+        let clients: Vec<_> = (0..threads).map(|number| scope.spawn(move || client(number))).collect();
         thread::sleep(duration);
         stop.store(true, Ordering::Relaxed);
-        clients
-            .into_iter()
-            .try_for_each(|client| client.join().unwrap_or(Ok(())))
+        clients.into_iter().try_for_each(|client| client.join().unwrap_or(Ok(())))
     })?;
     Ok((commits.load(Ordering::Relaxed), start.elapsed()))
 }

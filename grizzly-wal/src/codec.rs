@@ -70,11 +70,7 @@ impl FileHeader {
         if version == 0 || version > FORMAT_VERSION || flags != 0 {
             return Err(HeaderProblem::Newer { version, flags });
         }
-        Ok(Self {
-            number: u64_at(bytes, 16),
-            first_lsn: Lsn(u64_at(bytes, 24)),
-            salt: u64_at(bytes, 32),
-        })
+        Ok(Self { number: u64_at(bytes, 16), first_lsn: Lsn(u64_at(bytes, 24)), salt: u64_at(bytes, 32) })
     }
 }
 
@@ -91,32 +87,20 @@ impl Packed {
     /// Packs `payload`, with zstd if it is larger than `compress_above` bytes and gets smaller by it.
     pub(crate) fn new(payload: Bytes, compress_above: usize) -> Result<Self> {
         if payload.len() > MAX_PAYLOAD {
-            let message = format!(
-                "a record of {} bytes exceeds the limit of {MAX_PAYLOAD}",
-                payload.len()
-            );
+            let message = format!("a record of {} bytes exceeds the limit of {MAX_PAYLOAD}", payload.len());
             return Err(Error::invalid(message));
         }
         let raw_len = payload.len() as u32;
         let (stored, flags) = match payload.len() > compress_above {
             true => {
-                let small = zstd::bulk::compress(&payload, 1)
-                    .map_err(|error| Error::io("compress", "a record", error))?;
-                if small.len() < payload.len() {
-                    (Bytes::from(small), FLAG_ZSTD)
-                } else {
-                    (payload, 0)
-                }
+                let small =
+                    zstd::bulk::compress(&payload, 1).map_err(|error| Error::io("compress", "a record", error))?;
+                if small.len() < payload.len() { (Bytes::from(small), FLAG_ZSTD) } else { (payload, 0) }
             }
             false => (payload, 0),
         };
         let crc = crc32c::crc32c(&stored);
-        Ok(Self {
-            stored,
-            raw_len,
-            crc,
-            flags,
-        })
+        Ok(Self { stored, raw_len, crc, flags })
     }
 
     /// Bytes the frame will take in the log.
@@ -160,18 +144,8 @@ pub(crate) fn finish_group(frames: &mut [u8], salt: u64) -> u64 {
 
 /// The frame that ends a file on purpose; `next` is the number of the record that is not in it.
 pub(crate) fn seal_frame(next: Lsn, salt: u64) -> Vec<u8> {
-    let header = RecordHeader {
-        lsn: next,
-        txn: 0,
-        commit_ts: 0,
-        kind: 0,
-    };
-    let packed = Packed {
-        stored: Bytes::new(),
-        raw_len: 0,
-        crc: crc32c::crc32c(&[]),
-        flags: FLAG_SEAL,
-    };
+    let header = RecordHeader { lsn: next, txn: 0, commit_ts: 0, kind: 0 };
+    let packed = Packed { stored: Bytes::new(), raw_len: 0, crc: crc32c::crc32c(&[]), flags: FLAG_SEAL };
     let mut frame = Vec::with_capacity(FRAME_HEADER);
     packed.encode(&header, &mut frame);
     finish_group(&mut frame, salt);
@@ -218,45 +192,24 @@ pub(crate) fn read_frame(file: &Bytes, offset: usize, salt: u64) -> Frame {
     if crc32c::crc32c(&stored) != u32_at(header, 40) {
         return Frame::Bad("its payload has a wrong checksum");
     }
-    if rest[FRAME_HEADER + stored_len..end]
-        .iter()
-        .any(|byte| *byte != 0)
-    {
+    if rest[FRAME_HEADER + stored_len..end].iter().any(|byte| *byte != 0) {
         return Frame::Bad("its padding is not zero");
     }
     let (lsn, flags) = (Lsn(u64_at(header, 8)), header[45]);
     if flags & FLAG_SEAL != 0 {
         return Frame::Seal(lsn, offset + end);
     }
-    let record = RecordHeader {
-        lsn,
-        txn: u64_at(header, 16),
-        commit_ts: u64_at(header, 24),
-        kind: header[44],
-    };
-    let record = StoredRecord {
-        header: record,
-        stored,
-        raw_len: u32_at(header, 36),
-        flags,
-    };
+    let record = RecordHeader { lsn, txn: u64_at(header, 16), commit_ts: u64_at(header, 24), kind: header[44] };
+    let record = StoredRecord { header: record, stored, raw_len: u32_at(header, 36), flags };
     Frame::Record(record, offset + end)
 }
 
 impl StoredRecord {
     /// The record as it was appended. Decompression stops at the declared size.
     pub(crate) fn unpack(self) -> Result<Record> {
-        let Self {
-            header,
-            stored,
-            raw_len,
-            flags,
-        } = self;
+        let Self { header, stored, raw_len, flags } = self;
         if flags & !FLAG_ZSTD != 0 {
-            let message = format!(
-                "record {} has flags {flags:#x}, which this version does not know",
-                header.lsn
-            );
+            let message = format!("record {} has flags {flags:#x}, which this version does not know", header.lsn);
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let payload = if flags & FLAG_ZSTD != 0 {
@@ -267,11 +220,7 @@ impl StoredRecord {
             stored
         };
         if payload.len() != raw_len as usize {
-            let message = format!(
-                "record {} has {} bytes instead of {raw_len}",
-                header.lsn,
-                payload.len()
-            );
+            let message = format!("record {} has {} bytes instead of {raw_len}", header.lsn, payload.len());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(Record { header, payload })
@@ -288,9 +237,8 @@ pub(crate) fn proves_durable(file: &Bytes, offset: usize, salt: u64, missing: Ls
         // The cheap test first: a checksum over every eighth byte of 64 MiB takes a while.
         rest.len() >= FRAME_HEADER
             && u64_at(rest, 8) > missing.0
-            && sound_header(rest, salt).is_some_and(|header| {
-                u64_at(header, 8).saturating_sub(u64::from(u32_at(header, 32))) > missing.0
-            })
+            && sound_header(rest, salt)
+                .is_some_and(|header| u64_at(header, 8).saturating_sub(u64::from(u32_at(header, 32))) > missing.0)
     })
 }
 
@@ -312,27 +260,15 @@ fn sound_header(bytes: &[u8], salt: u64) -> Option<&[u8]> {
 }
 
 fn header_crc(header: &[u8], salt: u64) -> u32 {
-    crc32c::crc32c_append(
-        crc32c::crc32c(&salt.to_le_bytes()),
-        &header[4..FRAME_HEADER],
-    )
+    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &header[4..FRAME_HEADER])
 }
 
 fn decompress(stored: &[u8], raw_len: usize, lsn: Lsn) -> Result<Bytes> {
-    let failed = |error| {
-        Error::new(
-            ErrorKind::Corrupt,
-            format!("record {lsn} does not decompress"),
-        )
-        .with_source(error)
-    };
+    let failed = |error| Error::new(ErrorKind::Corrupt, format!("record {lsn} does not decompress")).with_source(error);
     let decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(failed)?;
     let mut payload = Vec::new();
     // One byte more than declared is enough to notice a payload that is too long.
-    decoder
-        .take(raw_len as u64 + 1)
-        .read_to_end(&mut payload)
-        .map_err(failed)?;
+    decoder.take(raw_len as u64 + 1).read_to_end(&mut payload).map_err(failed)?;
     Ok(Bytes::from(payload))
 }
 

@@ -49,11 +49,7 @@ pub struct Error {
 impl Error {
     /// An error without a deeper cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind, message: message.into(), source: None }
     }
 
     /// The same error with the cause that led to it.
@@ -79,9 +75,7 @@ impl Error {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                ErrorKind::Permission
-            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Permission,
             io::ErrorKind::Unsupported => ErrorKind::Unsupported,
             _ => ErrorKind::Io,
         };
@@ -89,10 +83,7 @@ impl Error {
     }
 
     pub(crate) fn corrupt(file: &str, offset: u64, what: impl fmt::Display) -> Self {
-        Self::new(
-            ErrorKind::Corrupt,
-            format!("{file} is damaged at byte {offset}: {what}"),
-        )
+        Self::new(ErrorKind::Corrupt, format!("{file} is damaged at byte {offset}: {what}"))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -114,8 +105,6 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| source.as_ref() as &(dyn StdError + 'static))
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
     }
 }

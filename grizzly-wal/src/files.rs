@@ -24,34 +24,19 @@ pub(crate) struct LogFile {
 pub(crate) fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<LogFile>> {
     let number = |path: &str| path.rsplit('/').next()?.strip_suffix(SUFFIX)?.parse().ok();
     let files = storage.list_append(dir)?.into_iter();
-    let mut files: Vec<_> = files
-        .filter_map(|path| {
-            Some(LogFile {
-                number: number(&path)?,
-                path,
-                first_lsn: None,
-            })
-        })
-        .collect();
+    let mut files: Vec<_> =
+        files.filter_map(|path| Some(LogFile { number: number(&path)?, path, first_lsn: None })).collect();
     files.sort_by_key(|file| file.number);
     Ok(files)
 }
 
 /// The file a writer that was still alive began after `file`, if there is one. Cheaper than listing them all, which
 /// may take longer than a busy writer needs to begin the next.
-pub(crate) fn successor(
-    storage: &dyn Storage,
-    dir: &str,
-    file: &LogFile,
-) -> Result<Option<LogFile>> {
+pub(crate) fn successor(storage: &dyn Storage, dir: &str, file: &LogFile) -> Result<Option<LogFile>> {
     let number = file.number + 1;
     let path = path(dir, number);
     match storage.peek_append(&path, FILE_HEADER) {
-        Ok(_) => Ok(Some(LogFile {
-            number,
-            path,
-            first_lsn: None,
-        })),
+        Ok(_) => Ok(Some(LogFile { number, path, first_lsn: None })),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -61,21 +46,11 @@ pub(crate) fn successor(
 pub(crate) fn header(path: &str, number: u64, bytes: &Bytes) -> Result<Option<FileHeader>> {
     match FileHeader::decode(bytes) {
         Ok(header) if header.number == number => Ok(Some(header)),
-        Ok(header) => Err(Error::corrupt(
-            path,
-            16,
-            format!("it says it is file {}", header.number),
-        )),
+        Ok(header) => Err(Error::corrupt(path, 16, format!("it says it is file {}", header.number))),
         Err(HeaderProblem::Newer { version, flags }) => Err(newer(path, version, flags)),
         // The header is synced before the first record is written, so records prove that it was once whole.
-        Err(HeaderProblem::Invalid) if bytes.iter().skip(FILE_HEADER).all(|byte| *byte == 0) => {
-            Ok(None)
-        }
-        Err(HeaderProblem::Invalid) => Err(Error::corrupt(
-            path,
-            0,
-            "its header has a wrong magic or checksum",
-        )),
+        Err(HeaderProblem::Invalid) if bytes.iter().skip(FILE_HEADER).all(|byte| *byte == 0) => Ok(None),
+        Err(HeaderProblem::Invalid) => Err(Error::corrupt(path, 0, "its header has a wrong magic or checksum")),
     }
 }
 
@@ -83,9 +58,7 @@ pub(crate) fn header(path: &str, number: u64, bytes: &Bytes) -> Result<Option<Fi
 pub(crate) fn probe(storage: &dyn Storage, file: &LogFile) -> Result<Option<FileHeader>> {
     let start = storage.peek_append(&file.path, FILE_HEADER)?;
     match FileHeader::decode(&start) {
-        Err(HeaderProblem::Invalid) => {
-            header(&file.path, file.number, &storage.read_append(&file.path)?)
-        }
+        Err(HeaderProblem::Invalid) => header(&file.path, file.number, &storage.read_append(&file.path)?),
         _ => header(&file.path, file.number, &start),
     }
 }
@@ -104,33 +77,18 @@ pub(crate) fn create(
     let path = path(dir, number);
     // Any number that differs from file to file will do; it need not be secret.
     let salt = RandomState::new().build_hasher().finish();
-    let header = FileHeader {
-        number,
-        first_lsn,
-        salt,
-    };
+    let header = FileHeader { number, first_lsn, salt };
     let mut file = storage.create_append(&path, preallocate)?;
     file.append(&header.encode())?;
     file.sync()?;
     // Its name may have been taken and become free again while we slept. A file goes only when there is a later one,
     // so that one gives it away.
-    if let Some(later) = list(storage, dir)?
-        .last()
-        .filter(|last| last.number > number)
-    {
+    if let Some(later) = list(storage, dir)?.last().filter(|last| last.number > number) {
         storage.remove_append(&path)?;
         let message = format!("another writer has begun {}, after {path}", later.path);
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
-    Ok((
-        file,
-        LogFile {
-            number,
-            path,
-            first_lsn: Some(first_lsn),
-        },
-        header,
-    ))
+    Ok((file, LogFile { number, path, first_lsn: Some(first_lsn) }, header))
 }
 
 fn path(dir: &str, number: u64) -> String {
@@ -138,8 +96,7 @@ fn path(dir: &str, number: u64) -> String {
 }
 
 fn newer(path: &str, version: u16, flags: u16) -> Error {
-    let message = format!(
-        "{path} is in log format {version} (flags {flags:#x}); this build reads up to format {FORMAT_VERSION}"
-    );
+    let message =
+        format!("{path} is in log format {version} (flags {flags:#x}); this build reads up to format {FORMAT_VERSION}");
     Error::new(ErrorKind::Unsupported, message)
 }

@@ -67,15 +67,7 @@ impl LogThread {
         on_durable: Option<OnDurable>,
     ) -> Self {
         let last = shared.progress.durable();
-        Self {
-            shared,
-            file,
-            header,
-            written: FILE_HEADER as u64,
-            last,
-            segment_bytes,
-            on_durable,
-        }
+        Self { shared, file, header, written: FILE_HEADER as u64, last, segment_bytes, on_durable }
     }
 
     pub(crate) fn spawn(self) -> Result<JoinHandle<()>> {
@@ -124,10 +116,7 @@ impl LogThread {
             self.shared.work.wait(&mut queue);
             queue.idle = false;
         }
-        let batch = Batch {
-            frames: std::mem::replace(&mut queue.frames, spare),
-            split: queue.split.take(),
-        };
+        let batch = Batch { frames: std::mem::replace(&mut queue.frames, spare), split: queue.split.take() };
         drop(queue);
         self.shared.room.notify_all();
         Some(batch)
@@ -160,13 +149,8 @@ impl LogThread {
             self.seal()?;
             let shared = &self.shared;
             let number = self.header.number + 1;
-            let (file, named, header) = files::create(
-                shared.storage.as_ref(),
-                &shared.dir,
-                number,
-                first,
-                self.segment_bytes,
-            )?;
+            let (file, named, header) =
+                files::create(shared.storage.as_ref(), &shared.dir, number, first, self.segment_bytes)?;
             shared.files.lock().push(named);
             (self.file, self.header, self.written) = (file, header, FILE_HEADER as u64);
             shared.queue.lock().file_first = first;
@@ -177,8 +161,7 @@ impl LogThread {
 
     /// Marks the end of the file, so that damage anywhere in it can be told from the end a crash leaves.
     fn seal(&mut self) -> Result<()> {
-        self.file
-            .append(&seal_frame(self.last.next(), self.header.salt))?;
+        self.file.append(&seal_frame(self.last.next(), self.header.salt))?;
         self.file.sync()
     }
 }
@@ -189,9 +172,7 @@ struct Ending(Arc<Shared>);
 impl Drop for Ending {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0
-                .progress
-                .fail(Error::new(ErrorKind::Io, "the log thread panicked"));
+            self.0.progress.fail(Error::new(ErrorKind::Io, "the log thread panicked"));
         }
         self.0.queue.lock().stopped = true;
         self.0.room.notify_all();

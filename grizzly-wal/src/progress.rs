@@ -40,12 +40,7 @@ struct Waiting {
 impl Progress {
     pub(crate) fn new(durable: Lsn) -> Self {
         let durable = AtomicU64::new(durable.0);
-        Self {
-            durable,
-            ended: OnceLock::new(),
-            waiting: Mutex::default(),
-            advanced: Condvar::new(),
-        }
+        Self { durable, ended: OnceLock::new(), waiting: Mutex::default(), advanced: Condvar::new() }
     }
 
     /// The last record that is durable.
@@ -150,21 +145,11 @@ pub struct Durable {
 
 impl Durable {
     pub(crate) fn new(progress: Arc<Progress>, lsn: Lsn) -> Self {
-        Self {
-            progress,
-            lsn,
-            task: None,
-            refused: None,
-        }
+        Self { progress, lsn, task: None, refused: None }
     }
 
     pub(crate) fn refused(progress: Arc<Progress>, error: Error) -> Self {
-        Self {
-            progress,
-            lsn: Lsn::default(),
-            task: None,
-            refused: Some(error),
-        }
+        Self { progress, lsn: Lsn::default(), task: None, refused: Some(error) }
     }
 }
 
@@ -187,9 +172,7 @@ impl Future for Durable {
             waiting.next_task += 1;
             waiting.next_task
         });
-        waiting
-            .tasks
-            .insert((this.lsn, task), context.waker().clone());
+        waiting.tasks.insert((this.lsn, task), context.waker().clone());
         Poll::Pending
     }
 }
@@ -204,8 +187,6 @@ impl Drop for Durable {
 
 impl fmt::Debug for Durable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durable")
-            .field("lsn", &self.lsn)
-            .finish_non_exhaustive()
+        f.debug_struct("Durable").field("lsn", &self.lsn).finish_non_exhaustive()
     }
 }

@@ -16,12 +16,17 @@ use crate::ids::Lsn;
 use crate::record::Record;
 use crate::storage::Storage;
 
+/// A file that is being written while it is read may look as if a group in its middle were missing. Another look
+/// settles that.
+const REREADS: u8 = 2;
+
 /// Reads a log without taking it over: for backup, verification and followers.
 ///
 /// Yields what is durable in folder `dir` from record `from` on, up to the end as it is when the last file is read.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] if `from` was truncated away, or was confirmed and is not there any more.
+/// [`ErrorKind::NotFound`] if the log's writer truncated it meanwhile.
 pub fn read(storage: Arc<dyn Storage>, dir: &str, from: Lsn) -> Result<LogReader> {
     LogReader::new(storage, dir, from, false)
 }
@@ -63,6 +68,7 @@ struct OpenFile {
     bytes: Bytes,
     salt: u64,
     offset: usize,
+    rereads: u8,
 }
 
 /// A frame that is not sound, until it is known what follows.
@@ -73,12 +79,7 @@ struct BadTail {
 }
 
 impl LogReader {
-    pub(crate) fn new(
-        storage: Arc<dyn Storage>,
-        dir: &str,
-        from: Lsn,
-        take_over: bool,
-    ) -> Result<Self> {
+    pub(crate) fn new(storage: Arc<dyn Storage>, dir: &str, from: Lsn, take_over: bool) -> Result<Self> {
         let from = from.max(Lsn::FIRST);
         let (mut known, closed) = match take_over {
             true => close_last(storage.as_ref(), dir)?,
@@ -87,19 +88,7 @@ impl LogReader {
         let (start, expected) = find_start(storage.as_ref(), dir, &mut known, from)?;
         let ahead = known.split_off(start).into();
         let (dir, state) = (dir.to_owned(), State::Reading);
-        Ok(Self {
-            storage,
-            dir,
-            take_over,
-            from,
-            expected,
-            ahead,
-            known,
-            closed,
-            current: None,
-            tail: None,
-            state,
-        })
+        Ok(Self { storage, dir, take_over, from, expected, ahead, known, closed, current: None, tail: None, state })
     }
 
     /// Whether everything was read, without an error.
@@ -130,8 +119,7 @@ impl LogReader {
                     self.expected = lsn.next();
                     if lsn >= self.from {
                         let place = |error: Error| {
-                            let message =
-                                format!("{} at byte {at}: {}", file.path, error.message());
+                            let message = format!("{} at byte {at}: {}", file.path, error.message());
                             Error::new(error.kind(), message).with_source(error)
                         };
                         return record.unpack().map(Some).map_err(place);
@@ -142,15 +130,15 @@ impl LogReader {
                         return Err(out_of_order(file, lsn, self.expected));
                     }
                     if file.bytes[next..].iter().any(|byte| *byte != 0) {
-                        return Err(Error::corrupt(
-                            &file.path,
-                            next as u64,
-                            "something follows its end mark",
-                        ));
+                        return Err(Error::corrupt(&file.path, next as u64, "something follows its end mark"));
                     }
                     self.current = None;
                 }
                 Frame::Unwritten => self.current = None,
+                Frame::Bad(_) if !self.take_over && file.rereads < REREADS => {
+                    file.rereads += 1;
+                    file.bytes = self.storage.read_append(&file.path)?;
+                }
                 Frame::Bad(why) => {
                     let missing = self.expected;
                     let what = format!("record {missing} cannot be read, {why}");
@@ -177,12 +165,7 @@ impl LogReader {
                     return Err(self.gap(&path, header.first_lsn));
                 }
                 self.tail = None;
-                self.current = Some(OpenFile {
-                    path,
-                    bytes,
-                    salt: header.salt,
-                    offset: FILE_HEADER,
-                });
+                self.current = Some(OpenFile { path, bytes, salt: header.salt, offset: FILE_HEADER, rereads: 0 });
                 return Ok(true);
             }
             if !self.find_newer()? {
@@ -205,8 +188,7 @@ impl LogReader {
         if self.take_over
             && let Some(last) = self.known.last()
         {
-            self.ahead
-                .extend(files::successor(self.storage.as_ref(), &self.dir, last)?);
+            self.ahead.extend(files::successor(self.storage.as_ref(), &self.dir, last)?);
         }
         Ok(!self.ahead.is_empty())
     }
@@ -217,12 +199,8 @@ impl LogReader {
             _ => {}
         }
         if self.expected < self.from {
-            let message = format!(
-                "{} ends before record {}, but {} was durable",
-                self.dir,
-                self.expected,
-                self.from.0 - 1
-            );
+            let message =
+                format!("{} ends before record {}, but {} was durable", self.dir, self.expected, self.from.0 - 1);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         self.state = State::Finished;
@@ -234,11 +212,7 @@ impl LogReader {
         let expected = self.expected;
         match self.tail.take() {
             Some(tail) if first > expected => tail.error,
-            _ => Error::corrupt(
-                path,
-                24,
-                format!("it begins with record {first}, but {expected} comes next"),
-            ),
+            _ => Error::corrupt(path, 24, format!("it begins with record {first}, but {expected} comes next")),
         }
     }
 }
@@ -289,12 +263,7 @@ fn close(storage: &dyn Storage, file: &LogFile) -> Result<Bytes> {
 
 /// The newest file that begins at or before `from`, and the record it begins with. Without any started file, the end
 /// of the list and `from` itself.
-fn find_start(
-    storage: &dyn Storage,
-    dir: &str,
-    files: &mut [LogFile],
-    from: Lsn,
-) -> Result<(usize, Lsn)> {
+fn find_start(storage: &dyn Storage, dir: &str, files: &mut [LogFile], from: Lsn) -> Result<(usize, Lsn)> {
     let mut oldest = None;
     for (index, file) in files.iter_mut().enumerate().rev() {
         let Some(header) = files::probe(storage, file)? else {
@@ -309,18 +278,12 @@ fn find_start(
     match oldest {
         None => Ok((0, from)),
         Some(first) => {
-            let message = format!(
-                "{dir} begins with record {first}, but {from} is needed: a file is missing"
-            );
+            let message = format!("{dir} begins with record {first}, but {from} is needed: a file is missing");
             Err(Error::new(ErrorKind::Corrupt, message))
         }
     }
 }
 
 fn out_of_order(file: &OpenFile, found: Lsn, expected: Lsn) -> Error {
-    Error::corrupt(
-        &file.path,
-        file.offset as u64,
-        format!("record {found} stands where {expected} belongs"),
-    )
+    Error::corrupt(&file.path, file.offset as u64, format!("record {found} stands where {expected} belongs"))
 }

@@ -17,12 +17,7 @@ use crate::writer::{Wal, WalOptions};
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the log does not reach back to `from`.
-pub fn open(
-    storage: Arc<dyn Storage>,
-    dir: &str,
-    from: Lsn,
-    options: WalOptions,
-) -> Result<Replay> {
+pub fn open(storage: Arc<dyn Storage>, dir: &str, from: Lsn, options: WalOptions) -> Result<Replay> {
     options.check()?;
     let reader = LogReader::new(storage, dir, from, true)?;
     Ok(Replay { reader, options })
@@ -51,20 +46,15 @@ impl Replay {
     /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if another writer began a file first.
     pub fn into_writer(mut self) -> Result<Wal> {
         // An iterator that was dropped right after its last record has not seen the end yet.
-        if !self.reader.is_finished() && self.reader.next().is_some() || !self.reader.is_finished()
-        {
-            return Err(Error::invalid(
-                "the log cannot be written before all of it was replayed",
-            ));
+        if !self.reader.is_finished() && self.reader.next().is_some() || !self.reader.is_finished() {
+            return Err(Error::invalid("the log cannot be written before all of it was replayed"));
         }
         let (storage, dir, mut all, next) = self.reader.into_parts();
         let number = all.last().map_or(1, |file| file.number + 1);
         let preallocate = self.options.segment_bytes;
-        let (file, current, header) =
-            files::create(storage.as_ref(), &dir, number, next, preallocate)?;
+        let (file, current, header) = files::create(storage.as_ref(), &dir, number, next, preallocate)?;
         // Files that got no record would pile up with every open; they say nothing that the new one does not.
-        while let Some(empty) = all.pop_if(|file| file.first_lsn.is_none_or(|first| first == next))
-        {
+        while let Some(empty) = all.pop_if(|file| file.first_lsn.is_none_or(|first| first == next)) {
             if let Err(error) = storage.remove_append(&empty.path) {
                 tracing::warn!(file = empty.path, %error, "cannot remove an empty log file");
             }

@@ -38,21 +38,14 @@ pub struct WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            compress_above: 4096,
-            buffer_bytes: 64 << 20,
-            on_durable: None,
-        }
+        Self { segment_bytes: 64 << 20, compress_above: 4096, buffer_bytes: 64 << 20, on_durable: None }
     }
 }
 
 impl WalOptions {
     pub(crate) fn check(&self) -> Result<()> {
         if self.segment_bytes == 0 || self.buffer_bytes == 0 {
-            return Err(Error::invalid(
-                "segment_bytes and buffer_bytes of a log must not be zero",
-            ));
+            return Err(Error::invalid("segment_bytes and buffer_bytes of a log must not be zero"));
         }
         Ok(())
     }
@@ -84,11 +77,7 @@ pub struct WalStats {
 impl WalStats {
     /// Records per sync.
     pub fn mean_group(&self) -> f64 {
-        if self.syncs == 0 {
-            0.0
-        } else {
-            self.records as f64 / self.syncs as f64
-        }
+        if self.syncs == 0 { 0.0 } else { self.records as f64 / self.syncs as f64 }
     }
 }
 
@@ -163,20 +152,9 @@ impl Wal {
             files: Mutex::new(files),
             counters: Counters::default(),
         });
-        let WalOptions {
-            segment_bytes,
-            compress_above,
-            buffer_bytes,
-            on_durable,
-        } = options;
-        let thread =
-            LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable).spawn()?;
-        Ok(Self {
-            shared,
-            compress_above,
-            buffer_bytes,
-            thread: Mutex::new(Some(thread)),
-        })
+        let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable } = options;
+        let thread = LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable).spawn()?;
+        Ok(Self { shared, compress_above, buffer_bytes, thread: Mutex::new(Some(thread)) })
     }
 
     /// Puts a record into the buffer and returns its number. The order of the calls is the order in the log. Blocks
@@ -186,38 +164,21 @@ impl Wal {
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) after a failure, [`ErrorKind::Closed`](crate::ErrorKind)
     /// after the close, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the payload is too large.
     pub fn append(&self, record: NewRecord) -> Result<Lsn> {
-        let NewRecord {
-            txn,
-            commit_ts,
-            kind,
-            payload,
-        } = record;
+        let NewRecord { txn, commit_ts, kind, payload } = record;
         let packed = Packed::new(payload, self.compress_above)?;
         let mut queue = self.shared.queue.lock();
         loop {
             self.shared.refuse_if_ended(&queue)?;
             // A record larger than the whole buffer goes alone.
-            if queue.frames.is_empty()
-                || queue.frames.len() + packed.frame_len() <= self.buffer_bytes
-            {
+            if queue.frames.is_empty() || queue.frames.len() + packed.frame_len() <= self.buffer_bytes {
                 break;
             }
             self.shared.room.wait(&mut queue);
         }
         let lsn = queue.next_lsn;
         queue.next_lsn = lsn.next();
-        self.shared
-            .next_lsn
-            .store(queue.next_lsn.0, Ordering::Release);
-        packed.encode(
-            &RecordHeader {
-                lsn,
-                txn,
-                commit_ts,
-                kind,
-            },
-            &mut queue.frames,
-        );
+        self.shared.next_lsn.store(queue.next_lsn.0, Ordering::Release);
+        packed.encode(&RecordHeader { lsn, txn, commit_ts, kind }, &mut queue.frames);
         let idle = std::mem::replace(&mut queue.idle, false);
         drop(queue);
         if idle {
@@ -251,9 +212,7 @@ impl Wal {
         if lsn < next {
             return Ok(());
         }
-        Err(Error::invalid(format!(
-            "record {lsn} was never appended; the next one is {next}"
-        )))
+        Err(Error::invalid(format!("record {lsn} was never appended; the next one is {next}")))
     }
 
     /// The last record that is durable; zero if there is none.
@@ -311,10 +270,7 @@ impl Wal {
 
     /// Why this log takes no more records, if it failed.
     pub fn poisoned(&self) -> Option<String> {
-        self.shared
-            .progress
-            .failure()
-            .map(|error| error.message().to_owned())
+        self.shared.progress.failure().map(|error| error.message().to_owned())
     }
 
     /// What was done since the log was opened.
@@ -368,9 +324,7 @@ impl fmt::Debug for Wal {
 impl Shared {
     /// The error for calls after the end, whatever ended it.
     fn ended(&self) -> Error {
-        self.progress
-            .refusal()
-            .unwrap_or_else(|| Error::new(crate::ErrorKind::Closed, "the log is being closed"))
+        self.progress.refusal().unwrap_or_else(|| Error::new(crate::ErrorKind::Closed, "the log is being closed"))
     }
 
     fn refuse_if_ended(&self, queue: &Queue) -> Result<()> {

@@ -7,12 +7,7 @@ use super::*;
 const SALT: u64 = 0x5EED;
 
 fn header(lsn: u64) -> RecordHeader {
-    RecordHeader {
-        lsn: Lsn(lsn),
-        txn: lsn * 7,
-        commit_ts: lsn * 11,
-        kind: lsn as u8,
-    }
+    RecordHeader { lsn: Lsn(lsn), txn: lsn * 7, commit_ts: lsn * 11, kind: lsn as u8 }
 }
 
 fn group(payloads: &[Bytes], first: u64, compress_above: usize) -> Result<Vec<u8>> {
@@ -81,30 +76,18 @@ proptest! {
 fn compression_is_used_where_it_pays() -> Result<()> {
     let zeros = Packed::new(vec![0; 100_000].into(), 4096)?;
     assert!(zeros.frame_len() < 1000);
-    assert_eq!(
-        Packed::new(vec![0; 4096].into(), 4096)?.frame_len(),
-        FRAME_HEADER + 4096
-    );
+    assert_eq!(Packed::new(vec![0; 4096].into(), 4096)?.frame_len(), FRAME_HEADER + 4096);
     assert!(Packed::new(vec![0; MAX_PAYLOAD + 1].into(), usize::MAX).is_err());
     Ok(())
 }
 
 #[test]
 fn a_payload_that_unpacks_to_more_than_it_declares_is_damage() -> Result<()> {
-    let bomb = zstd::bulk::compress(&vec![0; 50 << 20], 1)
-        .map_err(|error| Error::io("compress", "a bomb", error))?;
+    let bomb = zstd::bulk::compress(&vec![0; 50 << 20], 1).map_err(|error| Error::io("compress", "a bomb", error))?;
     for declared in [0, 10, (50 << 20) - 1, (50 << 20) + 1] {
-        let record = StoredRecord {
-            header: header(1),
-            stored: bomb.clone().into(),
-            raw_len: declared,
-            flags: FLAG_ZSTD,
-        };
-        assert_eq!(
-            record.unpack().map_err(|error| error.kind()),
-            Err(ErrorKind::Corrupt),
-            "{declared}"
-        );
+        let record =
+            StoredRecord { header: header(1), stored: bomb.clone().into(), raw_len: declared, flags: FLAG_ZSTD };
+        assert_eq!(record.unpack().map_err(|error| error.kind()), Err(ErrorKind::Corrupt), "{declared}");
     }
     Ok(())
 }
@@ -121,10 +104,7 @@ fn frames_of_another_log_are_not_ours() -> Result<()> {
 fn only_a_later_group_proves_that_a_record_was_durable() -> Result<()> {
     let mut file = group(&["1".into(), "2".into(), "3".into()], 1, 4096)?;
     let third = file.len() / 3 * 2;
-    assert!(
-        !proves_durable(&file.clone().into(), 0, SALT, Lsn(1)),
-        "a group is written at once"
-    );
+    assert!(!proves_durable(&file.clone().into(), 0, SALT, Lsn(1)), "a group is written at once");
     file.extend(group(&["4".into()], 4, 4096)?);
     assert!(proves_durable(&file.clone().into(), 0, SALT, Lsn(1)));
     assert!(proves_durable(&file.clone().into(), third, SALT, Lsn(3)));

@@ -23,15 +23,9 @@ const CHECKS: [(&str, Check); 9] = [
     ("create is exclusive", create_is_exclusive),
     ("of many creators one wins", one_creator_wins),
     ("ranges are exact", ranges_are_exact),
-    (
-        "lists are complete, sorted and by folder",
-        lists_are_complete,
-    ),
+    ("lists are complete, sorted and by folder", lists_are_complete),
     ("append files grow by synced bytes", append_files_grow),
-    (
-        "append files are listed and removed",
-        append_files_are_listed,
-    ),
+    ("append files are listed and removed", append_files_are_listed),
     ("sealed files keep what they have", sealed_files_keep),
     ("bad paths are refused", bad_paths_are_refused),
 ];
@@ -61,26 +55,15 @@ fn objects_come_back(storage: &dyn Storage) -> Result<(), String> {
 
 fn create_is_exclusive(storage: &dyn Storage) -> Result<(), String> {
     works(storage.put("f/a", &["1".into()], PutMode::Create))?;
-    fails(
-        storage.put("f/a", &["2".into()], PutMode::Create),
-        ErrorKind::AlreadyExists,
-    )?;
+    fails(storage.put("f/a", &["2".into()], PutMode::Create), ErrorKind::AlreadyExists)?;
     same(works(storage.get("f/a"))?, "1".into())
 }
 
 fn one_creator_wins(storage: &dyn Storage) -> Result<(), String> {
-    let attempt = |number: u8| {
-        storage
-            .put("f/one", &[vec![number; 1000].into()], PutMode::Create)
-            .is_ok()
-    };
+    let attempt = |number: u8| storage.put("f/one", &[vec![number; 1000].into()], PutMode::Create).is_ok();
     let winners: Vec<u8> = thread::scope(|scope| {
-        let tries: Vec<_> = (0..8)
-            .map(|number| (number, scope.spawn(move || attempt(number))))
-            .collect();
-        let won = tries
-            .into_iter()
-            .filter_map(|(number, run)| run.join().is_ok_and(|won| won).then_some(number));
+        let tries: Vec<_> = (0..8).map(|number| (number, scope.spawn(move || attempt(number)))).collect();
+        let won = tries.into_iter().filter_map(|(number, run)| run.join().is_ok_and(|won| won).then_some(number));
         won.collect()
     });
     same(winners.len(), 1)?;
@@ -89,13 +72,7 @@ fn one_creator_wins(storage: &dyn Storage) -> Result<(), String> {
 
 fn ranges_are_exact(storage: &dyn Storage) -> Result<(), String> {
     works(storage.put("a", &["0123456789".into()], PutMode::Create))?;
-    for (from, to, expected) in [
-        (0, 10, "0123456789"),
-        (3, 5, "34"),
-        (9, 10, "9"),
-        (4, 4, ""),
-        (10, 10, ""),
-    ] {
+    for (from, to, expected) in [(0, 10, "0123456789"), (3, 5, "34"), (9, 10, "9"), (4, 4, ""), (10, 10, "")] {
         same(works(storage.get_range("a", from..to))?, expected.into())?;
     }
     let reversed = std::ops::Range { start: 7, end: 3 };
@@ -113,26 +90,11 @@ fn lists_are_complete(storage: &dyn Storage) -> Result<(), String> {
     for path in ["b/2", "a", "b/10", "bb/1", "b/x/1"] {
         works(storage.put(path, &[path.to_owned().into()], PutMode::Create))?;
     }
-    let paths = |prefix| {
-        storage
-            .list(prefix)
-            .map(|found| found.into_iter().map(|meta| meta.path).collect::<Vec<_>>())
-    };
-    same(
-        works(paths(""))?,
-        ["a", "b/10", "b/2", "b/x/1", "bb/1"]
-            .map(String::from)
-            .to_vec(),
-    )?;
-    same(
-        works(paths("b"))?,
-        ["b/10", "b/2", "b/x/1"].map(String::from).to_vec(),
-    )?;
+    let paths = |prefix| storage.list(prefix).map(|found| found.into_iter().map(|meta| meta.path).collect::<Vec<_>>());
+    same(works(paths(""))?, ["a", "b/10", "b/2", "b/x/1", "bb/1"].map(String::from).to_vec())?;
+    same(works(paths("b"))?, ["b/10", "b/2", "b/x/1"].map(String::from).to_vec())?;
     same(works(paths("b/"))?, works(paths("b"))?)?;
-    same(
-        works(storage.list("bb"))?.first().map(|meta| meta.size),
-        Some(4),
-    )
+    same(works(storage.list("bb"))?.first().map(|meta| meta.size), Some(4))
 }
 
 fn append_files_grow(storage: &dyn Storage) -> Result<(), String> {
@@ -140,10 +102,7 @@ fn append_files_grow(storage: &dyn Storage) -> Result<(), String> {
     works(file.append(b"head"))?;
     works(file.sync())?;
     starts(&works(storage.read_append("log/1"))?, b"head")?;
-    fails(
-        storage.create_append("log/1", 0).map(drop),
-        ErrorKind::AlreadyExists,
-    )?;
+    fails(storage.create_append("log/1", 0).map(drop), ErrorKind::AlreadyExists)?;
     works(file.append(b"er"))?;
     works(file.append(&vec![7; 10_000]))?;
     works(file.sync())?;
@@ -163,10 +122,7 @@ fn append_files_are_listed(storage: &dyn Storage) -> Result<(), String> {
         works(file.append(path.as_bytes()))?;
         works(file.sync())?;
     }
-    same(
-        works(storage.list_append("log"))?,
-        vec!["log/1".to_owned(), "log/2".to_owned()],
-    )?;
+    same(works(storage.list_append("log"))?, vec!["log/1".to_owned(), "log/2".to_owned()])?;
     works(storage.remove_append("log/1"))?;
     works(storage.remove_append("log/1"))?;
     same(works(storage.list_append("log"))?, vec!["log/2".to_owned()])?;
@@ -186,10 +142,7 @@ fn sealed_files_keep(storage: &dyn Storage) -> Result<(), String> {
 
 fn bad_paths_are_refused(storage: &dyn Storage) -> Result<(), String> {
     for path in ["", "/a", "a/", "a//b", "../a", "a/../b", ".a", "LOCK"] {
-        fails(
-            storage.put(path, &["x".into()], PutMode::Overwrite),
-            ErrorKind::Invalid,
-        )?;
+        fails(storage.put(path, &["x".into()], PutMode::Overwrite), ErrorKind::Invalid)?;
         fails(storage.get(path), ErrorKind::Invalid)?;
         fails(storage.remove(path), ErrorKind::Invalid)?;
         fails(storage.create_append(path, 0).map(drop), ErrorKind::Invalid)?;
@@ -219,21 +172,11 @@ fn fails<T: Debug>(outcome: Result<T>, kind: ErrorKind) -> Result<(), String> {
 }
 
 fn same<T: PartialEq + Debug>(found: T, expected: T) -> Result<(), String> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("expected {expected:?}, got {found:?}"))
-    }
+    if found == expected { Ok(()) } else { Err(format!("expected {expected:?}, got {found:?}")) }
 }
 
 /// Append files may be followed by zeros.
 fn starts(found: &[u8], expected: &[u8]) -> Result<(), String> {
-    let zeros = found
-        .strip_prefix(expected)
-        .map(|rest| rest.iter().all(|byte| *byte == 0));
-    if zeros == Some(true) {
-        Ok(())
-    } else {
-        Err(format!("expected {} bytes, got others", expected.len()))
-    }
+    let zeros = found.strip_prefix(expected).map(|rest| rest.iter().all(|byte| *byte == 0));
+    if zeros == Some(true) { Ok(()) } else { Err(format!("expected {} bytes, got others", expected.len())) }
 }

@@ -86,10 +86,7 @@ enum Course {
 impl FaultyStorage {
     /// An empty disk that will fail as planned.
     pub fn new(plan: FaultPlan) -> Self {
-        let disk = Arc::new(Mutex::new(Disk {
-            plan,
-            ..Disk::default()
-        }));
+        let disk = Arc::new(Mutex::new(Disk { plan, ..Disk::default() }));
         let lock_key = format!("faulty:#{:p}", Arc::as_ptr(&disk));
         Self { disk, lock_key }
     }
@@ -118,13 +115,9 @@ impl FaultyStorage {
     /// goes out at this moment.
     pub fn crash_image(&self) -> Arc<dyn Storage> {
         let disk = self.disk.lock();
-        let effect = disk
-            .plan
-            .crash
-            .map_or(CrashEffect::Lost, |(_, effect)| effect);
+        let effect = disk.plan.crash.map_or(CrashEffect::Lost, |(_, effect)| effect);
         let mut dice = Dice::new(disk.plan.seed);
-        let survives =
-            |(path, file): (&String, &File)| (path.clone(), file.after_crash(effect, &mut dice));
+        let survives = |(path, file): (&String, &File)| (path.clone(), file.after_crash(effect, &mut dice));
         let files = disk.files.iter().map(survives).collect();
         Arc::new(MemoryStorage::with_content(disk.objects.clone(), files))
     }
@@ -145,11 +138,7 @@ impl Disk {
 
     fn alive(&self, what: &str, place: &str) -> Result<()> {
         if self.crashed {
-            return Err(Error::io(
-                what,
-                place,
-                io::Error::other("the machine has crashed"),
-            ));
+            return Err(Error::io(what, place, io::Error::other("the machine has crashed")));
         }
         Ok(())
     }
@@ -178,33 +167,19 @@ impl Disk {
         let done = match effect {
             CrashEffect::Lost => false,
             CrashEffect::Done => true,
-            CrashEffect::Prefix | CrashEffect::Torn => {
-                Dice::new(self.plan.seed ^ point).roll(2) == 0
-            }
+            CrashEffect::Prefix | CrashEffect::Torn => Dice::new(self.plan.seed ^ point).roll(2) == 0,
         };
         // What an append file keeps of its unsynced bytes is decided when the image is taken.
-        if done {
-            Ok(Course::ThenCrash)
-        } else {
-            Err(Self::io_error(what, place))
-        }
+        if done { Ok(Course::ThenCrash) } else { Err(Self::io_error(what, place)) }
     }
 
     fn finish(course: Course, what: &str, place: &str) -> Result<()> {
-        if course == Course::ThenCrash {
-            Err(Self::io_error(what, place))
-        } else {
-            Ok(())
-        }
+        if course == Course::ThenCrash { Err(Self::io_error(what, place)) } else { Ok(()) }
     }
 
     fn room_for(&self, more: usize, place: &str) -> Result<()> {
         let objects: usize = self.objects.values().map(Bytes::len).sum();
-        let files: usize = self
-            .files
-            .values()
-            .map(|file| file.synced.len() + file.unsynced.len())
-            .sum();
+        let files: usize = self.files.values().map(|file| file.synced.len() + file.unsynced.len()).sum();
         match self.plan.capacity {
             Some(capacity) if (objects + files + more) as u64 > capacity => {
                 Err(Error::io("write", place, io::ErrorKind::StorageFull.into()))
@@ -221,9 +196,7 @@ impl File {
         match effect {
             CrashEffect::Lost => {}
             CrashEffect::Done => bytes.extend_from_slice(unsynced),
-            CrashEffect::Prefix => {
-                bytes.extend_from_slice(&unsynced[..dice.roll(unsynced.len() + 1)])
-            }
+            CrashEffect::Prefix => bytes.extend_from_slice(&unsynced[..dice.roll(unsynced.len() + 1)]),
             CrashEffect::Torn => {
                 for sector in unsynced.chunks(SECTOR) {
                     let kept = match dice.roll(3) {
@@ -270,16 +243,8 @@ impl Storage for FaultyStorage {
         let folder = path::check_folder(prefix)?;
         let disk = self.disk.lock();
         disk.alive("list", prefix)?;
-        let below = disk
-            .objects
-            .iter()
-            .filter(|(path, _)| path::below(path, folder).is_some());
-        Ok(below
-            .map(|(path, bytes)| ObjectMeta {
-                path: path.clone(),
-                size: bytes.len() as u64,
-            })
-            .collect())
+        let below = disk.objects.iter().filter(|(path, _)| path::below(path, folder).is_some());
+        Ok(below.map(|(path, bytes)| ObjectMeta { path: path.clone(), size: bytes.len() as u64 }).collect())
     }
 
     fn remove(&self, path: &str) -> Result<()> {
@@ -298,18 +263,9 @@ impl Storage for FaultyStorage {
             return Err(exists(path));
         }
         let reserved = preallocate.min(4 * SECTOR as u64) as usize;
-        disk.files.insert(
-            path.to_owned(),
-            File {
-                reserved,
-                ..File::default()
-            },
-        );
+        disk.files.insert(path.to_owned(), File { reserved, ..File::default() });
         Disk::finish(course, "create", path)?;
-        Ok(Box::new(FaultyFile {
-            disk: Arc::clone(&self.disk),
-            path: path.to_owned(),
-        }))
+        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.disk), path: path.to_owned() }))
     }
 
     fn read_append(&self, path: &str) -> Result<Bytes> {
@@ -335,8 +291,7 @@ impl Storage for FaultyStorage {
         let folder = path::check_folder(prefix)?;
         let disk = self.disk.lock();
         disk.alive("list", prefix)?;
-        let directly =
-            |path: &&String| path::below(path, folder).is_some_and(|name| !name.contains('/'));
+        let directly = |path: &&String| path::below(path, folder).is_some_and(|name| !name.contains('/'));
         Ok(disk.files.keys().filter(directly).cloned().collect())
     }
 
@@ -368,10 +323,7 @@ impl AppendFile for FaultyFile {
         let mut disk = self.disk.lock();
         disk.count_call("append to", &self.path)?;
         disk.room_for(data.len(), &self.path)?;
-        let file = disk
-            .files
-            .get_mut(&self.path)
-            .ok_or_else(|| missing(&self.path))?;
+        let file = disk.files.get_mut(&self.path).ok_or_else(|| missing(&self.path))?;
         file.unsynced.extend_from_slice(data);
         Ok(())
     }
@@ -380,10 +332,7 @@ impl AppendFile for FaultyFile {
         let mut disk = self.disk.lock();
         let course = disk.sync_point("sync", &self.path);
         let crashed = disk.crashed;
-        let file = disk
-            .files
-            .get_mut(&self.path)
-            .ok_or_else(|| missing(&self.path))?;
+        let file = disk.files.get_mut(&self.path).ok_or_else(|| missing(&self.path))?;
         if file.sealed {
             return Err(super::memory::taken_over(&self.path));
         }

@@ -36,12 +36,9 @@ pub struct FsStorage {
 impl FsStorage {
     /// The storage in the folder `root`, which is created by the first write.
     pub fn new(root: impl AsRef<Path>) -> Result<Self> {
-        let root = std::path::absolute(root.as_ref())
-            .map_err(|error| Error::io("resolve", root.as_ref().display(), error))?;
-        Ok(Self {
-            root,
-            temporaries: AtomicU64::new(0),
-        })
+        let root =
+            std::path::absolute(root.as_ref()).map_err(|error| Error::io("resolve", root.as_ref().display(), error))?;
+        Ok(Self { root, temporaries: AtomicU64::new(0) })
     }
 
     fn locate(&self, path: &str) -> Result<PathBuf> {
@@ -70,8 +67,7 @@ impl FsStorage {
 
     fn open_file(&self, path: &str) -> Result<(PathBuf, File)> {
         let target = self.locate(path)?;
-        let file =
-            File::open(&target).map_err(|error| Error::io("open", target.display(), error))?;
+        let file = File::open(&target).map_err(|error| Error::io("open", target.display(), error))?;
         Ok((target, file))
     }
 
@@ -83,11 +79,7 @@ impl FsStorage {
             let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else {
                 continue;
             };
-            let path = if name.is_empty() {
-                file_name.to_owned()
-            } else {
-                format!("{name}/{file_name}")
-            };
+            let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
             // A file may vanish between the two calls; then it is not in the list.
             let meta = match entry.metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -96,10 +88,7 @@ impl FsStorage {
             if meta.is_dir() {
                 self.collect(&entry.path(), &path, found)?;
             } else if path != LOCK_NAME {
-                found.push(ObjectMeta {
-                    path,
-                    size: meta.len(),
-                });
+                found.push(ObjectMeta { path, size: meta.len() });
             }
         }
         Ok(())
@@ -139,19 +128,10 @@ impl Storage for FsStorage {
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
         let name = path::check_folder(prefix)?;
-        let folder = if name.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(name)
-        };
+        let folder = if name.is_empty() { self.root.clone() } else { self.root.join(name) };
         let mut found = Vec::new();
         match self.collect(&folder, name, &mut found) {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(Error::io("list", folder.display(), error));
             }
             _ => {}
@@ -163,9 +143,7 @@ impl Storage for FsStorage {
     fn remove(&self, path: &str) -> Result<()> {
         let target = self.locate(path)?;
         match fs::remove_file(&target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", target.display(), error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", target.display(), error)),
             _ => Ok(()),
         }
     }
@@ -175,18 +153,8 @@ impl Storage for FsStorage {
         let failed = |error| Error::io("create", target.display(), error);
         let folder = target.parent().unwrap_or(&self.root);
         create_folders(folder)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&target)
-            .map_err(failed)?;
-        let mut file = FsAppend {
-            file,
-            target: target.clone(),
-            position: 0,
-            allocated: 0,
-            reserve: preallocate,
-        };
+        let file = OpenOptions::new().write(true).create_new(true).open(&target).map_err(failed)?;
+        let mut file = FsAppend { file, target: target.clone(), position: 0, allocated: 0, reserve: preallocate };
         file.reserve().map_err(failed)?;
         file.file.sync_all().map_err(failed)?;
         sync_folder(folder).map_err(failed)?;
@@ -197,25 +165,19 @@ impl Storage for FsStorage {
         let (target, mut file) = self.open_file(path)?;
         // A writer that was killed may have left bytes that only the page cache has. Who acts on them must not lose
         // them to a power failure afterwards.
-        file.sync_all()
-            .and_then(|()| read_all(&mut file))
-            .map_err(|error| Error::io("read", target.display(), error))
+        file.sync_all().and_then(|()| read_all(&mut file)).map_err(|error| Error::io("read", target.display(), error))
     }
 
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
         let (target, file) = self.open_file(path)?;
         let mut bytes = Vec::new();
-        file.take(len as u64)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::io("read", target.display(), error))?;
+        file.take(len as u64).read_to_end(&mut bytes).map_err(|error| Error::io("read", target.display(), error))?;
         Ok(bytes.into())
     }
 
     fn size_append(&self, path: &str) -> Result<u64> {
         let (target, file) = self.open_file(path)?;
-        let meta = file
-            .metadata()
-            .map_err(|error| Error::io("read", target.display(), error))?;
+        let meta = file.metadata().map_err(|error| Error::io("read", target.display(), error))?;
         Ok(meta.len())
     }
 
@@ -224,10 +186,7 @@ impl Storage for FsStorage {
         let rewrite = || {
             let mut file = OpenOptions::new().read(true).write(true).open(&target)?;
             let bytes = read_all(&mut file)?;
-            let used = bytes
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |last| last + 1);
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             // After a failed sync the kernel may call pages clean that never reached the disk. Writing the same
             // bytes again makes them dirty, so that this sync tells the truth.
             position::write_all_at(&file, &bytes[..used], 0)?;
@@ -240,9 +199,7 @@ impl Storage for FsStorage {
     fn list_append(&self, prefix: &str) -> Result<Vec<String>> {
         let files = self.list(prefix)?.into_iter().map(|file| file.path);
         let folder = path::check_folder(prefix)?;
-        Ok(files
-            .filter(|path| path::below(path, folder).is_some_and(|name| !name.contains('/')))
-            .collect())
+        Ok(files.filter(|path| path::below(path, folder).is_some_and(|name| !name.contains('/'))).collect())
     }
 
     fn remove_append(&self, path: &str) -> Result<()> {
@@ -253,31 +210,20 @@ impl Storage for FsStorage {
         create_folders(&self.root)?;
         let name = self.root.join(LOCK_NAME);
         let failed = |error| Error::io("lock", name.display(), error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&name)
-            .map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // The holder may be writing its name just now; then we do without.
                 let _ = file.read_to_string(&mut holder);
-                let message = format!(
-                    "{} is already open for writing by {}",
-                    self.url(),
-                    holder.trim()
-                );
+                let message = format!("{} is already open for writing by {}", self.url(), holder.trim());
                 return Err(Error::new(ErrorKind::Locked, message));
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "process {}", std::process::id()))
-            .map_err(failed)?;
+        file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id())).map_err(failed)?;
         self.sweep();
         Ok(Box::new(file))
     }
@@ -325,26 +271,19 @@ impl AppendFile for FsAppend {
         if self.position > self.allocated {
             self.allocated = self.position;
             if data.len() < LARGE_APPEND {
-                self.reserve()
-                    .map_err(|error| Error::io("extend", self.target.display(), error))?;
+                self.reserve().map_err(|error| Error::io("extend", self.target.display(), error))?;
             }
         }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file
-            .sync_data()
-            .map_err(|error| Error::io("sync", self.target.display(), error))
+        self.file.sync_data().map_err(|error| Error::io("sync", self.target.display(), error))
     }
 }
 
 fn write_whole(temporary: &Path, parts: &[Bytes]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(temporary)?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -365,9 +304,7 @@ fn give_name(temporary: &Path, target: &Path, mode: PutMode) -> Result<()> {
         }
         named => named,
     };
-    named
-        .and_then(|()| sync_folder(folder))
-        .map_err(|error| Error::io("write", target.display(), error))
+    named.and_then(|()| sync_folder(folder)).map_err(|error| Error::io("write", target.display(), error))
 }
 
 /// Creates a folder and what is missing above it, each made durable in its parent.

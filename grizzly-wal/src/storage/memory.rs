@@ -41,48 +41,24 @@ impl MemoryStorage {
     /// A new, empty storage that nobody else can open.
     pub fn new() -> Self {
         let number = UNNAMED.fetch_add(1, Ordering::Relaxed);
-        Self {
-            url: "memory://".into(),
-            lock_key: format!("memory:#{number}"),
-            content: Arc::default(),
-        }
+        Self { url: "memory://".into(), lock_key: format!("memory:#{number}"), content: Arc::default() }
     }
 
     /// The storage of that name in this process.
     pub fn named(name: &str) -> Self {
         let create = || {
             let url = format!("memory://{name}");
-            Self {
-                lock_key: url.clone(),
-                url,
-                content: Arc::default(),
-            }
+            Self { lock_key: url.clone(), url, content: Arc::default() }
         };
-        NAMED
-            .lock()
-            .entry(name.to_owned())
-            .or_insert_with(create)
-            .clone()
+        NAMED.lock().entry(name.to_owned()).or_insert_with(create).clone()
     }
 
     /// A storage with this content, as a crash would have left it.
     #[cfg(any(test, feature = "test-util"))]
-    pub(super) fn with_content(
-        objects: BTreeMap<String, Bytes>,
-        files: BTreeMap<String, Vec<u8>>,
-    ) -> Self {
-        let as_file = |bytes: Vec<u8>| File {
-            bytes: bytes.as_slice().into(),
-            sealed: false,
-        };
-        let files = files
-            .into_iter()
-            .map(|(path, bytes)| (path, as_file(bytes)))
-            .collect();
-        Self {
-            content: Arc::new(Mutex::new(Content { objects, files })),
-            ..Self::new()
-        }
+    pub(super) fn with_content(objects: BTreeMap<String, Bytes>, files: BTreeMap<String, Vec<u8>>) -> Self {
+        let as_file = |bytes: Vec<u8>| File { bytes: bytes.as_slice().into(), sealed: false };
+        let files = files.into_iter().map(|(path, bytes)| (path, as_file(bytes))).collect();
+        Self { content: Arc::new(Mutex::new(Content { objects, files })), ..Self::new() }
     }
 }
 
@@ -109,12 +85,7 @@ impl Storage for MemoryStorage {
 
     fn get(&self, path: &str) -> Result<Bytes> {
         path::check(path)?;
-        self.content
-            .lock()
-            .objects
-            .get(path)
-            .cloned()
-            .ok_or_else(|| missing(path))
+        self.content.lock().objects.get(path).cloned().ok_or_else(|| missing(path))
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
@@ -125,16 +96,8 @@ impl Storage for MemoryStorage {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
         let folder = path::check_folder(prefix)?;
         let content = self.content.lock();
-        let below = content
-            .objects
-            .iter()
-            .filter(|(path, _)| path::below(path, folder).is_some());
-        Ok(below
-            .map(|(path, bytes)| ObjectMeta {
-                path: path.clone(),
-                size: bytes.len() as u64,
-            })
-            .collect())
+        let below = content.objects.iter().filter(|(path, _)| path::below(path, folder).is_some());
+        Ok(below.map(|(path, bytes)| ObjectMeta { path: path.clone(), size: bytes.len() as u64 }).collect())
     }
 
     fn remove(&self, path: &str) -> Result<()> {
@@ -151,11 +114,7 @@ impl Storage for MemoryStorage {
         }
         content.files.insert(path.to_owned(), File::default());
         let (content, path) = (Arc::clone(&self.content), path.to_owned());
-        Ok(Box::new(MemoryFile {
-            content,
-            path,
-            pending: Vec::new(),
-        }))
+        Ok(Box::new(MemoryFile { content, path, pending: Vec::new() }))
     }
 
     fn read_append(&self, path: &str) -> Result<Bytes> {
@@ -176,8 +135,7 @@ impl Storage for MemoryStorage {
     fn list_append(&self, prefix: &str) -> Result<Vec<String>> {
         let folder = path::check_folder(prefix)?;
         let content = self.content.lock();
-        let directly =
-            |path: &&String| path::below(path, folder).is_some_and(|name| !name.contains('/'));
+        let directly = |path: &&String| path::below(path, folder).is_some_and(|name| !name.contains('/'));
         Ok(content.files.keys().filter(directly).cloned().collect())
     }
 
@@ -231,10 +189,7 @@ pub(super) fn missing(path: &str) -> Error {
 }
 
 pub(super) fn taken_over(path: &str) -> Error {
-    Error::new(
-        ErrorKind::AlreadyExists,
-        format!("{path} was taken over by another writer"),
-    )
+    Error::new(ErrorKind::AlreadyExists, format!("{path} was taken over by another writer"))
 }
 
 /// The bytes of `range`, or an error that names the object and its size.
@@ -247,7 +202,5 @@ pub(super) fn slice(object: &Bytes, path: &str, range: Range<u64>) -> Result<Byt
 
 pub(super) fn outside(path: &str, range: &Range<u64>, size: u64) -> Error {
     let Range { start, end } = range;
-    Error::invalid(format!(
-        "bytes {start}..{end} of {path} were asked for, but it has {size}"
-    ))
+    Error::invalid(format!("bytes {start}..{end} of {path} were asked for, but it has {size}"))
 }

@@ -62,14 +62,7 @@ impl ObjectStorage {
             .enable_all()
             .build()
             .map_err(|error| Error::io("start", "the object store's threads", error))?;
-        Ok(Self {
-            bucket: Arc::new(Bucket {
-                store,
-                prefix,
-                url: url.into(),
-                runtime: Some(runtime),
-            }),
-        })
+        Ok(Self { bucket: Arc::new(Bucket { store, prefix, url: url.into(), runtime: Some(runtime) }) })
     }
 
     fn locate(&self, path: &str) -> Result<Path> {
@@ -86,8 +79,7 @@ impl Bucket {
             prefix if path.is_empty() => prefix.to_owned(),
             prefix => format!("{prefix}/{path}"),
         };
-        Path::parse(&full)
-            .map_err(|error| Error::invalid(format!("{path:?} is not a path")).with_source(error))
+        Path::parse(&full).map_err(|error| Error::invalid(format!("{path:?} is not a path")).with_source(error))
     }
 
     /// Runs a call on the store's own threads and waits for it.
@@ -98,12 +90,8 @@ impl Bucket {
         call: impl Future<Output = object_store::Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let stopped = || {
-            Error::new(
-                ErrorKind::Io,
-                format!("cannot {doing} {path} in {}: its threads stopped", self.url),
-            )
-        };
+        let stopped =
+            || Error::new(ErrorKind::Io, format!("cannot {doing} {path} in {}: its threads stopped", self.url));
         let runtime = self.runtime.as_ref().ok_or_else(stopped)?;
         runtime.spawn(async move {
             // Nobody listens any more only if the caller's thread died.
@@ -123,11 +111,7 @@ impl Bucket {
             Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
             _ => ErrorKind::Io,
         };
-        Error::new(
-            kind,
-            format!("cannot {doing} {path} in {}: {error}", self.url),
-        )
-        .with_source(error)
+        Error::new(kind, format!("cannot {doing} {path} in {}: {error}", self.url)).with_source(error)
     }
 
     fn put(&self, path: &str, payload: PutPayload, mode: PutMode) -> Result<()> {
@@ -136,23 +120,17 @@ impl Bucket {
             PutMode::Create => object_store::PutMode::Create,
             PutMode::Overwrite => object_store::PutMode::Overwrite,
         };
-        self.wait("write", path, async move {
-            store.put_opts(&location, payload, mode.into()).await
-        })?;
+        self.wait("write", path, async move { store.put_opts(&location, payload, mode.into()).await })?;
         Ok(())
     }
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
         let (store, location) = (Arc::clone(&self.store), self.locate(folder)?);
-        let all = self.wait("list", folder, async move {
-            store.list(Some(&location)).try_collect::<Vec<_>>().await
-        })?;
+        let all =
+            self.wait("list", folder, async move { store.list(Some(&location)).try_collect::<Vec<_>>().await })?;
         let relative = |full: &str| path::below(full, self.prefix.as_ref()).map(str::to_owned);
         let named = |meta: object_store::ObjectMeta| {
-            relative(meta.location.as_ref()).map(|path| ObjectMeta {
-                path,
-                size: meta.size,
-            })
+            relative(meta.location.as_ref()).map(|path| ObjectMeta { path, size: meta.size })
         };
         let mut found: Vec<_> = all.into_iter().filter_map(named).collect();
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -162,13 +140,7 @@ impl Bucket {
     fn remove(&self, path: &str) -> Result<()> {
         let (store, location) = (Arc::clone(&self.store), self.locate(path)?);
         let removed = self.wait("remove", path, async move { store.delete(&location).await });
-        removed.or_else(|error| {
-            if error.kind() == ErrorKind::NotFound {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })
+        removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
     }
 
     /// The parts of an append file by number, with their sizes.
@@ -176,9 +148,8 @@ impl Bucket {
         let mut parts = BTreeMap::new();
         for object in self.list(file)? {
             let name = path::below(&object.path, file).unwrap_or_default();
-            let number = name
-                .parse()
-                .map_err(|_| Error::corrupt(file, 0, format!("{name} is not one of its parts")))?;
+            let number =
+                name.parse().map_err(|_| Error::corrupt(file, 0, format!("{name} is not one of its parts")))?;
             parts.insert(number, object.size);
         }
         Ok(parts)
@@ -195,27 +166,18 @@ impl Bucket {
         let mut offset = 0;
         for (expected, (number, size)) in (0..).zip(parts) {
             if expected != *number {
-                return Err(Error::corrupt(
-                    file,
-                    offset,
-                    format!("its part {expected} is missing"),
-                ));
+                return Err(Error::corrupt(file, offset, format!("its part {expected} is missing")));
             }
             offset += size;
         }
-        let names = parts
-            .keys()
-            .map(|number| self.locate(&part_name(file, *number)))
-            .collect::<Result<Vec<_>>>()?;
+        let names = parts.keys().map(|number| self.locate(&part_name(file, *number))).collect::<Result<Vec<_>>>()?;
         let store = Arc::clone(&self.store);
         let bytes = self.wait("read", file, async move {
             let fetch = |name: Path| {
                 let store = Arc::clone(&store);
                 async move { store.get(&name).await?.bytes().await }
             };
-            let mut fetched = futures::stream::iter(names)
-                .map(fetch)
-                .buffered(PARALLEL_READS);
+            let mut fetched = futures::stream::iter(names).map(fetch).buffered(PARALLEL_READS);
             let mut whole = BytesMut::new();
             while let Some(part) = fetched.next().await {
                 whole.extend_from_slice(&part?);
@@ -234,30 +196,19 @@ impl Storage for ObjectStorage {
 
     fn get(&self, path: &str) -> Result<Bytes> {
         let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
-        self.bucket.wait("read", path, async move {
-            store.get(&location).await?.bytes().await
-        })
+        self.bucket.wait("read", path, async move { store.get(&location).await?.bytes().await })
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
         let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
         if range.start >= range.end {
             // Stores refuse empty ranges; ours are allowed anywhere inside the object.
-            let size = self
-                .bucket
-                .wait("read", path, async move { store.head(&location).await })?
-                .size;
+            let size = self.bucket.wait("read", path, async move { store.head(&location).await })?.size;
             let inside = range.start == range.end && range.end <= size;
-            return if inside {
-                Ok(Bytes::new())
-            } else {
-                Err(outside(path, &range, size))
-            };
+            return if inside { Ok(Bytes::new()) } else { Err(outside(path, &range, size)) };
         }
         let wanted = range.clone();
-        let bytes = self.bucket.wait("read", path, async move {
-            store.get_range(&location, wanted).await
-        })?;
+        let bytes = self.bucket.wait("read", path, async move { store.get_range(&location, wanted).await })?;
         if bytes.len() as u64 != range.end - range.start {
             return Err(outside(path, &range, range.start + bytes.len() as u64));
         }
@@ -279,12 +230,7 @@ impl Storage for ObjectStorage {
             return Err(super::memory::exists(path));
         }
         let bucket = Arc::clone(&self.bucket);
-        Ok(Box::new(ObjectAppend {
-            bucket,
-            path: path.to_owned(),
-            next: 0,
-            pending: Vec::new(),
-        }))
+        Ok(Box::new(ObjectAppend { bucket, path: path.to_owned(), next: 0, pending: Vec::new() }))
     }
 
     fn read_append(&self, path: &str) -> Result<Bytes> {
@@ -316,21 +262,14 @@ impl Storage for ObjectStorage {
             if *last.1 == 0 {
                 return self.bucket.read_parts(path, &parts);
             }
-            match self.bucket.put(
-                &part_name(path, last.0 + 1),
-                PutPayload::new(),
-                PutMode::Create,
-            ) {
+            match self.bucket.put(&part_name(path, last.0 + 1), PutPayload::new(), PutMode::Create) {
                 Ok(()) => return self.bucket.read_parts(path, &parts),
                 // Its writer was faster; what it wrote counts.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
-        let message = format!(
-            "{path} in {} is being written by another writer",
-            self.bucket.url
-        );
+        let message = format!("{path} in {} is being written by another writer", self.bucket.url);
         Err(Error::new(ErrorKind::Locked, message))
     }
 
@@ -339,19 +278,10 @@ impl Storage for ObjectStorage {
         let parts = self.bucket.list(folder)?;
         let file = |part: &ObjectMeta| {
             let (name, part_name) = path::below(&part.path, folder)?.split_once('/')?;
-            let file = if folder.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{folder}/{name}")
-            };
+            let file = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
             (!part_name.contains('/')).then_some(file)
         };
-        Ok(parts
-            .iter()
-            .filter_map(file)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect())
+        Ok(parts.iter().filter_map(file).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     fn remove_append(&self, path: &str) -> Result<()> {
@@ -394,9 +324,7 @@ impl AppendFile for ObjectAppend {
             return Ok(());
         }
         let payload = PutPayload::from(std::mem::take(&mut self.pending));
-        let put = self
-            .bucket
-            .put(&part_name(&self.path, self.next), payload, PutMode::Create);
+        let put = self.bucket.put(&part_name(&self.path, self.next), payload, PutMode::Create);
         self.next += 1;
         put.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => taken_over(&self.path).with_source(error),

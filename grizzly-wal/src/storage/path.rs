@@ -8,16 +8,12 @@ pub(super) const LOCK_NAME: &str = "LOCK";
 /// Refuses paths that could leave the storage's folder or meet its own files.
 pub(super) fn check(path: &str) -> Result<()> {
     let sound = path.split('/').all(|part| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && !part.contains(|c: char| c == '\\' || c.is_control())
+        !part.is_empty() && !part.starts_with('.') && !part.contains(|c: char| c == '\\' || c.is_control())
     });
     if sound && path != LOCK_NAME {
         return Ok(());
     }
-    Err(Error::invalid(format!(
-        "{path:?} is not a path inside a storage"
-    )))
+    Err(Error::invalid(format!("{path:?} is not a path inside a storage")))
 }
 
 /// A folder without its trailing slash; `""` is the storage itself.
@@ -46,9 +42,7 @@ mod tests {
         for good in ["a", "wal/0001.log", "t/shard=1/ä.seg", "x/LOCK"] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in [
-            "", "/a", "a/", "a//b", "..", "a/../b", ".hidden", "a\\b", "a\0", "LOCK",
-        ] {
+        for bad in ["", "/a", "a/", "a//b", "..", "a/../b", ".hidden", "a\\b", "a\0", "LOCK"] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

@@ -24,33 +24,21 @@ const SETTINGS: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "GCS_"];
 /// malformed.
 pub fn open_storage(url: &str) -> Result<Arc<dyn Storage>> {
     if url.is_empty() {
-        return Err(Error::invalid(
-            "an empty string is not the URL of a storage",
-        ));
+        return Err(Error::invalid("an empty string is not the URL of a storage"));
     }
     if let Some(name) = url.strip_prefix("memory://") {
         let name = name.trim_matches('/');
-        return Ok(Arc::new(if name.is_empty() {
-            MemoryStorage::new()
-        } else {
-            MemoryStorage::named(name)
-        }));
+        return Ok(Arc::new(if name.is_empty() { MemoryStorage::new() } else { MemoryStorage::named(name) }));
     }
     if !url.contains("://") {
         return Ok(Arc::new(FsStorage::new(Path::new(url))?));
     }
     let parsed = Url::parse(url).map_err(|error| {
-        Error::invalid(format!(
-            "{} is not a URL: {error}",
-            without_credentials(url)
-        ))
-        .with_source(error)
+        Error::invalid(format!("{} is not a URL: {error}", without_credentials(url))).with_source(error)
     })?;
     if parsed.scheme() == "file" {
         let folder = parsed.to_file_path();
-        let folder = folder.map_err(|()| {
-            Error::invalid(format!("{url} does not name a folder on this machine"))
-        })?;
+        let folder = folder.map_err(|()| Error::invalid(format!("{url} does not name a folder on this machine")))?;
         return Ok(Arc::new(FsStorage::new(folder)?));
     }
     open_object_store(&parsed)
@@ -58,15 +46,9 @@ pub fn open_storage(url: &str) -> Result<Arc<dyn Storage>> {
 
 fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
     let shown = without_credentials(url.as_str());
-    let unsupported = |why: String| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot open {shown}: {why}"),
-        )
-    };
-    let (scheme, _) = ObjectStoreScheme::parse(url).map_err(|error| {
-        unsupported(format!("its scheme {:?} is not known", url.scheme())).with_source(error)
-    })?;
+    let unsupported = |why: String| Error::new(ErrorKind::Unsupported, format!("cannot open {shown}: {why}"));
+    let (scheme, _) = ObjectStoreScheme::parse(url)
+        .map_err(|error| unsupported(format!("its scheme {:?} is not known", url.scheme())).with_source(error))?;
     let built_in = match scheme {
         ObjectStoreScheme::AmazonS3 => cfg!(feature = "aws"),
         ObjectStoreScheme::GoogleCloudStorage => cfg!(feature = "gcp"),
@@ -74,17 +56,13 @@ fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
         _ => false,
     };
     if !built_in {
-        return Err(unsupported(format!(
-            "this build has no support for {scheme:?}"
-        )));
+        return Err(unsupported(format!("this build has no support for {scheme:?}")));
     }
-    let settings = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let settings =
-        settings.filter(|(name, _)| SETTINGS.iter().any(|prefix| name.starts_with(prefix)));
-    let (store, prefix) = object_store::parse_url_opts(url, settings).map_err(|error| {
-        Error::invalid(format!("cannot open {shown}: {error}")).with_source(error)
-    })?;
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let settings = settings.filter(|(name, _)| SETTINGS.iter().any(|prefix| name.starts_with(prefix)));
+    let (store, prefix) = object_store::parse_url_opts(url, settings)
+        .map_err(|error| Error::invalid(format!("cannot open {shown}: {error}")).with_source(error))?;
     Ok(Arc::new(ObjectStorage::new(store.into(), prefix, shown)?))
 }
 
@@ -108,26 +86,16 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        assert_eq!(
-            without_credentials("s3://key:secret@bucket/db?sig=1"),
-            "s3://bucket/db"
-        );
-        assert_eq!(
-            without_credentials("abfss://box@account.host/db"),
-            "abfss://box@account.host/db"
-        );
+        assert_eq!(without_credentials("s3://key:secret@bucket/db?sig=1"), "s3://bucket/db");
+        assert_eq!(without_credentials("abfss://box@account.host/db"), "abfss://box@account.host/db");
         assert_eq!(without_credentials("s3://bucket"), "s3://bucket");
     }
 
     #[test]
     fn named_memory_is_shared_and_unnamed_is_not() -> Result<()> {
-        let put =
-            |url: &str| open_storage(url)?.put("a", &["x".into()], super::super::PutMode::Create);
+        let put = |url: &str| open_storage(url)?.put("a", &["x".into()], super::super::PutMode::Create);
         put("memory://url-test")?;
-        assert_eq!(
-            put("memory://url-test/").map_err(|error| error.kind()),
-            Err(ErrorKind::AlreadyExists)
-        );
+        assert_eq!(put("memory://url-test/").map_err(|error| error.kind()), Err(ErrorKind::AlreadyExists));
         put("memory://")?;
         put("memory://")
     }
@@ -139,10 +107,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(error.message().contains(url), "{error}");
         }
-        assert_eq!(
-            open_storage("").expect_err("empty").kind(),
-            ErrorKind::Invalid
-        );
+        assert_eq!(open_storage("").expect_err("empty").kind(), ErrorKind::Invalid);
     }
 
     #[cfg(not(feature = "aws"))]

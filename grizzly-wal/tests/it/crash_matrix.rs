@@ -24,12 +24,7 @@ struct Known {
 fn gated(gate: &Arc<Mutex<()>>) -> WalOptions {
     let gate = Arc::clone(gate);
     let on_durable = Box::new(move |_| drop(gate.lock()));
-    WalOptions {
-        segment_bytes: 9000,
-        compress_above: 1000,
-        on_durable: Some(on_durable),
-        ..WalOptions::default()
-    }
+    WalOptions { segment_bytes: 9000, compress_above: 1000, on_durable: Some(on_durable), ..WalOptions::default() }
 }
 
 /// Single commits, groups, rotations by size and by request, truncation, a clean close and a second run.
@@ -71,14 +66,8 @@ fn crash_and_recover(plan: FaultPlan) -> Result<bool> {
     let image = disk.crash_image();
     let from = Lsn(known.checkpoint.max(1));
     let (found, wal) = reopen(&image, from)?;
-    assert!(
-        found.0 >= known.confirmed,
-        "{plan:?}: {known:?}, but only {found} is there"
-    );
-    assert!(
-        found.0 <= known.appended,
-        "{plan:?}: {known:?}, but {found} was found"
-    );
+    assert!(found.0 >= known.confirmed, "{plan:?}: {known:?}, but only {found} is there");
+    assert!(found.0 <= known.appended, "{plan:?}: {known:?}, but {found} was found");
     let last = commit(&wal)?;
     assert_eq!(last, found.next());
     // Twice more: once without a close, once after it.
@@ -93,19 +82,12 @@ fn crash_and_recover(plan: FaultPlan) -> Result<bool> {
 #[test]
 fn every_sync_point_with_every_effect() -> Result<()> {
     let mut crashes = 0;
-    for (effect, seeds) in [
-        (CrashEffect::Lost, 1),
-        (CrashEffect::Done, 1),
-        (CrashEffect::Prefix, 12),
-        (CrashEffect::Torn, 24),
-    ] {
+    for (effect, seeds) in
+        [(CrashEffect::Lost, 1), (CrashEffect::Done, 1), (CrashEffect::Prefix, 12), (CrashEffect::Torn, 24)]
+    {
         for seed in 0..seeds {
             for point in 0.. {
-                let plan = FaultPlan {
-                    crash: Some((point, effect)),
-                    seed,
-                    ..FaultPlan::default()
-                };
+                let plan = FaultPlan { crash: Some((point, effect)), seed, ..FaultPlan::default() };
                 if !crash_and_recover(plan).map_err(|error| error.with_source(Plan(plan)))? {
                     break;
                 }
@@ -138,18 +120,11 @@ fn a_crash_during_recovery_is_recovered_from() -> Result<()> {
             let (_, wal) = reopen(&storage, Lsn::FIRST)?;
             let last = commit(&wal)?;
             std::mem::forget(wal);
-            disk.arm(FaultPlan {
-                crash: Some((disk.sync_points() + point, effect)),
-                ..FaultPlan::default()
-            });
+            disk.arm(FaultPlan { crash: Some((disk.sync_points() + point, effect)), ..FaultPlan::default() });
             // Fails or not, depending on the point; what counts is what is found afterwards.
             let second = reopen(&storage, Lsn::FIRST).map(|(found, _)| found);
             assert!(second.is_err() == disk.crashed() || second.is_ok_and(|found| found == last));
-            assert_eq!(
-                reopen(&disk.crash_image(), Lsn::FIRST)?.0,
-                last,
-                "{effect:?} at {point}"
-            );
+            assert_eq!(reopen(&disk.crash_image(), Lsn::FIRST)?.0, last, "{effect:?} at {point}");
         }
     }
     Ok(())

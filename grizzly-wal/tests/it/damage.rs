@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use grizzly_wal::storage::faulty::{FaultPlan, FaultyStorage};
 use grizzly_wal::{Error, ErrorKind, Lsn, MemoryStorage, Result, Storage, read};
 
 use super::{DIR, check, commit, plant, reopen};
@@ -20,10 +21,7 @@ fn closed_log() -> Result<Vec<(String, Vec<u8>)>> {
     }
     wal.close()?;
     let paths = storage.list_append(DIR)?;
-    paths
-        .into_iter()
-        .map(|path| Ok((path.clone(), storage.read_append(&path)?.to_vec())))
-        .collect()
+    paths.into_iter().map(|path| Ok((path.clone(), storage.read_append(&path)?.to_vec()))).collect()
 }
 
 fn plant_all(files: &[(String, Vec<u8>)]) -> Result<Arc<dyn Storage>> {
@@ -67,16 +65,10 @@ fn a_flipped_bit_anywhere_is_found() -> Result<()> {
             match error {
                 Some(error) => {
                     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-                    assert!(
-                        error.message().contains(&damaged[file].0),
-                        "byte {byte}: {error}"
-                    );
+                    assert!(error.message().contains(&damaged[file].0), "byte {byte}: {error}");
                 }
                 None => {
-                    assert!(
-                        end_mark || in_end_mark,
-                        "byte {byte} of file {file} changed and nobody noticed"
-                    );
+                    assert!(end_mark || in_end_mark, "byte {byte} of file {file} changed and nobody noticed");
                     assert_eq!(count, RECORDS);
                 }
             }
@@ -94,10 +86,7 @@ fn a_zeroed_page_in_the_middle_is_found() -> Result<()> {
     let path = path.clone();
     let (_, error) = read_until_error(plant_all(&files)?);
     let error = error.expect("records are gone");
-    assert!(
-        error.kind() == ErrorKind::Corrupt && error.message().contains(&path),
-        "{error}"
-    );
+    assert!(error.kind() == ErrorKind::Corrupt && error.message().contains(&path), "{error}");
     Ok(())
 }
 
@@ -107,14 +96,9 @@ fn a_missing_file_is_found() -> Result<()> {
         let mut files = closed_log()?;
         files.remove(gone);
         let storage = plant_all(&files)?;
-        let error = read_until_error(Arc::clone(&storage))
-            .1
-            .expect("a file is missing");
+        let error = read_until_error(Arc::clone(&storage)).1.expect("a file is missing");
         assert_eq!(error.kind(), ErrorKind::Corrupt);
-        assert!(
-            reopen(&storage, Lsn::FIRST).is_err(),
-            "who opens for writing must notice too"
-        );
+        assert!(reopen(&storage, Lsn::FIRST).is_err(), "who opens for writing must notice too");
     }
     Ok(())
 }
@@ -124,9 +108,7 @@ fn a_file_under_another_name_is_found() -> Result<()> {
     let mut files = closed_log()?;
     let (first, second) = (files[0].1.clone(), files[1].1.clone());
     (files[0].1, files[1].1) = (second, first);
-    let error = read_until_error(plant_all(&files)?)
-        .1
-        .expect("names are swapped");
+    let error = read_until_error(plant_all(&files)?).1.expect("names are swapped");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     Ok(())
 }
@@ -137,10 +119,7 @@ fn other_files_in_the_folder_are_left_alone() -> Result<()> {
     files.push((format!("{DIR}/notes.txt"), b"not a log".to_vec()));
     let storage = plant_all(&files)?;
     assert_eq!(reopen(&storage, Lsn::FIRST)?.0, Lsn(RECORDS));
-    assert_eq!(
-        storage.read_append(&format!("{DIR}/notes.txt"))?,
-        "not a log"
-    );
+    assert_eq!(storage.read_append(&format!("{DIR}/notes.txt"))?, "not a log");
     Ok(())
 }
 
@@ -151,13 +130,33 @@ fn a_newer_format_is_named() -> Result<()> {
     header[8] = 2;
     let crc = crc32c::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
-    let error = read_until_error(plant_all(&files)?)
-        .1
-        .expect("format 2 is not known");
+    let error = read_until_error(plant_all(&files)?).1.expect("format 2 is not known");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(
-        error.message().contains(&files[2].0) && error.message().contains("format 2"),
-        "{error}"
-    );
+    assert!(error.message().contains(&files[2].0) && error.message().contains("format 2"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_looks_again_before_it_calls_a_live_log_damaged() -> Result<()> {
+    let disk = FaultyStorage::new(FaultPlan::default());
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let (_, wal) = reopen(&storage, Lsn::FIRST)?;
+    for _ in 0..9 {
+        commit(&wal)?;
+    }
+    let path = storage.list_append(DIR)?.remove(0);
+    let (hole, mut kept) = (700..2500, Vec::new());
+    disk.damage(&path, |bytes| {
+        kept = bytes[hole.clone()].to_vec();
+        bytes[hole.clone()].fill(0);
+    })?;
+    let mut records = read(Arc::clone(&storage), DIR, Lsn::FIRST)?;
+    check(&records.next().expect("it stands before the hole")?, 1);
+    // As if the writer had come to the hole only after the reader had passed it.
+    disk.damage(&path, |bytes| bytes[hole].copy_from_slice(&kept))?;
+    for lsn in 2..=9 {
+        check(&records.next().expect("the hole is filled")?, lsn);
+    }
+    assert!(records.next().is_none());
     Ok(())
 }

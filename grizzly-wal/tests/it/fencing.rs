@@ -18,14 +18,8 @@ fn a_deposed_writer_confirms_nothing() -> Result<()> {
     let (found, new) = reopen(&storage, Lsn::FIRST)?;
     assert_eq!(found, Lsn(1));
     let lost = append(&old)?;
-    assert_eq!(
-        old.wait_durable(lost).expect_err("deposed").kind(),
-        ErrorKind::Poisoned
-    );
-    assert!(
-        old.poisoned()
-            .is_some_and(|cause| cause.contains("another writer"))
-    );
+    assert_eq!(old.wait_durable(lost).expect_err("deposed").kind(), ErrorKind::Poisoned);
+    assert!(old.poisoned().is_some_and(|cause| cause.contains("another writer")));
     assert_eq!(commit(&new)?, Lsn(2));
     new.close()?;
     assert_eq!(reopen(&storage, Lsn::FIRST)?.0, Lsn(2));
@@ -55,13 +49,7 @@ fn of_two_that_open_at_once_one_writes() -> Result<()> {
     replay(&mut first, Lsn::FIRST)?;
     replay(&mut second, Lsn::FIRST)?;
     let writer = first.into_writer()?;
-    assert_eq!(
-        second
-            .into_writer()
-            .expect_err("the other one was first")
-            .kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(second.into_writer().expect_err("the other one was first").kind(), ErrorKind::AlreadyExists);
     commit(&writer).map(drop)
 }
 
@@ -108,13 +96,7 @@ fn a_name_that_became_free_again_is_not_taken() -> Result<()> {
     // … and meanwhile another one begins a file of that name, closes it, and a third one removes it as empty.
     reopen(&storage, Lsn::FIRST)?.1.close()?;
     let (_, third) = reopen(&storage, Lsn::FIRST)?;
-    assert_eq!(
-        sleeper
-            .into_writer()
-            .expect_err("the third one writes")
-            .kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(sleeper.into_writer().expect_err("the third one writes").kind(), ErrorKind::AlreadyExists);
     assert_eq!(commit(&third)?, Lsn(2));
     third.close()?;
     assert_eq!(reopen(&storage, Lsn::FIRST)?.0, Lsn(2));

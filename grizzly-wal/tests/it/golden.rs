@@ -14,19 +14,12 @@ fn format_1_stays_readable() -> Result<()> {
     plant(storage.as_ref(), &format!("{DIR}/0000000001.log"), FORMAT_1)?;
     let mut replay = open(storage, DIR, Lsn(7), WalOptions::default())?;
     let records = replay.by_ref().collect::<Result<Vec<_>>>()?;
-    let expected = [
-        (1, "first".to_owned()),
-        (2, String::new()),
-        (255, "abc".repeat(100)),
-    ];
+    let expected = [(1, "first".to_owned()), (2, String::new()), (255, "abc".repeat(100))];
     assert_eq!(records.len(), expected.len());
     for ((record, (kind, payload)), lsn) in records.iter().zip(expected).zip(7..) {
         assert_eq!(record.header.lsn, Lsn(lsn));
         assert_eq!(record.header.txn, 0x1122_3344_5566_7788);
-        assert_eq!(
-            record.header.commit_ts,
-            1_700_000_000_000_000 + u64::from(kind)
-        );
+        assert_eq!(record.header.commit_ts, 1_700_000_000_000_000 + u64::from(kind));
         assert_eq!(record.header.kind, kind);
         assert_eq!(record.payload, payload);
     }

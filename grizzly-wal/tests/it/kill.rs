@@ -60,16 +60,10 @@ fn what_a_killed_process_was_told_is_there() -> Result<()> {
         child.wait().expect("it was killed");
         // What it had written to the pipe before it died was confirmed too.
         let rest = lines.filter_map(told).max();
-        confirmed = [confirmed, until.unwrap_or(0), rest.unwrap_or(0)]
-            .into_iter()
-            .max()
-            .unwrap_or(0);
+        confirmed = [confirmed, until.unwrap_or(0), rest.unwrap_or(0)].into_iter().max().unwrap_or(0);
         let guard = storage.lock()?;
         let (last, wal) = reopen(&storage, Lsn::FIRST)?;
-        assert!(
-            last.0 >= confirmed,
-            "{confirmed} was confirmed, only {last} is there"
-        );
+        assert!(last.0 >= confirmed, "{confirmed} was confirmed, only {last} is there");
         drop(wal);
         drop(guard);
     }

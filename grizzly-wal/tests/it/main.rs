@@ -13,9 +13,7 @@ mod torn_tail;
 
 use std::sync::Arc;
 
-use grizzly_wal::{
-    AppendFile, Lsn, NewRecord, Record, Replay, Result, Storage, Wal, WalOptions, open,
-};
+use grizzly_wal::{AppendFile, Lsn, NewRecord, Record, Replay, Result, Storage, Wal, WalOptions, open};
 
 /// The folder of the log in all tests.
 const DIR: &str = "wal";
@@ -23,18 +21,11 @@ const DIR: &str = "wal";
 /// The payload that belongs to a record number: different for each, from empty to a few sectors.
 fn payload(lsn: u64) -> Vec<u8> {
     let len = [0, 1, 40, 200, 1500, 5000][lsn as usize % 6];
-    (0..len)
-        .map(|index| (lsn.wrapping_mul(31) as usize + index * index / 7) as u8)
-        .collect()
+    (0..len).map(|index| (lsn.wrapping_mul(31) as usize + index * index / 7) as u8).collect()
 }
 
 fn record(lsn: u64) -> NewRecord {
-    NewRecord {
-        txn: lsn * 3,
-        commit_ts: lsn * 5,
-        kind: lsn as u8,
-        payload: payload(lsn).into(),
-    }
+    NewRecord { txn: lsn * 3, commit_ts: lsn * 5, kind: lsn as u8, payload: payload(lsn).into() }
 }
 
 /// Appends the record that belongs to the next number.
@@ -62,17 +53,9 @@ fn replay(replay: &mut Replay, from: Lsn) -> Result<Lsn> {
 }
 
 fn check(found: &Record, lsn: u64) {
-    let NewRecord {
-        txn,
-        commit_ts,
-        kind,
-        payload,
-    } = record(lsn);
+    let NewRecord { txn, commit_ts, kind, payload } = record(lsn);
     assert_eq!(found.header.lsn, Lsn(lsn));
-    assert_eq!(
-        (found.header.txn, found.header.commit_ts, found.header.kind),
-        (txn, commit_ts, kind)
-    );
+    assert_eq!((found.header.txn, found.header.commit_ts, found.header.kind), (txn, commit_ts, kind));
     assert_eq!(found.payload, payload, "payload of record {lsn}");
 }
 
@@ -81,11 +64,7 @@ fn reopen(storage: &Arc<dyn Storage>, from: Lsn) -> Result<(Lsn, Arc<Wal>)> {
     reopen_with(storage, from, WalOptions::default())
 }
 
-fn reopen_with(
-    storage: &Arc<dyn Storage>,
-    from: Lsn,
-    options: WalOptions,
-) -> Result<(Lsn, Arc<Wal>)> {
+fn reopen_with(storage: &Arc<dyn Storage>, from: Lsn, options: WalOptions) -> Result<(Lsn, Arc<Wal>)> {
     let mut records = open(Arc::clone(storage), DIR, from, options)?;
     let last = replay(&mut records, from)?;
     Ok((last, Arc::new(records.into_writer()?)))

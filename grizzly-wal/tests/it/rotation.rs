@@ -2,18 +2,12 @@
 
 use std::sync::Arc;
 
-use grizzly_wal::{
-    ErrorKind, FsStorage, Lsn, MemoryStorage, Result, Storage, WalOptions, open, read,
-};
+use grizzly_wal::{ErrorKind, FsStorage, Lsn, MemoryStorage, Result, Storage, WalOptions, open, read};
 
 use super::{DIR, append, check, commit, reopen, reopen_with, replay};
 
 fn small_files() -> WalOptions {
-    WalOptions {
-        segment_bytes: 3000,
-        compress_above: usize::MAX,
-        ..WalOptions::default()
-    }
+    WalOptions { segment_bytes: 3000, compress_above: usize::MAX, ..WalOptions::default() }
 }
 
 #[test]
@@ -27,22 +21,13 @@ fn files_are_followed_by_new_ones_and_truncated_whole() -> Result<()> {
     assert!(files.len() > 10, "{files:?}");
 
     assert_eq!(wal.truncate_before(Lsn(1))?, 0);
-    let before: u64 = files
-        .iter()
-        .map(|path| storage.size_append(path))
-        .sum::<Result<u64>>()?;
+    let before: u64 = files.iter().map(|path| storage.size_append(path)).sum::<Result<u64>>()?;
     let freed = wal.truncate_before(Lsn(40))?;
     let left = storage.list_append(DIR)?;
-    let after: u64 = left
-        .iter()
-        .map(|path| storage.size_append(path))
-        .sum::<Result<u64>>()?;
+    let after: u64 = left.iter().map(|path| storage.size_append(path)).sum::<Result<u64>>()?;
     assert!(freed > 0 && left.len() < files.len() && before - after == freed);
     let records = read(Arc::clone(&storage), DIR, Lsn(40))?.collect::<Result<Vec<_>>>()?;
-    records
-        .iter()
-        .zip(40..)
-        .for_each(|(record, lsn)| check(record, lsn));
+    records.iter().zip(40..).for_each(|(record, lsn)| check(record, lsn));
     assert_eq!(records.len(), 21);
 
     let error = read(Arc::clone(&storage), DIR, Lsn(1)).expect_err("record 1 was truncated away");
@@ -88,25 +73,19 @@ fn rotations_and_writers_do_not_disturb_each_other() -> Result<()> {
                     (0..50).try_for_each(|_| {
                         let first = wal.rotate()?;
                         assert!(wal.durable_lsn().next() >= first);
-                        wal.truncate_before(Lsn(first.0.saturating_sub(20)))
-                            .map(drop)
+                        wal.truncate_before(Lsn(first.0.saturating_sub(20))).map(drop)
                     })
                 })
             })
             .collect();
         let writer = scope.spawn(|| {
-            (0..300).try_for_each(|number| {
-                if number % 7 == 0 {
-                    commit(&wal).map(drop)
-                } else {
-                    append(&wal).map(drop)
-                }
-            })
+            (0..300).try_for_each(
+                |number| {
+                    if number % 7 == 0 { commit(&wal).map(drop) } else { append(&wal).map(drop) }
+                },
+            )
         });
-        rotations
-            .into_iter()
-            .chain([writer])
-            .try_for_each(|thread| thread.join().expect("no thread panics"))
+        rotations.into_iter().chain([writer]).try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
     wal.close()?;
     let first = read(Arc::clone(&storage), DIR, Lsn(290))?.collect::<Result<Vec<_>>>()?;
@@ -124,29 +103,15 @@ fn nobody_writes_before_the_replay() -> Result<()> {
     drop(wal);
     let options = WalOptions::default;
     let untouched = open(Arc::clone(&storage), DIR, Lsn::FIRST, options())?;
-    assert_eq!(
-        untouched.into_writer().expect_err("not replayed").kind(),
-        ErrorKind::Invalid
-    );
+    assert_eq!(untouched.into_writer().expect_err("not replayed").kind(), ErrorKind::Invalid);
     let mut partly = open(Arc::clone(&storage), DIR, Lsn::FIRST, options())?;
     partly.next().expect("there are records")?;
-    assert_eq!(
-        partly.into_writer().expect_err("replayed in part").kind(),
-        ErrorKind::Invalid
-    );
+    assert_eq!(partly.into_writer().expect_err("replayed in part").kind(), ErrorKind::Invalid);
     let mut whole = open(Arc::clone(&storage), DIR, Lsn::FIRST, options())?;
     assert_eq!(replay(&mut whole, Lsn::FIRST)?, Lsn(3));
     assert_eq!(whole.into_writer()?.next_lsn(), Lsn(4));
-    let zero = WalOptions {
-        segment_bytes: 0,
-        ..options()
-    };
-    assert_eq!(
-        open(storage, DIR, Lsn::FIRST, zero)
-            .expect_err("no space at all")
-            .kind(),
-        ErrorKind::Invalid
-    );
+    let zero = WalOptions { segment_bytes: 0, ..options() };
+    assert_eq!(open(storage, DIR, Lsn::FIRST, zero).expect_err("no space at all").kind(), ErrorKind::Invalid);
     Ok(())
 }
 

@@ -4,20 +4,14 @@ use std::sync::Arc;
 
 use grizzly_wal::storage::conformance;
 use grizzly_wal::storage::faulty::{FaultPlan, FaultyStorage};
-use grizzly_wal::{
-    ErrorKind, FsStorage, Lsn, MemoryStorage, ObjectStorage, PutMode, Result, Storage, open_storage,
-};
+use grizzly_wal::{ErrorKind, FsStorage, Lsn, MemoryStorage, ObjectStorage, PutMode, Result, Storage, open_storage};
 use object_store::memory::InMemory;
 
 use super::{commit, reopen};
 
 pub(crate) fn object_storage(prefix: &str, url: &str) -> Result<Arc<dyn Storage>> {
     let prefix = object_store::path::Path::from(prefix);
-    Ok(Arc::new(ObjectStorage::new(
-        Arc::new(InMemory::new()),
-        prefix,
-        url,
-    )?))
+    Ok(Arc::new(ObjectStorage::new(Arc::new(InMemory::new()), prefix, url)?))
 }
 
 #[test]
@@ -40,19 +34,14 @@ fn folders_conform() {
 #[test]
 fn object_stores_conform() {
     for prefix in ["", "some/prefix"] {
-        let make = || {
-            object_storage(prefix, &format!("test://conformance/{prefix}")).expect("threads start")
-        };
+        let make = || object_storage(prefix, &format!("test://conformance/{prefix}")).expect("threads start");
         assert_eq!(conformance::run(&make), Ok(()));
     }
 }
 
 #[test]
 fn the_faulty_one_conforms_without_faults() {
-    assert_eq!(
-        conformance::run(&|| Arc::new(FaultyStorage::new(FaultPlan::default()))),
-        Ok(())
-    );
+    assert_eq!(conformance::run(&|| Arc::new(FaultyStorage::new(FaultPlan::default()))), Ok(()));
 }
 
 #[test]
@@ -68,12 +57,7 @@ fn a_folder_opens_by_path_and_by_url() -> Result<()> {
     let guard = by_path.lock()?;
     let error = by_url.lock().map(drop).expect_err("it is locked");
     assert_eq!(error.kind(), ErrorKind::Locked);
-    assert!(
-        error
-            .message()
-            .contains(&format!("process {}", std::process::id())),
-        "{error}"
-    );
+    assert!(error.message().contains(&format!("process {}", std::process::id())), "{error}");
     drop(guard);
     by_url.lock().map(drop)
 }
@@ -94,9 +78,7 @@ fn the_next_writer_removes_what_a_killed_one_left() -> Result<()> {
 
 #[test]
 fn object_stores_work_inside_a_runtime() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime for the test");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime for the test");
     runtime.block_on(async {
         let storage = object_storage("db", "test://in-a-runtime")?;
         let (_, wal) = reopen(&storage, Lsn::FIRST)?;

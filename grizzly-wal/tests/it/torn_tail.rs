@@ -35,21 +35,12 @@ fn cut_at_every_byte() -> Result<()> {
             let complete = ends.iter().skip(1).filter(|end| **end <= cut).count() as u64;
             let (found, wal) = reopen(&storage, Lsn::FIRST)?;
             // A cut may fall into zeros at the end of a record, which the reserved space then replaces.
-            let by_zeros = zeros > 0
-                && found.0 == complete + 1
-                && whole[cut..ends[found.0 as usize]].iter().all(|b| *b == 0);
-            assert!(
-                found.0 == complete || by_zeros,
-                "cut at {cut} of {}: found {found}, not {complete}",
-                whole.len()
-            );
+            let by_zeros =
+                zeros > 0 && found.0 == complete + 1 && whole[cut..ends[found.0 as usize]].iter().all(|b| *b == 0);
+            assert!(found.0 == complete || by_zeros, "cut at {cut} of {}: found {found}, not {complete}", whole.len());
             let next = commit(&wal)?;
             drop(wal);
-            assert_eq!(
-                reopen(&storage, Lsn::FIRST)?.0,
-                next,
-                "the torn end must stay a clean one"
-            );
+            assert_eq!(reopen(&storage, Lsn::FIRST)?.0, next, "the torn end must stay a clean one");
         }
     }
     Ok(())
@@ -71,10 +62,7 @@ fn a_log_that_ends_before_the_checkpoint_is_damaged() -> Result<()> {
 fn a_new_log_begins_where_it_is_told() -> Result<()> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let (found, wal) = reopen(&storage, Lsn(500))?;
-    assert_eq!(
-        (found, wal.next_lsn(), wal.durable_lsn()),
-        (Lsn(499), Lsn(500), Lsn(499))
-    );
+    assert_eq!((found, wal.next_lsn(), wal.durable_lsn()), (Lsn(499), Lsn(500), Lsn(499)));
     assert_eq!(commit(&wal)?, Lsn(500));
     drop(wal);
     assert_eq!(reopen(&storage, Lsn(500))?.0, Lsn(500));
