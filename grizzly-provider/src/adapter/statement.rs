@@ -66,7 +66,7 @@ fn bind(
     }
     // Read without the lock: the session has a lock of its own. Where two scans come here at once, the first
     // to get the lock again decides for both.
-    let snapshot = read(transaction_snapshot(db, context))?;
+    let snapshot = read(transaction_snapshot(db, context)?)?;
     let mut statements = STATEMENTS.lock();
     let ended = take_ended(&mut statements);
     let statement = statements
@@ -93,9 +93,11 @@ impl Statement {
     }
 }
 
-fn transaction_snapshot(db: &Grizzly, context: &TaskContext) -> Option<Snapshot> {
-    let session = context.session_config().get_extension::<SessionHandle>()?;
-    same_database(session.db(), db).then(|| session.transaction_snapshot())?
+fn transaction_snapshot(db: &Grizzly, context: &TaskContext) -> Result<Option<Snapshot>> {
+    match context.session_config().get_extension::<SessionHandle>() {
+        Some(session) if same_database(session.db(), db) => session.transaction_snapshot(),
+        _ => Ok(None),
+    }
 }
 
 /// Lets go of the snapshots of statements that have ended. Scans call it as they end.
