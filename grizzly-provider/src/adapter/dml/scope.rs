@@ -40,7 +40,7 @@ impl WriteScope {
             }
         }
         let transaction = db.begin()?;
-        let snapshot = transaction.snapshot();
+        let snapshot = transaction.snapshot()?;
         Self::bound(db, context, Scope::Own(Some(transaction)), snapshot)
     }
 
