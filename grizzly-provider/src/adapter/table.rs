@@ -14,6 +14,7 @@ use datafusion::{
     common::{Constraint, Constraints, Statistics},
     datasource::{TableProvider, TableType},
     error::Result as DataFusionResult,
+    execution::TaskContext,
     logical_expr::{Expr, TableProviderFilterPushDown, dml::InsertOp},
     physical_plan::ExecutionPlan,
 };
@@ -24,9 +25,10 @@ use super::{
     estimate,
     predicate::{Conversion, convert_logical},
     scan::GrizzlyScanExec,
+    statement::bind_snapshot,
 };
 use crate::{
-    Error, Grizzly, Result, TableSnapshot,
+    Error, ErrorKind, Grizzly, Result, TableSnapshot,
     access::{AsOf, SystemColumn},
 };
 
@@ -180,6 +182,19 @@ impl GrizzlyTable {
             None => self.db.snapshot(),
         };
         snapshot.table_by_id(self.id)
+    }
+
+    /// The table as the statement that runs under `context` reads it, the same for everything that belongs to the
+    /// statement. Binds the statement's snapshot if nothing has before, so call it in `execute`, not while planning.
+    /// An error of kind `Invalid` if the table's columns are no longer those of the plan.
+    pub fn bind(&self, context: &Arc<TaskContext>) -> Result<TableSnapshot> {
+        let table = bind_snapshot(&self.db, context, self.as_of)?.table_by_id(self.id)?;
+        let planned = self.schema.fields().iter().take(self.own_columns);
+        if !planned.eq(table.schema().fields().iter()) {
+            let message = format!("the columns of {} have changed since the statement was prepared", self.name);
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        Ok(table)
     }
 }
 

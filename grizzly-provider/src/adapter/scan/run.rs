@@ -6,11 +6,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use datafusion::{datasource::TableProvider, execution::TaskContext};
+use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
 use super::GrizzlyScanExec;
-use crate::{Error, ErrorKind, Morsel, Result, TableScan, adapter::statement::bind_snapshot};
+use crate::{Morsel, Result, TableScan};
 
 /// What the partitions of one execution share.
 #[derive(Debug)]
@@ -25,18 +25,11 @@ pub(super) struct Run {
 
 impl Run {
     fn start(exec: &GrizzlyScanExec, context: &Arc<TaskContext>) -> Result<Self> {
-        let table = exec.table();
-        let snapshot = bind_snapshot(table.db(), context, table.reads_as_of())?;
-        let table_now = snapshot.table_by_id(table.id())?;
-        let planned = table.schema();
-        if !planned.fields().iter().take(table.own_columns()).eq(table_now.schema().fields().iter()) {
-            let message = format!("the columns of {} have changed since the statement was prepared", table.name());
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
+        let table = exec.table().bind(context)?;
         let steal = context.session_config().options().execution.enable_file_stream_work_stealing;
         let partitions = exec.properties.output_partitioning().partition_count();
         Ok(Self {
-            scan: table_now.scan(exec.request())?,
+            scan: table.scan(exec.request())?,
             next: AtomicUsize::new(0),
             budget: exec.fetch.map(AtomicUsize::new),
             stride: (!steal).then_some(partitions),
