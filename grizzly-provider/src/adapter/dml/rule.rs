@@ -85,9 +85,7 @@ fn rewrite_statement(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
 /// The planner declares columns of VALUES as NOT NULL where the table's are, and then fails on a NULL without saying
 /// where. The sink does better, if NULLs get there.
 fn insert(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
-    let strict = |plan: &LogicalPlan| {
-        matches!(plan, LogicalPlan::Values(values) if values.schema.fields().iter().any(|field| !field.is_nullable()))
-    };
+    let strict = |plan: &LogicalPlan| matches!(plan, LogicalPlan::Values(values) if values.schema.fields().iter().any(|field| !field.is_nullable()));
     if !dml.input.exists(|plan| Ok(strict(plan)))? {
         return Ok(Transformed::no(LogicalPlan::Dml(dml)));
     }
@@ -99,9 +97,10 @@ fn insert(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
 }
 
 fn nullable(values: Values) -> Result<Values> {
-    let fields = values.schema.iter().map(|(qualifier, field)| {
-        (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true)))
-    });
+    let fields = values
+        .schema
+        .iter()
+        .map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true))));
     let schema = DFSchema::new_with_metadata(fields.collect(), values.schema.metadata().clone())?;
     Ok(Values { schema: Arc::new(schema), ..values })
 }
@@ -143,11 +142,7 @@ fn keeps_column(value: &Expr) -> bool {
 
 /// The same rows with their ids, and the name their columns are qualified with. Only the chain the SQL planner
 /// builds is accepted: anything else might mean other rows than those of the table.
-fn rows_to_write(
-    plan: &LogicalPlan,
-    table: &GrizzlyTable,
-    statement: &str,
-) -> Result<(LogicalPlan, TableReference)> {
+fn rows_to_write(plan: &LogicalPlan, table: &GrizzlyTable, statement: &str) -> Result<(LogicalPlan, TableReference)> {
     match plan {
         LogicalPlan::TableScan(scan) => {
             let same = grizzly_table(&scan.source).is_some_and(|scanned| scanned.id() == table.id());

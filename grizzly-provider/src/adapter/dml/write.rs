@@ -13,11 +13,11 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::{
+    error::Result as DfResult,
     execution::{
         SendableRecordBatchStream, TaskContext,
         memory_pool::{MemoryConsumer, MemoryReservation},
     },
-    error::Result as DfResult,
 };
 use futures::StreamExt;
 
@@ -274,4 +274,3 @@ fn row_id(ids: &UInt64Array, row: usize) -> Result<RowId> {
     }
     Ok(RowId(ids.value(row)))
 }
-
