@@ -39,16 +39,11 @@ impl SessionHandle {
     }
 
     /// What the open transaction sees, its own writes so far included; `None` outside a transaction.
+    /// An error of kind `TransactionAborted` if the transaction is aborted.
     pub fn transaction_snapshot(&self) -> Result<Option<Snapshot>> {
-        self.with_transaction(|transaction| transaction.snapshot()).transpose()
-    }
-
-    /// Like [`SessionHandle::transaction_snapshot`], for a statement: an error if the transaction is aborted.
-    pub fn statement_snapshot(&self) -> Result<Option<Snapshot>> {
         match self.open.lock().as_ref() {
             Some(open) if open.aborted => Err(aborted()),
-            Some(open) => Ok(Some(open.transaction.snapshot()?)),
-            None => Ok(None),
+            open => open.map(|open| open.transaction.snapshot()).transpose(),
         }
     }
 

@@ -94,9 +94,10 @@ impl Statement {
 }
 
 fn transaction_snapshot(db: &Grizzly, context: &TaskContext) -> Result<Option<Snapshot>> {
-    match context.session_config().get_extension::<SessionHandle>() {
-        Some(session) if same_database(session.db(), db) => session.transaction_snapshot(),
-        _ => Ok(None),
+    let session = context.session_config().get_extension::<SessionHandle>();
+    match session.filter(|session| same_database(session.db(), db)) {
+        Some(session) => session.transaction_snapshot(),
+        None => Ok(None),
     }
 }
 

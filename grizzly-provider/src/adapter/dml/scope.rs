@@ -80,6 +80,11 @@ impl WriteScope {
         }
     }
 
+    /// Whether the statement is one of several of an open transaction.
+    pub(super) fn in_transaction(&self) -> bool {
+        matches!(self.transaction, Scope::Session { .. })
+    }
+
     /// Ends the statement well: commits it if the transaction is its own.
     pub(super) async fn finish(mut self) -> Result<()> {
         match &mut self.transaction {
