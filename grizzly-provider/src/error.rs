@@ -132,6 +132,13 @@ impl Error {
         self.kind.is_retryable()
     }
 
+    /// The same error, with the place in front of the message.
+    #[must_use]
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }

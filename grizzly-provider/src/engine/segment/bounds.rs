@@ -1,0 +1,166 @@
+//! The smallest and largest value of a column chunk, and values as key bytes.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray, LargeStringArray,
+    PrimitiveArray, StringArray, StringViewArray, downcast_primitive_array,
+};
+use arrow::compute;
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
+
+use super::{Result, SegmentError};
+
+/// Types whose values have an order and key bytes.
+pub(super) fn is_ordered(data_type: &DataType) -> bool {
+    use DataType::*;
+    match data_type {
+        Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => true,
+        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 => true,
+        Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..) | Decimal128(..) | Decimal256(..) => true,
+        _ => false,
+    }
+}
+
+/// The smallest and the largest value, each as an array of one row; `None` if there are only NULLs, if the type has no
+/// order, or if there is a NaN.
+pub(super) fn extremes(array: &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>> {
+    if !is_ordered(array.data_type()) || array.null_count() == array.len() || has_nan(array) {
+        return Ok(None);
+    }
+    let array: &dyn Array = array;
+    let pair = downcast_primitive_array!(
+        array => {
+            match (compute::min(array), compute::max(array)) {
+                (Some(min), Some(max)) => {
+                    let pair = one_type(array, min, max);
+                    Some((Arc::new(pair.slice(0, 1)) as ArrayRef, Arc::new(pair.slice(1, 1)) as ArrayRef))
+                }
+                _ => None,
+            }
+        }
+        other => other_extremes(array, other),
+    );
+    Ok(pair)
+}
+
+fn one_type<T: ArrowPrimitiveType>(like: &PrimitiveArray<T>, min: T::Native, max: T::Native) -> PrimitiveArray<T> {
+    PrimitiveArray::<T>::from_iter_values([min, max]).with_data_type(like.data_type().clone())
+}
+
+fn other_extremes(array: &dyn Array, data_type: &DataType) -> Option<(ArrayRef, ArrayRef)> {
+    macro_rules! pair {
+        ($array:expr, $min:ident, $max:ident, $out:ty) => {{
+            let array = $array;
+            let (min, max) = (compute::$min(array)?, compute::$max(array)?);
+            (Arc::new(<$out>::from(vec![min])) as ArrayRef, Arc::new(<$out>::from(vec![max])) as ArrayRef)
+        }};
+    }
+    Some(match data_type {
+        DataType::Boolean => pair!(array.as_boolean(), min_boolean, max_boolean, BooleanArray),
+        DataType::Utf8 => pair!(array.as_string::<i32>(), min_string, max_string, StringArray),
+        DataType::LargeUtf8 => pair!(array.as_string::<i64>(), min_string, max_string, LargeStringArray),
+        DataType::Utf8View => pair!(array.as_string_view(), min_string_view, max_string_view, StringViewArray),
+        DataType::Binary => pair!(array.as_binary::<i32>(), min_binary, max_binary, BinaryArray),
+        DataType::LargeBinary => pair!(array.as_binary::<i64>(), min_binary, max_binary, LargeBinaryArray),
+        DataType::BinaryView => pair!(array.as_binary_view(), min_binary_view, max_binary_view, BinaryViewArray),
+        _ => return None,
+    })
+}
+
+fn has_nan(array: &ArrayRef) -> bool {
+    match array.data_type() {
+        DataType::Float32 => array.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan()),
+        DataType::Float64 => array.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan()),
+        _ => false,
+    }
+}
+
+/// Whether a literal's place among key bytes is not its place in a comparison: keys know one zero and one NaN, total
+/// order knows two zeros and many.
+pub(super) fn is_unordered_literal(literal: &ArrayRef, row: usize) -> bool {
+    match literal.data_type() {
+        DataType::Float32 => {
+            let value = literal.as_primitive::<Float32Type>().value(row);
+            value == 0.0 || value.is_nan()
+        }
+        DataType::Float64 => {
+            let value = literal.as_primitive::<Float64Type>().value(row);
+            value == 0.0 || value.is_nan()
+        }
+        _ => false,
+    }
+}
+
+/// The key bytes of one value, `None` if its type has none.
+pub(super) fn key_of(array: &ArrayRef, row: usize) -> Result<Option<Vec<u8>>> {
+    if !is_ordered(array.data_type()) {
+        return Ok(None);
+    }
+    let mut key = Vec::with_capacity(17);
+    encode_value(array, row, &mut key)?;
+    Ok(Some(key))
+}
+
+/// One value as bytes whose order is the order of values: a marker (0 NULL, 1 value), then integers big-endian with the
+/// sign bit flipped, floats with all bits flipped when negative, strings and binaries as they are.
+fn encode_value(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> Result<()> {
+    use arrow::datatypes::*;
+    if array.is_null(row) {
+        out.push(0);
+        return Ok(());
+    }
+    out.push(1);
+    macro_rules! int {
+        ($type:ty, $native:ty) => {{
+            let value = array.as_primitive::<$type>().value(row) as $native ^ <$native>::MIN;
+            out.extend_from_slice(&value.to_be_bytes());
+        }};
+    }
+    macro_rules! float {
+        ($type:ty, $bits:ty, $signed:ty) => {{
+            let value = array.as_primitive::<$type>().value(row);
+            let bits = if value == 0.0 { 0 } else { value.to_bits() };
+            let sign = ((bits as $signed) >> (<$bits>::BITS - 1)) as $bits;
+            let flip = sign | (1 << (<$bits>::BITS - 1));
+            out.extend_from_slice(&(bits ^ flip).to_be_bytes());
+        }};
+    }
+    match array.data_type() {
+        DataType::Boolean => out.push(u8::from(array.as_boolean().value(row))),
+        DataType::Int8 => int!(Int8Type, i8),
+        DataType::Int16 => int!(Int16Type, i16),
+        DataType::Int32 => int!(Int32Type, i32),
+        DataType::Int64 => int!(Int64Type, i64),
+        DataType::UInt8 => int!(UInt8Type, u8),
+        DataType::UInt16 => int!(UInt16Type, u16),
+        DataType::UInt32 => int!(UInt32Type, u32),
+        DataType::UInt64 => int!(UInt64Type, u64),
+        DataType::Float32 => float!(Float32Type, u32, i32),
+        DataType::Float64 => float!(Float64Type, u64, i64),
+        DataType::Date32 => int!(Date32Type, i32),
+        DataType::Date64 => int!(Date64Type, i64),
+        DataType::Time32(TimeUnit::Second) => int!(Time32SecondType, i32),
+        DataType::Time32(_) => int!(Time32MillisecondType, i32),
+        DataType::Time64(TimeUnit::Microsecond) => int!(Time64MicrosecondType, i64),
+        DataType::Time64(_) => int!(Time64NanosecondType, i64),
+        DataType::Timestamp(TimeUnit::Second, _) => int!(TimestampSecondType, i64),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => int!(TimestampMillisecondType, i64),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => int!(TimestampMicrosecondType, i64),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => int!(TimestampNanosecondType, i64),
+        DataType::Decimal128(..) => int!(Decimal128Type, i128),
+        DataType::Decimal256(..) => {
+            let mut bytes = array.as_primitive::<Decimal256Type>().value(row).to_be_bytes();
+            bytes[0] ^= 0x80;
+            out.extend_from_slice(&bytes);
+        }
+        DataType::Utf8 => out.extend_from_slice(array.as_string::<i32>().value(row).as_bytes()),
+        DataType::LargeUtf8 => out.extend_from_slice(array.as_string::<i64>().value(row).as_bytes()),
+        DataType::Utf8View => out.extend_from_slice(array.as_string_view().value(row).as_bytes()),
+        DataType::Binary => out.extend_from_slice(array.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => out.extend_from_slice(array.as_binary::<i64>().value(row)),
+        DataType::BinaryView => out.extend_from_slice(array.as_binary_view().value(row)),
+        other => return Err(SegmentError::Unsupported { what: format!("key bytes of {other}") }),
+    }
+    Ok(())
+}

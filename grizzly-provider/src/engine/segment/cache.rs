@@ -1,0 +1,117 @@
+//! Encoded chunks in memory, under one budget of bytes for all segments.
+//!
+//! Eviction is scan resistant: a chunk read once by a large scan does not push out chunks that are read again and again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::{EncodedColumn, Result};
+
+/// A chunk of one column of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ChunkKey {
+    /// The file: see [`ChunkCache::new_file`].
+    pub(crate) file: u64,
+    /// Column position.
+    pub(crate) column: u32,
+    /// Chunk position.
+    pub(crate) chunk: u32,
+}
+
+/// Counters of a [`ChunkCache`] since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CacheStats {
+    /// Chunks found in memory.
+    pub(crate) hits: u64,
+    /// Chunks read from storage.
+    pub(crate) misses: u64,
+    /// Bytes held now.
+    pub(crate) bytes: u64,
+    /// Chunks held now.
+    pub(crate) chunks: u64,
+    /// Bytes that may be held.
+    pub(crate) budget: u64,
+}
+
+/// Encoded column chunks under a byte budget. Shared by all threads.
+#[derive(Debug)]
+pub(crate) struct ChunkCache {
+    chunks: Cache<ChunkKey, EncodedColumn, Bytes>,
+    next_file: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// Per entry: key, handle and the cache's own bookkeeping.
+const ENTRY_BYTES: usize = 256;
+
+/// What a typical blob weighs, to size the cache's tables.
+const TYPICAL_BYTES: u64 = 64 * 1024;
+
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<ChunkKey, EncodedColumn> for Bytes {
+    fn weight(&self, _: &ChunkKey, column: &EncodedColumn) -> u64 {
+        (column.nbytes() + ENTRY_BYTES) as u64
+    }
+}
+
+impl ChunkCache {
+    /// A cache of at most `budget` bytes.
+    pub(crate) fn new(budget: u64) -> Self {
+        let items = usize::try_from(budget / TYPICAL_BYTES).unwrap_or(usize::MAX).clamp(64, 1 << 20);
+        Self {
+            chunks: Cache::with_weighter(items, budget, Bytes),
+            next_file: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// A number no other file of this cache has or had.
+    pub(crate) fn new_file(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The chunk, from memory or from `read`. Threads asking for the same chunk at the same time read it once.
+    ///
+    /// # Errors
+    /// What `read` returns; nothing is kept then.
+    pub(crate) fn get_or_read(&self, key: ChunkKey, read: impl FnOnce() -> Result<EncodedColumn>) -> Result<EncodedColumn> {
+        if let Some(column) = self.chunks.get(&key) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(column);
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.chunks.get_or_insert_with(&key, read)
+    }
+
+    /// Keeps a chunk that is already in memory, if there is room for it.
+    pub(crate) fn keep(&self, key: ChunkKey, column: EncodedColumn) {
+        self.chunks.insert(key, column);
+    }
+
+    /// Forgets all chunks of a file.
+    pub(crate) fn forget(&self, file: u64) {
+        self.chunks.retain(|key, _| key.file != file);
+    }
+
+    /// Changes the budget; chunks beyond it are dropped now.
+    pub(crate) fn set_budget(&self, budget: u64) {
+        self.chunks.set_capacity(budget);
+    }
+
+    /// What it holds and how well it did.
+    pub(crate) fn stats(&self) -> CacheStats {
+        CacheStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            bytes: self.chunks.weight(),
+            chunks: self.chunks.len() as u64,
+            budget: self.chunks.capacity(),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! One column chunk, encoded: compressed in memory exactly as it is on disk, searched and read without unpacking it.
+//!
+//! Everything outside this folder sees Arrow arrays going in and coming out, of exactly the field's type. Dates, times,
+//! timestamps and durations are encoded as the integers they are: the library's own temporal types refuse values out of
+//! the calendar's range, and are slower to compare. Types the library does not represent exactly are kept as plain Arrow
+//! and stored as Arrow IPC; only speed differs.
+//!
+//! A blob ends in one byte that says what it is: [`Form`]. The rest is the library's own serialisation (buffers first,
+//! so that they can be used in place), or an Arrow IPC stream.
+
+mod point;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, make_array};
+use arrow::buffer::{BooleanBuffer, Buffer};
+use arrow::compute;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use std::sync::Arc;
+use vortex_array::arrays::{ConstantArray, PrimitiveArray};
+use vortex_array::builtins::ArrayBuiltins;
+use vortex_array::dtype::Nullability;
+use vortex_array::scalar::Scalar;
+use vortex_array::scalar_fn::fns::operators::Operator;
+use vortex_array::serde::{SerializeOptions, SerializedArray};
+use vortex_array::validity::Validity;
+use vortex_array::{ArrayRef as VortexArray, ExecutionCtx, IntoArray};
+use vortex_arrow::{ArrowExportOptions, ArrowSessionExt, CompactBuffers};
+use vortex_buffer::{BitBuffer, Buffer as VortexBuffer, ByteBuffer};
+use vortex_error::{VortexError, VortexResult};
+use vortex_mask::Mask;
+
+use crate::access::{ColumnTest, CompareOp};
+use super::{Result, SegmentError};
+use session::{Encodings, encodings};
+
+/// Up to this many rows are read one by one; more are gathered by the encodings' own kernels.
+const POINT_READS: usize = 8;
+
+/// In-lists up to this length are searched on encoded data, one comparison per value.
+const ENCODED_IN_LIST: usize = 4;
+
+/// One column of one chunk, encoded. Cloning shares the bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct EncodedColumn(Repr);
+
+#[derive(Clone, Debug)]
+enum Repr {
+    Encoded(VortexArray),
+    Plain(ArrayRef),
+}
+
+/// What a blob holds: its last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Form {
+    /// Arrow IPC stream of one column.
+    Plain = 0,
+    /// Encoded, without a null anywhere.
+    Encoded = 1,
+    /// Encoded, with nulls.
+    EncodedNullable = 2,
+}
+
+impl Form {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Plain, Self::Encoded, Self::EncodedNullable].into_iter().find(|form| *form as u8 == byte)
+    }
+}
+
+impl EncodedColumn {
+    /// Compresses `array`, whose type is `field`'s. Values come back bit by bit: `-0.0`, every NaN, trailing spaces.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if `array` is not of `field`'s type or an encoding fails.
+    pub(crate) fn encode(array: &ArrayRef, field: &Field) -> Result<Self> {
+        if array.data_type() != field.data_type() {
+            let what = format!("column {} is {}, not {}", field.name(), field.data_type(), array.data_type());
+            return Err(SegmentError::internal("encoding", what));
+        }
+        let Some(physical) = physical(array.data_type()).filter(|_| !array.is_empty()) else {
+            return Ok(Self(Repr::Plain(Arc::clone(array))));
+        };
+        let encodings = encodings()?;
+        let nullable = array.null_count() > 0;
+        let array = relabel(array, &physical)?;
+        let compress = || -> VortexResult<VortexArray> {
+            let plain = encodings.session.arrow().from_arrow_array(array, nullable)?;
+            encodings.compressor.compress(&plain, &mut encodings.context())
+        };
+        compress().map(|array| Self(Repr::Encoded(array))).map_err(failed("encoding", field))
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
+    pub(crate) fn decode(&self, field: &Field) -> Result<ArrayRef> {
+        match &self.0 {
+            Repr::Plain(array) => Ok(Arc::clone(array)),
+            Repr::Encoded(array) => {
+                let encodings = encodings()?;
+                to_arrow(encodings, array.clone(), field, false, &mut encodings.context())
+            }
+        }
+    }
+
+    /// The rows whose bit is set in `selection`, in order.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if `selection` is not one bit per row.
+    pub(crate) fn filter(&self, field: &Field, selection: &BooleanBuffer) -> Result<ArrayRef> {
+        self.check_rows(selection.len(), field)?;
+        let selected = selection.count_set_bits();
+        if selected == self.rows() {
+            return self.decode(field);
+        }
+        match &self.0 {
+            Repr::Plain(array) => Ok(compute::filter(array, &selection.clone().into())?),
+            Repr::Encoded(array) => {
+                let encodings = encodings()?;
+                let kept = array
+                    .filter(Mask::from_buffer(BitBuffer::from(selection.clone())))
+                    .map_err(failed("filtering", field))?;
+                to_arrow(encodings, kept, field, true, &mut encodings.context())
+            }
+        }
+    }
+
+    /// The rows at these positions, in this order; a position may be repeated.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if a position is not below [`rows`](Self::rows).
+    pub(crate) fn take(&self, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
+        if let Some(row) = rows.iter().find(|row| **row as usize >= self.rows()) {
+            return Err(SegmentError::internal("taking a row", format!("{row} of {}", self.rows())));
+        }
+        match &self.0 {
+            Repr::Plain(array) => Ok(compute::take(array, &UInt32Array::from(rows.to_vec()), None)?),
+            Repr::Encoded(array) => take_encoded(encodings()?, array, field, rows),
+        }
+    }
+
+    /// The rows for which `test` is TRUE, found on the encoded data; `None` if this test of this type has to be done
+    /// on decoded values.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if the literal is not exactly of the column's type.
+    pub(crate) fn test(&self, field: &Field, test: &ColumnTest) -> Result<Option<BooleanBuffer>> {
+        let Repr::Encoded(array) = &self.0 else { return Ok(None) };
+        if !is_testable(field.data_type(), test) {
+            return Ok(None);
+        }
+        let test = relabel_literals(field, test)?;
+        test_encoded(encodings()?, array, &test).map(Some).map_err(failed("testing", field))
+    }
+
+    /// The blob: parts to be written one after the other, at a file offset divisible by 64 for reading without copies.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if the column does not fit a blob (4 GiB).
+    pub(crate) fn to_bytes(&self) -> Result<Vec<Bytes>> {
+        let (mut parts, form) = match &self.0 {
+            Repr::Plain(array) => (vec![ipc_bytes(array)?], Form::Plain),
+            Repr::Encoded(array) => {
+                let encodings = encodings()?;
+                let options = SerializeOptions { offset: 0, include_padding: true };
+                let parts = array
+                    .serialize(&encodings.write, &encodings.session, &options)
+                    .map_err(|e| SegmentError::internal("serialising a column", said(&e)))?;
+                let nullable = array.dtype().is_nullable();
+                let form = if nullable { Form::EncodedNullable } else { Form::Encoded };
+                (parts.into_iter().filter(|part| !part.is_empty()).map(ByteBuffer::into_bytes).collect(), form)
+            }
+        };
+        parts.push(Bytes::copy_from_slice(&[form as u8]));
+        Ok(parts)
+    }
+
+    /// A column from its blob, using the bytes where they are if their alignment allows.
+    ///
+    /// The bytes must be intact: check the blob's checksum first.
+    ///
+    /// # Errors
+    /// [`SegmentError::Corrupt`] if the bytes are not a blob of `rows` rows of this type.
+    pub(crate) fn from_bytes(bytes: Bytes, field: &Field, rows: usize) -> Result<Self> {
+        let corrupt = |what: String| SegmentError::corrupt(format!("column {}", field.name()), what);
+        let Some(last) = bytes.len().checked_sub(1) else { return Err(corrupt("empty blob".to_owned())) };
+        let nullable = match Form::from_byte(bytes[last]) {
+            Some(Form::Plain) => {
+                let array = ipc_array(bytes.slice(..last)).map_err(|e| corrupt(e.to_string()))?;
+                if array.len() != rows || array.data_type() != field.data_type() {
+                    return Err(corrupt(format!("{} rows of {}", array.len(), array.data_type())));
+                }
+                return Ok(Self(Repr::Plain(array)));
+            }
+            Some(Form::Encoded) => Nullability::NonNullable,
+            Some(Form::EncodedNullable) => Nullability::Nullable,
+            None => return Err(corrupt(format!("unknown form {}", bytes[last]))),
+        };
+        let encodings = encodings()?;
+        let Some(physical) = physical(field.data_type()) else {
+            return Err(corrupt(format!("{} is never encoded", field.data_type())));
+        };
+        let open = || -> VortexResult<VortexArray> {
+            let dtype = encodings.session.arrow().from_arrow_datatype(&physical, nullable)?;
+            let parsed = SerializedArray::try_from(ByteBuffer::from(bytes.slice(..last)))?;
+            parsed.decode(&dtype, rows, &encodings.read, &encodings.session)
+        };
+        open().map(|array| Self(Repr::Encoded(array))).map_err(|e| corrupt(said(&e)))
+    }
+
+    /// Bytes of memory this column holds on to.
+    pub(crate) fn nbytes(&self) -> usize {
+        match &self.0 {
+            Repr::Plain(array) => array.get_array_memory_size(),
+            Repr::Encoded(array) => usize::try_from(array.nbytes()).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        match &self.0 {
+            Repr::Plain(array) => array.len(),
+            Repr::Encoded(array) => array.len(),
+        }
+    }
+
+    /// The tree of encodings, for people tuning them.
+    pub(crate) fn describe(&self) -> String {
+        match &self.0 {
+            Repr::Plain(array) => format!("arrow {}", array.data_type()),
+            Repr::Encoded(array) => describe(array),
+        }
+    }
+
+    fn check_rows(&self, bits: usize, field: &Field) -> Result<()> {
+        if bits == self.rows() {
+            return Ok(());
+        }
+        let what = format!("{bits} bits for {} rows of column {}", self.rows(), field.name());
+        Err(SegmentError::internal("filtering", what))
+    }
+}
+
+fn describe(array: &VortexArray) -> String {
+    let name = array.encoding_id().to_string();
+    let children: Vec<String> = array.children().iter().map(describe).collect();
+    let name = name.trim_start_matches("vortex.").trim_start_matches("fastlanes.");
+    if children.is_empty() { name.to_owned() } else { format!("{name}({})", children.join(", ")) }
+}
+
+/// The type a column is encoded as, `None` for types that stay plain Arrow. The round-trip tests prove each.
+fn physical(data_type: &DataType) -> Option<DataType> {
+    use DataType::*;
+    match data_type {
+        Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 => {}
+        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | Decimal128(..) | Decimal256(..) => {}
+        Date32 | Time32(_) => return Some(Int32),
+        Date64 | Time64(_) | Timestamp(..) | Duration(_) => return Some(Int64),
+        _ => return None,
+    }
+    Some(data_type.clone())
+}
+
+/// The same values under another type of the same layout.
+fn relabel(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == data_type {
+        return Ok(Arc::clone(array));
+    }
+    Ok(make_array(array.to_data().into_builder().data_type(data_type.clone()).build()?))
+}
+
+/// Tests whose answer on encoded data is proven equal to Arrow's kernels.
+fn is_testable(data_type: &DataType, test: &ColumnTest) -> bool {
+    match test {
+        ColumnTest::IsNull | ColumnTest::IsNotNull => true,
+        // Total order decides -0.0 and NaN in Arrow; some float encodings compare in their own way.
+        _ if data_type.is_floating() || data_type.is_null() => false,
+        ColumnTest::Compare { .. } => true,
+        ColumnTest::InList { values, .. } => values.len() <= ENCODED_IN_LIST,
+    }
+}
+
+fn failed(doing: &'static str, field: &Field) -> impl Fn(VortexError) -> SegmentError {
+    move |e| SegmentError::internal(doing, format!("column {}: {}", field.name(), said(&e)))
+}
+
+/// What the library said, without the backtrace it may add.
+fn said(error: &VortexError) -> String {
+    let text = error.to_string();
+    text.split("\nBacktrace:").next().unwrap_or_default().to_owned()
+}
+
+/// Arrow of exactly `field`'s type. `compact` drops string bytes that no row refers to any more.
+fn to_arrow(
+    encodings: &Encodings,
+    array: VortexArray,
+    field: &Field,
+    compact: bool,
+    context: &mut ExecutionCtx,
+) -> Result<ArrayRef> {
+    let physical = physical(field.data_type()).unwrap_or_else(|| field.data_type().clone());
+    let target = Field::new("", physical, array.dtype().is_nullable());
+    let options = ArrowExportOptions::default().with(CompactBuffers(compact));
+    let arrow = encodings.session.arrow().exporter(&options).execute_arrow(array, Some(&target), context);
+    relabel(&arrow.map_err(failed("decoding", field))?, field.data_type())
+}
+
+fn take_encoded(encodings: &Encodings, array: &VortexArray, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
+    let mut context = encodings.context();
+    if rows.len() <= POINT_READS {
+        let physical = physical(field.data_type()).unwrap_or_else(|| field.data_type().clone());
+        let values = point::read(array, &physical, rows, &mut context).map_err(failed("reading rows", field))?;
+        return relabel(&values, field.data_type());
+    }
+    let positions = PrimitiveArray::new(VortexBuffer::<u32>::copy_from(rows), Validity::NonNullable);
+    let taken = array.take(positions.into_array()).map_err(failed("taking rows", field))?;
+    to_arrow(encodings, taken, field, true, &mut context)
+}
+
+/// `test` with literals of the type the column is encoded as.
+fn relabel_literals(field: &Field, test: &ColumnTest) -> Result<ColumnTest> {
+    let relabelled = |literals: &ArrayRef| -> Result<ArrayRef> {
+        if literals.data_type() != field.data_type() {
+            let what = format!("column {} is {}, not {}", field.name(), field.data_type(), literals.data_type());
+            return Err(SegmentError::internal("testing", what));
+        }
+        match physical(field.data_type()) {
+            Some(physical) => relabel(literals, &physical),
+            None => Ok(Arc::clone(literals)),
+        }
+    };
+    Ok(match test {
+        ColumnTest::IsNull => ColumnTest::IsNull,
+        ColumnTest::IsNotNull => ColumnTest::IsNotNull,
+        ColumnTest::Compare { op, value } => ColumnTest::Compare { op: *op, value: relabelled(value)? },
+        ColumnTest::InList { values, negated } => ColumnTest::InList { values: relabelled(values)?, negated: *negated },
+    })
+}
+
+fn test_encoded(encodings: &Encodings, array: &VortexArray, test: &ColumnTest) -> VortexResult<BooleanBuffer> {
+    let mut context = encodings.context();
+    match test {
+        ColumnTest::IsNotNull => Ok(bits(array.validity()?.execute_mask(array.len(), &mut context)?)),
+        ColumnTest::IsNull => Ok(!&bits(array.validity()?.execute_mask(array.len(), &mut context)?)),
+        ColumnTest::Compare { value, .. } if value.is_null(0) => Ok(BooleanBuffer::new_unset(array.len())),
+        ColumnTest::Compare { op, value } => {
+            let literal = literal(encodings, value, &mut context)?;
+            compare(array, literal, *op, &mut context)
+        }
+        ColumnTest::InList { values, negated } => {
+            let op = if *negated { CompareOp::NotEq } else { CompareOp::Eq };
+            // `x NOT IN ()` is TRUE for every x, even NULL, and `x IN ()` for none.
+            let mut found: Option<BooleanBuffer> = None;
+            for row in 0..values.len() {
+                let literal = literal(encodings, &values.slice(row, 1), &mut context)?;
+                let one = compare(array, literal, op, &mut context)?;
+                found = Some(match found {
+                    None => one,
+                    Some(found) if *negated => &found & &one,
+                    Some(found) => &found | &one,
+                });
+            }
+            Ok(found.unwrap_or_else(|| BooleanBuffer::collect_bool(array.len(), |_| *negated)))
+        }
+    }
+}
+
+/// Rows where `array op literal` is TRUE: a NULL row is not.
+fn compare(
+    array: &VortexArray,
+    literal: Scalar,
+    op: CompareOp,
+    context: &mut ExecutionCtx,
+) -> VortexResult<BooleanBuffer> {
+    let operator = match op {
+        CompareOp::Eq => Operator::Eq,
+        CompareOp::NotEq => Operator::NotEq,
+        CompareOp::Lt => Operator::Lt,
+        CompareOp::LtEq => Operator::Lte,
+        CompareOp::Gt => Operator::Gt,
+        CompareOp::GtEq => Operator::Gte,
+    };
+    let literal = ConstantArray::new(literal, array.len()).into_array();
+    let compared = array.binary(literal, operator)?;
+    let compared = if compared.dtype().is_nullable() { compared.fill_null(false)? } else { compared };
+    Ok(bits(compared.execute::<Mask>(context)?))
+}
+
+fn literal(encodings: &Encodings, value: &ArrayRef, context: &mut ExecutionCtx) -> VortexResult<Scalar> {
+    encodings.session.arrow().from_arrow_array(Arc::clone(value), false)?.execute_scalar(0, context)
+}
+
+fn bits(mask: Mask) -> BooleanBuffer {
+    BooleanBuffer::from(mask.into_bit_buffer())
+}
+
+fn ipc_bytes(array: &ArrayRef) -> Result<Bytes> {
+    let field = Field::new("", array.data_type().clone(), true);
+    let schema = Arc::new(Schema::new(vec![field]));
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+    writer.write(&RecordBatch::try_new(schema, vec![Arc::clone(array)])?)?;
+    Ok(Bytes::from(writer.into_inner()?))
+}
+
+fn ipc_array(bytes: Bytes) -> Result<ArrayRef> {
+    let mut rest = Buffer::from(bytes);
+    let mut decoder = StreamDecoder::new();
+    while !rest.is_empty() {
+        if let Some(batch) = decoder.decode(&mut rest)? {
+            return Ok(Arc::clone(batch.column(0)));
+        }
+    }
+    Err(SegmentError::corrupt("Arrow IPC blob", "no rows"))
+}

@@ -1,0 +1,339 @@
+//! Conditions as plain data, and the rows for which they are TRUE.
+//!
+//! A predicate keeps a row only if it is TRUE for it: where SQL says NULL, the row is not kept. There is no NOT (callers
+//! push it down to the tests, where it is well defined). Comparisons are Arrow's: floats by total order, strings and
+//! binaries by bytes.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch, Scalar};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::kernels::cmp;
+use arrow::datatypes::{ArrowNativeType, DataType, Schema, i256};
+
+use super::{EncodedColumn, Result, SegmentError};
+use crate::access::{ColumnTest, CompareOp, Predicate};
+
+/// Below one selected row in this many, a column is first reduced to the selected rows and only they are tested.
+const SPARSE: usize = 24;
+
+/// In-lists longer than this are looked up in a hash set.
+const SHORT_LIST: usize = 4;
+
+impl Predicate {
+    /// The columns this predicate reads, ascending, each once.
+    pub(crate) fn columns(&self) -> Vec<usize> {
+        let mut columns = Vec::new();
+        self.collect_columns(&mut columns);
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    fn collect_columns(&self, columns: &mut Vec<usize>) {
+        match self {
+            Self::Test { column, .. } => columns.push(*column),
+            Self::CompareColumns { left, right, .. } => columns.extend([*left, *right]),
+            Self::And(all) | Self::Or(all) => all.iter().for_each(|one| one.collect_columns(columns)),
+            Self::Constant(_) => {}
+        }
+    }
+
+    /// Relative price per row, to put the cheap conditions of an AND first.
+    fn cost(&self, schema: &Schema) -> u32 {
+        match self {
+            Self::Constant(_) => 0,
+            Self::Test { test: ColumnTest::IsNull | ColumnTest::IsNotNull, .. } => 1,
+            Self::Test { column, test } => {
+                let width = schema.fields().get(*column).and_then(|f| f.data_type().primitive_width());
+                let list = if matches!(test, ColumnTest::InList { .. }) { 4 } else { 1 };
+                list * if width.is_some_and(|width| width <= 8) { 2 } else { 6 }
+            }
+            Self::CompareColumns { .. } => 12,
+            Self::And(all) | Self::Or(all) => all.iter().map(|one| one.cost(schema)).sum(),
+        }
+    }
+}
+
+/// The rows of a chunk, of those in `selection` (all if `None`), for which `predicate` is TRUE.
+///
+/// `columns` gives the chunk's columns by their position in `schema`; it is asked only for columns that are needed, so
+/// it may read them from storage.
+///
+/// # Errors
+/// What `columns` returns; [`SegmentError::Unsupported`] for types that cannot be compared; [`SegmentError::Internal`]
+/// for literals that are not of their column's type.
+pub(crate) fn evaluate(
+    predicate: &Predicate,
+    columns: &mut dyn FnMut(usize) -> Result<EncodedColumn>,
+    schema: &Schema,
+    rows: usize,
+    selection: Option<&BooleanBuffer>,
+) -> Result<BooleanBuffer> {
+    Chunk { columns, schema, rows }.evaluate(predicate, selection)
+}
+
+/// The rows of `batch` for which `predicate` is TRUE.
+///
+/// # Errors
+/// [`SegmentError::Unsupported`] for types that cannot be compared; [`SegmentError::Internal`] for literals that are
+/// not of their column's type.
+pub(crate) fn evaluate_batch(predicate: &Predicate, batch: &RecordBatch) -> Result<BooleanBuffer> {
+    let rows = batch.num_rows();
+    match predicate {
+        Predicate::Constant(true) => Ok(BooleanBuffer::new_set(rows)),
+        Predicate::Constant(false) => Ok(BooleanBuffer::new_unset(rows)),
+        Predicate::Test { column, test } => test_array(batch.column(*column), test),
+        Predicate::CompareColumns { left, op, right } => compare(batch.column(*left), *op, batch.column(*right)),
+        Predicate::And(all) => {
+            let mut kept = BooleanBuffer::new_set(rows);
+            for one in all {
+                if kept.count_set_bits() == 0 {
+                    break;
+                }
+                kept = &kept & &evaluate_batch(one, batch)?;
+            }
+            Ok(kept)
+        }
+        Predicate::Or(all) => {
+            let mut kept = BooleanBuffer::new_unset(rows);
+            for one in all {
+                kept = &kept | &evaluate_batch(one, batch)?;
+            }
+            Ok(kept)
+        }
+    }
+}
+
+/// One chunk under evaluation. Every result is a subset of the selection it was given.
+struct Chunk<'a> {
+    columns: &'a mut dyn FnMut(usize) -> Result<EncodedColumn>,
+    schema: &'a Schema,
+    rows: usize,
+}
+
+impl Chunk<'_> {
+    fn evaluate(&mut self, predicate: &Predicate, selection: Option<&BooleanBuffer>) -> Result<BooleanBuffer> {
+        match predicate {
+            Predicate::Constant(true) => Ok(self.all(selection)),
+            Predicate::Constant(false) => Ok(BooleanBuffer::new_unset(self.rows)),
+            Predicate::And(all) => self.and(all, selection),
+            Predicate::Or(all) => self.or(all, selection),
+            Predicate::Test { column, test } => self.test(*column, test, selection),
+            Predicate::CompareColumns { left, op, right } => self.compare_columns(*left, *op, *right, selection),
+        }
+    }
+
+    fn compare_columns(
+        &mut self,
+        left: usize,
+        op: CompareOp,
+        right: usize,
+        selection: Option<&BooleanBuffer>,
+    ) -> Result<BooleanBuffer> {
+        if let Some(few) = self.worth_reducing(selection, 2) {
+            let (left, right) = (self.values(left, Some(few))?, self.values(right, Some(few))?);
+            return Ok(expand(&compare(&left, op, &right)?, few));
+        }
+        let (left, right) = (self.values(left, None)?, self.values(right, None)?);
+        Ok(within(compare(&left, op, &right)?, selection))
+    }
+
+    fn and(&mut self, all: &[Predicate], selection: Option<&BooleanBuffer>) -> Result<BooleanBuffer> {
+        let mut ordered: Vec<&Predicate> = all.iter().collect();
+        ordered.sort_by_key(|one| one.cost(self.schema));
+        let mut kept: Option<BooleanBuffer> = None;
+        for one in ordered {
+            let so_far = kept.as_ref().or(selection);
+            if so_far.is_some_and(|so_far| so_far.count_set_bits() == 0) {
+                return Ok(BooleanBuffer::new_unset(self.rows));
+            }
+            kept = Some(self.evaluate(one, so_far)?);
+        }
+        Ok(kept.unwrap_or_else(|| self.all(selection)))
+    }
+
+    fn or(&mut self, all: &[Predicate], selection: Option<&BooleanBuffer>) -> Result<BooleanBuffer> {
+        let mut kept = BooleanBuffer::new_unset(self.rows);
+        let mut open = self.all(selection);
+        for one in all {
+            if open.count_set_bits() == 0 {
+                break;
+            }
+            let found = self.evaluate(one, Some(&open))?;
+            kept = &kept | &found;
+            open = &open & &!&found;
+        }
+        Ok(kept)
+    }
+
+    fn test(
+        &mut self,
+        column: usize,
+        test: &ColumnTest,
+        selection: Option<&BooleanBuffer>,
+    ) -> Result<BooleanBuffer> {
+        if let Some(few) = self.worth_reducing(selection, SPARSE) {
+            let values = self.values(column, Some(few))?;
+            return Ok(expand(&test_array(&values, test)?, few));
+        }
+        let found = match self.column(column)?.test(self.schema.field(column), test)? {
+            Some(found) => found,
+            None => test_array(&self.values(column, None)?, test)?,
+        };
+        Ok(within(found, selection))
+    }
+
+    /// The selection, if it is so sparse that reducing columns to it first costs less.
+    fn worth_reducing<'s>(&self, selection: Option<&'s BooleanBuffer>, factor: usize) -> Option<&'s BooleanBuffer> {
+        selection.filter(|selection| selection.count_set_bits().saturating_mul(factor) < self.rows)
+    }
+
+    fn values(&mut self, column: usize, selection: Option<&BooleanBuffer>) -> Result<ArrayRef> {
+        let encoded = self.column(column)?;
+        let field = self.schema.field(column);
+        match selection {
+            Some(selection) => encoded.filter(field, selection),
+            None => encoded.decode(field),
+        }
+    }
+
+    fn column(&mut self, column: usize) -> Result<EncodedColumn> {
+        if column >= self.schema.fields().len() {
+            return Err(SegmentError::internal("evaluating a predicate", format!("no column {column}")));
+        }
+        (self.columns)(column)
+    }
+
+    fn all(&self, selection: Option<&BooleanBuffer>) -> BooleanBuffer {
+        selection.cloned().unwrap_or_else(|| BooleanBuffer::new_set(self.rows))
+    }
+}
+
+fn within(found: BooleanBuffer, selection: Option<&BooleanBuffer>) -> BooleanBuffer {
+    match selection {
+        Some(selection) => &found & selection,
+        None => found,
+    }
+}
+
+/// Bits for the selected rows only, back to bits for all rows.
+fn expand(found: &BooleanBuffer, selection: &BooleanBuffer) -> BooleanBuffer {
+    let mut bits = vec![0_u8; selection.len().div_ceil(8)];
+    for (nth, row) in selection.set_indices().enumerate() {
+        if found.value(nth) {
+            bits[row / 8] |= 1 << (row % 8);
+        }
+    }
+    BooleanBuffer::new(bits.into(), 0, selection.len())
+}
+
+/// Rows of `array` for which `test` is TRUE.
+pub(super) fn test_array(array: &ArrayRef, test: &ColumnTest) -> Result<BooleanBuffer> {
+    match test {
+        ColumnTest::IsNull => Ok(match array.logical_nulls() {
+            Some(nulls) => !nulls.inner(),
+            None => BooleanBuffer::new_unset(array.len()),
+        }),
+        ColumnTest::IsNotNull => Ok(match array.logical_nulls() {
+            Some(nulls) => nulls.into_inner(),
+            None => BooleanBuffer::new_set(array.len()),
+        }),
+        ColumnTest::Compare { value, .. } if value.is_null(0) || array.data_type().is_null() => {
+            Ok(BooleanBuffer::new_unset(array.len()))
+        }
+        ColumnTest::Compare { op, value } => compare(array, *op, &Scalar::new(Arc::clone(value))),
+        ColumnTest::InList { values, negated } => in_list(array, values, *negated),
+    }
+}
+
+fn compare(left: &dyn Datum, op: CompareOp, right: &dyn Datum) -> Result<BooleanBuffer> {
+    let compared = match op {
+        CompareOp::Eq => cmp::eq(left, right),
+        CompareOp::NotEq => cmp::neq(left, right),
+        CompareOp::Lt => cmp::lt(left, right),
+        CompareOp::LtEq => cmp::lt_eq(left, right),
+        CompareOp::Gt => cmp::gt(left, right),
+        CompareOp::GtEq => cmp::gt_eq(left, right),
+    };
+    Ok(is_true(compared.map_err(|e| SegmentError::Unsupported { what: e.to_string() })?))
+}
+
+fn is_true(array: BooleanArray) -> BooleanBuffer {
+    match array.into_parts() {
+        (bits, Some(nulls)) => &bits & nulls.inner(),
+        (bits, None) => bits,
+    }
+}
+
+fn in_list(array: &ArrayRef, values: &ArrayRef, negated: bool) -> Result<BooleanBuffer> {
+    if values.is_empty() {
+        return Ok(if negated { BooleanBuffer::new_set(array.len()) } else { BooleanBuffer::new_unset(array.len()) });
+    }
+    let found = match find_in_set(array, values) {
+        Some(found) if values.len() > SHORT_LIST => found,
+        _ => {
+            let mut found = BooleanBuffer::new_unset(array.len());
+            for row in 0..values.len() {
+                found = &found | &compare(array, CompareOp::Eq, &Scalar::new(values.slice(row, 1)))?;
+            }
+            found
+        }
+    };
+    let found = if negated { !&found } else { found };
+    Ok(match array.logical_nulls() {
+        Some(nulls) => &found & nulls.inner(),
+        None => found,
+    })
+}
+
+/// Membership by hashing, for types whose equality is equality of bytes; NULL rows get any answer.
+fn find_in_set(array: &ArrayRef, values: &ArrayRef) -> Option<BooleanBuffer> {
+    if array.data_type() != values.data_type() {
+        return None;
+    }
+    match array.data_type() {
+        DataType::Utf8 => Some(find(array.as_string::<i32>(), values.as_string::<i32>())),
+        DataType::LargeUtf8 => Some(find(array.as_string::<i64>(), values.as_string::<i64>())),
+        DataType::Utf8View => Some(find(array.as_string_view(), values.as_string_view())),
+        DataType::Binary => Some(find(array.as_binary::<i32>(), values.as_binary::<i32>())),
+        DataType::LargeBinary => Some(find(array.as_binary::<i64>(), values.as_binary::<i64>())),
+        DataType::BinaryView => Some(find(array.as_binary_view(), values.as_binary_view())),
+        // Made of parts, and aligned as those.
+        DataType::Interval(_) => None,
+        other => match other.primitive_width()? {
+            1 => Some(find_native::<u8>(array, values)),
+            2 => Some(find_native::<u16>(array, values)),
+            4 => Some(find_native::<u32>(array, values)),
+            8 => Some(find_native::<u64>(array, values)),
+            16 => Some(find_native::<i128>(array, values)),
+            32 => Some(find_native::<i256>(array, values)),
+            _ => None,
+        },
+    }
+}
+
+fn find<A, T>(array: A, values: A) -> BooleanBuffer
+where
+    A: arrow::array::ArrayAccessor<Item = T>,
+    T: Hash + Eq,
+{
+    let set: HashSet<T> = (0..values.len()).map(|row| values.value(row)).collect();
+    BooleanBuffer::collect_bool(array.len(), |row| set.contains(&array.value(row)))
+}
+
+fn find_native<T: ArrowNativeType + Hash + Eq + Ord>(array: &ArrayRef, values: &ArrayRef) -> BooleanBuffer {
+    let (array, values) = (array.to_data(), values.to_data());
+    let rows = &array.buffer::<T>(0)[..array.len()];
+    let set: HashSet<T> = values.buffer::<T>(0)[..values.len()].iter().copied().collect();
+    // Most rows are outside of the range: two comparisons instead of a hash.
+    let (Some(least), Some(most)) = (set.iter().min().copied(), set.iter().max().copied()) else {
+        return BooleanBuffer::new_unset(rows.len());
+    };
+    BooleanBuffer::collect_bool(rows.len(), |row| {
+        let value = rows[row];
+        value >= least && value <= most && set.contains(&value)
+    })
+}
