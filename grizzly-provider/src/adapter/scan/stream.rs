@@ -100,7 +100,9 @@ impl ScanStream {
         self.taken += 1;
         self.morsels.add(1);
         let filter = self.filter.poll();
-        match self.run.scan().read(morsel, filter)? {
+        let batch = self.run.scan().read(morsel, filter)?;
+        self.filter.observe(batch.as_ref().map_or(0, RecordBatch::num_rows));
+        match batch {
             Some(batch) if batch.num_rows() > 0 => {
                 self.current = Some(Slices::new(self.named(batch)?, self.batch_size));
                 Ok(Some(true))
