@@ -75,6 +75,10 @@ impl MetadataAggregateExec {
 
     /// Exact statistics of the scan's columns.
     fn statistics(&self, table: &TableSnapshot) -> Option<Statistics> {
+        // The past is not counted, only the present is.
+        if !table.is_current() {
+            return None;
+        }
         let rows = usize::try_from(table.row_count()).ok()?;
         let mut column_statistics = vec![ColumnStatistics::new_unknown(); self.projection.len()];
         for position in self.columns_needed() {

@@ -163,7 +163,7 @@ async fn what_is_not_an_inner_join_keeps_its_meaning() -> Result<()> {
         "SELECT count(*) FROM b, a, c WHERE b.k = a.k AND a.v = c.id AND b.id NOT IN (SELECT v FROM f WHERE v IS NOT NULL)",
         "SELECT count(*) FROM b, a, c WHERE b.k = a.k AND a.v = c.id AND b.id NOT IN (SELECT v FROM f)",
         "SELECT count(*) FROM b, a, c WHERE b.k = a.k AND a.v = c.id AND EXISTS (SELECT 1 FROM f WHERE f.id = b.id AND f.v < a.v)",
-        "SELECT count(*) FROM b, a, c WHERE b.k IS NOT DISTINCT FROM a.k AND a.v = c.id",
+        "SELECT count(*) FROM b, a, c WHERE (b.k IS NOT DISTINCT FROM a.k) AND a.v = c.id",
         "SELECT count(*) FROM b, a, c, d WHERE b.k = a.k AND a.v = (SELECT max(v) FROM c) AND c.id = d.id",
     ] {
         assert_eq!(sorted_rows(&with, sql).await?, sorted_rows(&without, sql).await?, "{sql}");
