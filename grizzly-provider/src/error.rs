@@ -18,6 +18,13 @@ pub enum ErrorKind {
     UniqueViolation,
     /// A constraint does not hold: NULL in a NOT NULL column.
     NotNullViolation,
+    /// A statement would change one row twice.
+    Cardinality,
+    /// An earlier statement of this transaction failed; only rolling back helps.
+    TransactionAborted,
+    /// The statement does not fit the state of the transaction: there is one already, there is none, or it is
+    /// read only.
+    TransactionState,
     /// The statement, name, value or setting is wrong.
     Invalid,
     /// Valid SQL that Grizzly does not support.
@@ -44,10 +51,13 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must name each of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Conflict,
         Self::UniqueViolation,
         Self::NotNullViolation,
+        Self::Cardinality,
+        Self::TransactionAborted,
+        Self::TransactionState,
         Self::Invalid,
         Self::Unsupported,
         Self::NotFound,
@@ -67,6 +77,9 @@ impl ErrorKind {
             Self::Conflict => "40001",
             Self::UniqueViolation => "23505",
             Self::NotNullViolation => "23502",
+            Self::Cardinality => "21000",
+            Self::TransactionAborted => "25P02",
+            Self::TransactionState => "25000",
             Self::Invalid => "42601",
             Self::Unsupported => "0A000",
             Self::NotFound => "42P01",

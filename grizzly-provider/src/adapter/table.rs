@@ -15,12 +15,13 @@ use datafusion::{
     datasource::{TableProvider, TableType},
     error::Result as DataFusionResult,
     execution::TaskContext,
-    logical_expr::{Expr, TableProviderFilterPushDown},
+    logical_expr::{Expr, TableProviderFilterPushDown, dml::InsertOp},
     physical_plan::ExecutionPlan,
 };
 
 use super::{
     defaults::parse_default,
+    dml::insert_into,
     estimate,
     predicate::{Conversion, convert_logical},
     scan::GrizzlyScanExec,
@@ -256,6 +257,15 @@ impl TableProvider for GrizzlyTable {
         let table = self.planning_snapshot().ok()?.statistics();
         let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
         Some(estimate::statistics(&table, &self.schema, &columns, table.rows))
+    }
+
+    async fn insert_into(
+        &self,
+        _: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        insert_into(self, input, op)
     }
 
     async fn delete_from(&self, _: &dyn Session, _: Vec<Expr>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
