@@ -60,7 +60,9 @@ impl FileHeader {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderProblem> {
-        let Some(bytes) = bytes.get(..FILE_HEADER) else { return Err(HeaderProblem::Invalid) };
+        let Some(bytes) = bytes.get(..FILE_HEADER) else {
+            return Err(HeaderProblem::Invalid);
+        };
         if bytes[..8] != MAGIC || crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
             return Err(HeaderProblem::Invalid);
         }
@@ -91,8 +93,8 @@ impl Packed {
         let raw_len = payload.len() as u32;
         let (stored, flags) = match payload.len() > compress_above {
             true => {
-                let small = zstd::bulk::compress(&payload, 1)
-                    .map_err(|error| Error::io("compress", "a record", error))?;
+                let small =
+                    zstd::bulk::compress(&payload, 1).map_err(|error| Error::io("compress", "a record", error))?;
                 if small.len() < payload.len() { (Bytes::from(small), FLAG_ZSTD) } else { (payload, 0) }
             }
             false => (payload, 0),
@@ -178,7 +180,9 @@ pub(crate) fn read_frame(file: &Bytes, offset: usize, salt: u64) -> Frame {
     if rest.iter().all(|byte| *byte == 0) {
         return Frame::Unwritten;
     }
-    let Some(header) = sound_header(rest, salt) else { return Frame::Bad("its header has a wrong checksum") };
+    let Some(header) = sound_header(rest, salt) else {
+        return Frame::Bad("its header has a wrong checksum");
+    };
     let stored_len = u32_at(header, 4) as usize;
     let end = padded(FRAME_HEADER + stored_len);
     if end > rest.len() {
@@ -233,9 +237,8 @@ pub(crate) fn proves_durable(file: &Bytes, offset: usize, salt: u64, missing: Ls
         // The cheap test first: a checksum over every eighth byte of 64 MiB takes a while.
         rest.len() >= FRAME_HEADER
             && u64_at(rest, 8) > missing.0
-            && sound_header(rest, salt).is_some_and(|header| {
-                u64_at(header, 8).saturating_sub(u64::from(u32_at(header, 32))) > missing.0
-            })
+            && sound_header(rest, salt)
+                .is_some_and(|header| u64_at(header, 8).saturating_sub(u64::from(u32_at(header, 32))) > missing.0)
     })
 }
 
@@ -261,9 +264,7 @@ fn header_crc(header: &[u8], salt: u64) -> u32 {
 }
 
 fn decompress(stored: &[u8], raw_len: usize, lsn: Lsn) -> Result<Bytes> {
-    let failed = |error| {
-        Error::new(ErrorKind::Corrupt, format!("record {lsn} does not decompress")).with_source(error)
-    };
+    let failed = |error| Error::new(ErrorKind::Corrupt, format!("record {lsn} does not decompress")).with_source(error);
     let decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(failed)?;
     let mut payload = Vec::new();
     // One byte more than declared is enough to notice a payload that is too long.

@@ -24,11 +24,22 @@ pub(crate) struct LogFile {
 pub(crate) fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<LogFile>> {
     let number = |path: &str| path.rsplit('/').next()?.strip_suffix(SUFFIX)?.parse().ok();
     let files = storage.list_append(dir)?.into_iter();
-    let mut files: Vec<_> = files
-        .filter_map(|path| Some(LogFile { number: number(&path)?, path, first_lsn: None }))
-        .collect();
+    let mut files: Vec<_> =
+        files.filter_map(|path| Some(LogFile { number: number(&path)?, path, first_lsn: None })).collect();
     files.sort_by_key(|file| file.number);
     Ok(files)
+}
+
+/// The file a writer that was still alive began after `file`, if there is one. Cheaper than listing them all, which
+/// may take longer than a busy writer needs to begin the next.
+pub(crate) fn successor(storage: &dyn Storage, dir: &str, file: &LogFile) -> Result<Option<LogFile>> {
+    let number = file.number + 1;
+    let path = path(dir, number);
+    match storage.peek_append(&path, FILE_HEADER) {
+        Ok(_) => Ok(Some(LogFile { number, path, first_lsn: None })),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads the header of a whole file. `None` if its writer never got as far as that: nothing but zeros follows.
@@ -53,6 +64,9 @@ pub(crate) fn probe(storage: &dyn Storage, file: &LogFile) -> Result<Option<File
 }
 
 /// Starts the file `number`, its header durable.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] if another writer has begun it, or any later one.
 pub(crate) fn create(
     storage: &dyn Storage,
     dir: &str,
@@ -60,19 +74,29 @@ pub(crate) fn create(
     first_lsn: Lsn,
     preallocate: u64,
 ) -> Result<(Box<dyn AppendFile>, LogFile, FileHeader)> {
-    let path = format!("{}/{number:010}{SUFFIX}", dir.trim_end_matches('/'));
+    let path = path(dir, number);
     // Any number that differs from file to file will do; it need not be secret.
     let salt = RandomState::new().build_hasher().finish();
     let header = FileHeader { number, first_lsn, salt };
     let mut file = storage.create_append(&path, preallocate)?;
     file.append(&header.encode())?;
     file.sync()?;
+    // Its name may have been taken and become free again while we slept. A file goes only when there is a later one,
+    // so that one gives it away.
+    if let Some(later) = list(storage, dir)?.last().filter(|last| last.number > number) {
+        storage.remove_append(&path)?;
+        let message = format!("another writer has begun {}, after {path}", later.path);
+        return Err(Error::new(ErrorKind::AlreadyExists, message));
+    }
     Ok((file, LogFile { number, path, first_lsn: Some(first_lsn) }, header))
 }
 
+fn path(dir: &str, number: u64) -> String {
+    format!("{}/{number:010}{SUFFIX}", dir.trim_end_matches('/'))
+}
+
 fn newer(path: &str, version: u16, flags: u16) -> Error {
-    let message = format!(
-        "{path} is in log format {version} (flags {flags:#x}); this build reads up to format {FORMAT_VERSION}"
-    );
+    let message =
+        format!("{path} is in log format {version} (flags {flags:#x}); this build reads up to format {FORMAT_VERSION}");
     Error::new(ErrorKind::Unsupported, message)
 }

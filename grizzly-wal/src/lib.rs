@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+#[doc = include_str!("../FORMAT.md")]
+pub mod format {}
+
 mod codec;
 mod error;
 mod files;
@@ -19,7 +22,5 @@ pub use progress::Durable;
 pub use reader::{LogReader, read};
 pub use record::{NewRecord, Record, RecordHeader};
 pub use recovery::{Replay, open};
-pub use storage::{
-    AppendFile, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage,
-};
+pub use storage::{AppendFile, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage};
 pub use writer::{OnDurable, Wal, WalOptions, WalStats};

@@ -16,12 +16,17 @@ use crate::ids::Lsn;
 use crate::record::Record;
 use crate::storage::Storage;
 
+/// A file that is being written while it is read may look as if a group in its middle were missing. Another look
+/// settles that.
+const REREADS: u8 = 2;
+
 /// Reads a log without taking it over: for backup, verification and followers.
 ///
 /// Yields what is durable in folder `dir` from record `from` on, up to the end as it is when the last file is read.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] if `from` was truncated away, or was confirmed and is not there any more.
+/// [`ErrorKind::NotFound`] if the log's writer truncated it meanwhile.
 pub fn read(storage: Arc<dyn Storage>, dir: &str, from: Lsn) -> Result<LogReader> {
     LogReader::new(storage, dir, from, false)
 }
@@ -41,11 +46,14 @@ pub struct LogReader {
     /// Files not to be read, and those read already.
     known: Vec<LogFile>,
     /// The last file, by number, once no other writer can add to it.
-    closed: Option<(u64, Bytes)>,
+    closed: Option<Closed>,
     current: Option<OpenFile>,
     tail: Option<BadTail>,
     state: State,
 }
+
+/// A file by number, and all it will ever hold.
+type Closed = (u64, Bytes);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -60,6 +68,7 @@ struct OpenFile {
     bytes: Bytes,
     salt: u64,
     offset: usize,
+    rereads: u8,
 }
 
 /// A frame that is not sound, until it is known what follows.
@@ -126,6 +135,10 @@ impl LogReader {
                     self.current = None;
                 }
                 Frame::Unwritten => self.current = None,
+                Frame::Bad(_) if !self.take_over && file.rereads < REREADS => {
+                    file.rereads += 1;
+                    file.bytes = self.storage.read_append(&file.path)?;
+                }
                 Frame::Bad(why) => {
                     let missing = self.expected;
                     let what = format!("record {missing} cannot be read, {why}");
@@ -152,7 +165,7 @@ impl LogReader {
                     return Err(self.gap(&path, header.first_lsn));
                 }
                 self.tail = None;
-                self.current = Some(OpenFile { path, bytes, salt: header.salt, offset: FILE_HEADER });
+                self.current = Some(OpenFile { path, bytes, salt: header.salt, offset: FILE_HEADER, rereads: 0 });
                 return Ok(true);
             }
             if !self.find_newer()? {
@@ -172,10 +185,10 @@ impl LogReader {
 
     /// A writer that was still alive may have begun another file before its last one was closed.
     fn find_newer(&mut self) -> Result<bool> {
-        let last = self.known.last().map_or(0, |file| file.number);
-        if self.take_over {
-            let files = files::list(self.storage.as_ref(), &self.dir)?;
-            self.ahead.extend(files.into_iter().filter(|file| file.number > last));
+        if self.take_over
+            && let Some(last) = self.known.last()
+        {
+            self.ahead.extend(files::successor(self.storage.as_ref(), &self.dir, last)?);
         }
         Ok(!self.ahead.is_empty())
     }
@@ -221,17 +234,21 @@ impl Iterator for LogReader {
 
 /// Closes the last file before anything is read: a writer that is still alive must not add records faster than they
 /// are replayed. Returns all files, and the content of the last one.
-fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<(u64, Bytes)>)> {
-    loop {
-        let files = files::list(storage, dir)?;
-        let Some(last) = files.last() else { return Ok((files, None)) };
-        let bytes = close(storage, last)?;
-        let files_now = files::list(storage, dir)?;
-        if files_now.last().is_some_and(|now| now.number <= last.number) {
-            let closed = Some((last.number, bytes));
-            return Ok((files_now, closed));
+fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<Closed>)> {
+    let mut files = files::list(storage, dir)?;
+    let mut closed = None;
+    while let Some(last) = files.last() {
+        let next = files::successor(storage, dir, last)?;
+        match (next, &closed) {
+            (Some(next), _) => {
+                files.push(next);
+                closed = None;
+            }
+            (None, Some(_)) => break,
+            (None, None) => closed = Some((last.number, close(storage, last)?)),
         }
     }
+    Ok((files, closed))
 }
 
 /// All a file will ever hold. One that its writer has ended needs nothing more.
@@ -249,7 +266,9 @@ fn close(storage: &dyn Storage, file: &LogFile) -> Result<Bytes> {
 fn find_start(storage: &dyn Storage, dir: &str, files: &mut [LogFile], from: Lsn) -> Result<(usize, Lsn)> {
     let mut oldest = None;
     for (index, file) in files.iter_mut().enumerate().rev() {
-        let Some(header) = files::probe(storage, file)? else { continue };
+        let Some(header) = files::probe(storage, file)? else {
+            continue;
+        };
         file.first_lsn = Some(header.first_lsn);
         if header.first_lsn <= from {
             return Ok((index, header.first_lsn));

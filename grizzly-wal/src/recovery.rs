@@ -43,7 +43,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the replay was not consumed to its end or met an error.
-    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if another writer began that file first.
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if another writer began a file first.
     pub fn into_writer(mut self) -> Result<Wal> {
         // An iterator that was dropped right after its last record has not seen the end yet.
         if !self.reader.is_finished() && self.reader.next().is_some() || !self.reader.is_finished() {

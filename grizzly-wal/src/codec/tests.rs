@@ -85,7 +85,8 @@ fn compression_is_used_where_it_pays() -> Result<()> {
 fn a_payload_that_unpacks_to_more_than_it_declares_is_damage() -> Result<()> {
     let bomb = zstd::bulk::compress(&vec![0; 50 << 20], 1).map_err(|error| Error::io("compress", "a bomb", error))?;
     for declared in [0, 10, (50 << 20) - 1, (50 << 20) + 1] {
-        let record = StoredRecord { header: header(1), stored: bomb.clone().into(), raw_len: declared, flags: FLAG_ZSTD };
+        let record =
+            StoredRecord { header: header(1), stored: bomb.clone().into(), raw_len: declared, flags: FLAG_ZSTD };
         assert_eq!(record.unpack().map_err(|error| error.kind()), Err(ErrorKind::Corrupt), "{declared}");
     }
     Ok(())

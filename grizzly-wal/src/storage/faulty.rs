@@ -157,7 +157,9 @@ impl Disk {
     fn sync_point(&mut self, what: &str, place: &str) -> Result<Course> {
         self.count_call(what, place)?;
         self.sync_points += 1;
-        let Some((point, effect)) = self.plan.crash else { return Ok(Course::Normal) };
+        let Some((point, effect)) = self.plan.crash else {
+            return Ok(Course::Normal);
+        };
         if point != self.sync_points - 1 {
             return Ok(Course::Normal);
         }

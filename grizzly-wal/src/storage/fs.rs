@@ -36,8 +36,8 @@ pub struct FsStorage {
 impl FsStorage {
     /// The storage in the folder `root`, which is created by the first write.
     pub fn new(root: impl AsRef<Path>) -> Result<Self> {
-        let root = std::path::absolute(root.as_ref())
-            .map_err(|error| Error::io("resolve", root.as_ref().display(), error))?;
+        let root =
+            std::path::absolute(root.as_ref()).map_err(|error| Error::io("resolve", root.as_ref().display(), error))?;
         Ok(Self { root, temporaries: AtomicU64::new(0) })
     }
 
@@ -55,7 +55,9 @@ impl FsStorage {
 
     /// Removes what writers before us left half written. Only for the holder of the lock.
     fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.root.join(TEMPORARY)) else { return };
+        let Ok(entries) = fs::read_dir(self.root.join(TEMPORARY)) else {
+            return;
+        };
         for entry in entries.flatten() {
             if let Err(error) = fs::remove_file(entry.path()) {
                 tracing::warn!(file = %entry.path().display(), %error, "cannot remove a temporary file");
@@ -74,7 +76,9 @@ impl FsStorage {
             let entry = entry?;
             let file_name = entry.file_name();
             // Names that are not UTF-8 or start with a dot cannot be objects of ours.
-            let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+            let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else {
+                continue;
+            };
             let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
             // A file may vanish between the two calls; then it is not in the list.
             let meta = match entry.metadata() {
@@ -139,9 +143,7 @@ impl Storage for FsStorage {
     fn remove(&self, path: &str) -> Result<()> {
         let target = self.locate(path)?;
         match fs::remove_file(&target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", target.display(), error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", target.display(), error)),
             _ => Ok(()),
         }
     }
@@ -169,9 +171,7 @@ impl Storage for FsStorage {
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
         let (target, file) = self.open_file(path)?;
         let mut bytes = Vec::new();
-        file.take(len as u64)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::io("read", target.display(), error))?;
+        file.take(len as u64).read_to_end(&mut bytes).map_err(|error| Error::io("read", target.display(), error))?;
         Ok(bytes.into())
     }
 
@@ -210,7 +210,8 @@ impl Storage for FsStorage {
         create_folders(&self.root)?;
         let name = self.root.join(LOCK_NAME);
         let failed = |error| Error::io("lock", name.display(), error);
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

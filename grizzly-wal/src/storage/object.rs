@@ -90,7 +90,8 @@ impl Bucket {
         call: impl Future<Output = object_store::Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let stopped = || Error::new(ErrorKind::Io, format!("cannot {doing} {path} in {}: its threads stopped", self.url));
+        let stopped =
+            || Error::new(ErrorKind::Io, format!("cannot {doing} {path} in {}: its threads stopped", self.url));
         let runtime = self.runtime.as_ref().ok_or_else(stopped)?;
         runtime.spawn(async move {
             // Nobody listens any more only if the caller's thread died.
@@ -125,7 +126,8 @@ impl Bucket {
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
         let (store, location) = (Arc::clone(&self.store), self.locate(folder)?);
-        let all = self.wait("list", folder, async move { store.list(Some(&location)).try_collect::<Vec<_>>().await })?;
+        let all =
+            self.wait("list", folder, async move { store.list(Some(&location)).try_collect::<Vec<_>>().await })?;
         let relative = |full: &str| path::below(full, self.prefix.as_ref()).map(str::to_owned);
         let named = |meta: object_store::ObjectMeta| {
             relative(meta.location.as_ref()).map(|path| ObjectMeta { path, size: meta.size })
@@ -146,7 +148,8 @@ impl Bucket {
         let mut parts = BTreeMap::new();
         for object in self.list(file)? {
             let name = path::below(&object.path, file).unwrap_or_default();
-            let number = name.parse().map_err(|_| Error::corrupt(file, 0, format!("{name} is not one of its parts")))?;
+            let number =
+                name.parse().map_err(|_| Error::corrupt(file, 0, format!("{name} is not one of its parts")))?;
             parts.insert(number, object.size);
         }
         Ok(parts)

@@ -58,7 +58,8 @@ fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
     if !built_in {
         return Err(unsupported(format!("this build has no support for {scheme:?}")));
     }
-    let settings = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let settings =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let settings = settings.filter(|(name, _)| SETTINGS.iter().any(|prefix| name.starts_with(prefix)));
     let (store, prefix) = object_store::parse_url_opts(url, settings)
         .map_err(|error| Error::invalid(format!("cannot open {shown}: {error}")).with_source(error))?;
@@ -68,7 +69,9 @@ fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
 /// A URL as it may be shown: user name, password and query removed.
 fn without_credentials(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     // Azure writes container@account; a secret is what follows a colon before the @.
     match host.rsplit_once('@') {

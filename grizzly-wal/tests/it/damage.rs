@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use grizzly_wal::storage::faulty::{FaultPlan, FaultyStorage};
 use grizzly_wal::{Error, ErrorKind, Lsn, MemoryStorage, Result, Storage, read};
 
 use super::{DIR, check, commit, plant, reopen};
@@ -132,5 +133,30 @@ fn a_newer_format_is_named() -> Result<()> {
     let error = read_until_error(plant_all(&files)?).1.expect("format 2 is not known");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.message().contains(&files[2].0) && error.message().contains("format 2"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_looks_again_before_it_calls_a_live_log_damaged() -> Result<()> {
+    let disk = FaultyStorage::new(FaultPlan::default());
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let (_, wal) = reopen(&storage, Lsn::FIRST)?;
+    for _ in 0..9 {
+        commit(&wal)?;
+    }
+    let path = storage.list_append(DIR)?.remove(0);
+    let (hole, mut kept) = (700..2500, Vec::new());
+    disk.damage(&path, |bytes| {
+        kept = bytes[hole.clone()].to_vec();
+        bytes[hole.clone()].fill(0);
+    })?;
+    let mut records = read(Arc::clone(&storage), DIR, Lsn::FIRST)?;
+    check(&records.next().expect("it stands before the hole")?, 1);
+    // As if the writer had come to the hole only after the reader had passed it.
+    disk.damage(&path, |bytes| bytes[hole].copy_from_slice(&kept))?;
+    for lsn in 2..=9 {
+        check(&records.next().expect("the hole is filled")?, lsn);
+    }
+    assert!(records.next().is_none());
     Ok(())
 }

@@ -71,12 +71,34 @@ fn take_overs_under_load_lose_nothing_confirmed() -> Result<()> {
             });
             thread::sleep(Duration::from_millis(20));
             // A successor may lose the race for the next file to a rotation; then it tries again.
-            while open(Arc::clone(&storage), DIR, Lsn::FIRST, WalOptions::default()).and_then(|mut records| {
-                replay(&mut records, Lsn::FIRST)?;
-                records.into_writer()
-            }).is_err() {}
+            while open(Arc::clone(&storage), DIR, Lsn::FIRST, WalOptions::default())
+                .and_then(|mut records| {
+                    replay(&mut records, Lsn::FIRST)?;
+                    records.into_writer()
+                })
+                .is_err()
+            {}
         });
     }
     assert!(confirmed.into_inner() > 0);
+    Ok(())
+}
+
+#[test]
+fn a_name_that_became_free_again_is_not_taken() -> Result<()> {
+    let storage = object_storage("db", "test://free-again")?;
+    let (_, first) = reopen(&storage, Lsn::FIRST)?;
+    commit(&first)?;
+    first.close()?;
+    // One opener falls asleep just before it begins its file …
+    let mut sleeper = open(Arc::clone(&storage), DIR, Lsn::FIRST, WalOptions::default())?;
+    replay(&mut sleeper, Lsn::FIRST)?;
+    // … and meanwhile another one begins a file of that name, closes it, and a third one removes it as empty.
+    reopen(&storage, Lsn::FIRST)?.1.close()?;
+    let (_, third) = reopen(&storage, Lsn::FIRST)?;
+    assert_eq!(sleeper.into_writer().expect_err("the third one writes").kind(), ErrorKind::AlreadyExists);
+    assert_eq!(commit(&third)?, Lsn(2));
+    third.close()?;
+    assert_eq!(reopen(&storage, Lsn::FIRST)?.0, Lsn(2));
     Ok(())
 }

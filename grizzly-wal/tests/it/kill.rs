@@ -13,7 +13,9 @@ const FOLDER: &str = "GRIZZLY_WAL_KILL_FOLDER";
 /// Not a test of its own: the process to be killed. Does nothing when run with the others.
 #[test]
 fn victim() -> Result<()> {
-    let Ok(folder) = std::env::var(FOLDER) else { return Ok(()) };
+    let Ok(folder) = std::env::var(FOLDER) else {
+        return Ok(());
+    };
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new(folder)?);
     let _guard = storage.lock()?;
     let (_, wal) = reopen(&storage, Lsn::FIRST)?;

@@ -68,15 +68,23 @@ fn rotations_and_writers_do_not_disturb_each_other() -> Result<()> {
     let (_, wal) = reopen_with(&storage, Lsn::FIRST, small_files())?;
     std::thread::scope(|scope| {
         let rotations: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| (0..50).try_for_each(|_| {
-                let first = wal.rotate()?;
-                assert!(wal.durable_lsn().next() >= first);
-                wal.truncate_before(Lsn(first.0.saturating_sub(20))).map(drop)
-            })))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..50).try_for_each(|_| {
+                        let first = wal.rotate()?;
+                        assert!(wal.durable_lsn().next() >= first);
+                        wal.truncate_before(Lsn(first.0.saturating_sub(20))).map(drop)
+                    })
+                })
+            })
             .collect();
-        let writer = scope.spawn(|| (0..300).try_for_each(|number| {
-            if number % 7 == 0 { commit(&wal).map(drop) } else { append(&wal).map(drop) }
-        }));
+        let writer = scope.spawn(|| {
+            (0..300).try_for_each(
+                |number| {
+                    if number % 7 == 0 { commit(&wal).map(drop) } else { append(&wal).map(drop) }
+                },
+            )
+        });
         rotations.into_iter().chain([writer]).try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
     wal.close()?;

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use grizzly_wal::storage::conformance;
 use grizzly_wal::storage::faulty::{FaultPlan, FaultyStorage};
-use grizzly_wal::{
-    ErrorKind, FsStorage, Lsn, MemoryStorage, ObjectStorage, PutMode, Result, Storage, open_storage,
-};
+use grizzly_wal::{ErrorKind, FsStorage, Lsn, MemoryStorage, ObjectStorage, PutMode, Result, Storage, open_storage};
 use object_store::memory::InMemory;
 
 use super::{commit, reopen};

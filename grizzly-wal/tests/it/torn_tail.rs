@@ -35,7 +35,8 @@ fn cut_at_every_byte() -> Result<()> {
             let complete = ends.iter().skip(1).filter(|end| **end <= cut).count() as u64;
             let (found, wal) = reopen(&storage, Lsn::FIRST)?;
             // A cut may fall into zeros at the end of a record, which the reserved space then replaces.
-            let by_zeros = zeros > 0 && found.0 == complete + 1 && whole[cut..ends[found.0 as usize]].iter().all(|b| *b == 0);
+            let by_zeros =
+                zeros > 0 && found.0 == complete + 1 && whole[cut..ends[found.0 as usize]].iter().all(|b| *b == 0);
             assert!(found.0 == complete || by_zeros, "cut at {cut} of {}: found {found}, not {complete}", whole.len());
             let next = commit(&wal)?;
             drop(wal);
