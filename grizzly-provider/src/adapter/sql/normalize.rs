@@ -13,6 +13,11 @@ use crate::Error;
 /// Brings the assignments of `statement` into the form the planner takes.
 pub(super) fn normalize(state: &SessionState, statement: &mut Statement) -> Result<()> {
     match statement {
+        // Only ON CONFLICT can refer to the alias.
+        Statement::Insert(insert) if insert.on.is_none() => {
+            insert.table_alias = None;
+            Ok(())
+        }
         Statement::Update(update) => assignments(state, &mut update.assignments),
         Statement::Merge(merge) => {
             for clause in &mut merge.clauses {
