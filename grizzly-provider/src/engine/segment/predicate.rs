@@ -4,7 +4,7 @@
 //! push it down to the tests, where it is well defined). Comparisons are Arrow's: floats by total order, strings and
 //! binaries by bytes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -111,14 +111,44 @@ impl Predicate {
     fn cost(&self, schema: &Schema) -> u32 {
         match self {
             Self::Constant(_) => 0,
-            Self::Test { test: ColumnTest::IsNull | ColumnTest::IsNotNull, .. } => 1,
-            Self::Test { column, test } => {
-                let width = schema.fields().get(*column).and_then(|f| f.data_type().primitive_width());
-                let list = if matches!(test, ColumnTest::InList { .. }) { 4 } else { 1 };
-                list * if width.is_some_and(|width| width <= 8) { 2 } else { 6 }
-            }
+            Self::Test { column, test } => test.cost(schema, *column),
             Self::CompareColumns { .. } => 12,
             Self::And(all) | Self::Or(all) => all.iter().map(|one| one.cost(schema)).sum(),
+        }
+    }
+}
+
+impl ColumnTest {
+    fn cost(&self, schema: &Schema, column: usize) -> u32 {
+        let width = schema.fields().get(column).and_then(|field| field.data_type().primitive_width());
+        let value = if width.is_some_and(|width| width <= 16) { 2 } else { 5 };
+        match self {
+            Self::IsNull | Self::IsNotNull => 1,
+            Self::Compare { op: CompareOp::Eq, .. } => value,
+            Self::Compare { .. } => value + 1,
+            Self::InList { .. } => value * 2,
+        }
+    }
+}
+
+/// One step of an AND.
+enum Step<'a> {
+    Tests(usize, Vec<&'a ColumnTest>),
+    Other(&'a Predicate),
+}
+
+/// Flattens an AND into tests by column and the rest.
+fn split<'a>(
+    all: &'a [Predicate],
+    tests: &mut BTreeMap<usize, Vec<&'a ColumnTest>>,
+    steps: &mut Vec<(u32, Step<'a>)>,
+    schema: &Schema,
+) {
+    for one in all {
+        match one {
+            Predicate::And(inner) => split(inner, tests, steps, schema),
+            Predicate::Test { column, test } => tests.entry(*column).or_default().push(test),
+            other => steps.push((other.cost(schema), Step::Other(other))),
         }
     }
 }
@@ -187,7 +217,7 @@ impl Chunk<'_> {
             Predicate::Constant(false) => Ok(BooleanBuffer::new_unset(self.rows)),
             Predicate::And(all) => self.and(all, selection),
             Predicate::Or(all) => self.or(all, selection),
-            Predicate::Test { column, test } => self.test(*column, test, selection),
+            Predicate::Test { column, test } => self.test(*column, &[test], selection),
             Predicate::CompareColumns { left, op, right } => self.compare_columns(*left, *op, *right, selection),
         }
     }
@@ -199,7 +229,7 @@ impl Chunk<'_> {
         right: usize,
         selection: Option<&BooleanBuffer>,
     ) -> Result<BooleanBuffer> {
-        if let Some(few) = self.worth_reducing(selection, 2) {
+        if let Some(few) = self.worth_reducing(selection, 8) {
             let (left, right) = (self.values(left, Some(few))?, self.values(right, Some(few))?);
             return Ok(expand(&compare(&left, op, &right)?, few));
         }
@@ -207,16 +237,26 @@ impl Chunk<'_> {
         Ok(within(compare(&left, op, &right)?, selection))
     }
 
+    /// Cheap conditions first, all tests of one column together, until no row is left.
     fn and(&mut self, all: &[Predicate], selection: Option<&BooleanBuffer>) -> Result<BooleanBuffer> {
-        let mut ordered: Vec<&Predicate> = all.iter().collect();
-        ordered.sort_by_key(|one| one.cost(self.schema));
+        let mut tests: BTreeMap<usize, Vec<&ColumnTest>> = BTreeMap::new();
+        let mut steps: Vec<(u32, Step<'_>)> = Vec::new();
+        split(all, &mut tests, &mut steps, self.schema);
+        for (column, tests) in tests {
+            let cost = tests.iter().map(|test| test.cost(self.schema, column)).min().unwrap_or_default();
+            steps.push((cost, Step::Tests(column, tests)));
+        }
+        steps.sort_by_key(|(cost, _)| *cost);
         let mut kept: Option<BooleanBuffer> = None;
-        for one in ordered {
+        for (_, step) in steps {
             let so_far = kept.as_ref().or(selection);
             if so_far.is_some_and(|so_far| so_far.count_set_bits() == 0) {
                 return Ok(BooleanBuffer::new_unset(self.rows));
             }
-            kept = Some(self.evaluate(one, so_far)?);
+            kept = Some(match step {
+                Step::Tests(column, tests) => self.test(column, &tests, so_far)?,
+                Step::Other(one) => self.evaluate(one, so_far)?,
+            });
         }
         Ok(kept.unwrap_or_else(|| self.all(selection)))
     }
@@ -238,16 +278,16 @@ impl Chunk<'_> {
     fn test(
         &mut self,
         column: usize,
-        test: &ColumnTest,
+        tests: &[&ColumnTest],
         selection: Option<&BooleanBuffer>,
     ) -> Result<BooleanBuffer> {
         if let Some(few) = self.worth_reducing(selection, SPARSE) {
             let values = self.values(column, Some(few))?;
-            return Ok(expand(&test_array(&values, test)?, few));
+            return Ok(expand(&test_values(&values, tests)?, few));
         }
-        let found = match self.column(column)?.test(self.schema.field(column), test)? {
+        let found = match self.column(column)?.test_all(self.schema.field(column), tests)? {
             Some(found) => found,
-            None => test_array(&self.values(column, None)?, test)?,
+            None => test_values(&self.values(column, None)?, tests)?,
         };
         Ok(within(found, selection))
     }
@@ -294,6 +334,15 @@ fn expand(found: &BooleanBuffer, selection: &BooleanBuffer) -> BooleanBuffer {
         }
     }
     BooleanBuffer::new(bits.into(), 0, selection.len())
+}
+
+/// Rows of `array` for which all `tests` are TRUE.
+fn test_values(array: &ArrayRef, tests: &[&ColumnTest]) -> Result<BooleanBuffer> {
+    let mut kept = BooleanBuffer::new_set(array.len());
+    for test in tests {
+        kept = &kept & &test_array(array, test)?;
+    }
+    Ok(kept)
 }
 
 /// Rows of `array` for which `test` is TRUE.

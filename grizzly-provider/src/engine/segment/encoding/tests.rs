@@ -13,7 +13,7 @@ use proptest::test_runner::TestCaseError;
 
 use super::super::predicate::test_array;
 use super::*;
-use crate::engine::segment::{Predicate, ZoneMap, evaluate, evaluate_batch, may_match, Verdict};
+use crate::engine::segment::{CompareOp, Predicate, Verdict, ZoneMap, evaluate, evaluate_batch, may_match};
 
 /// A small generator of our own, so that a failing case is its seed.
 struct Random(u64);
@@ -134,8 +134,8 @@ fn array_of(data_type: &DataType, n: &[i128]) -> ArrayRef {
         Duration(_) => primitives::<DurationSecondType>(n, data_type, |n| n as i64),
         Interval(_) => primitives::<IntervalMonthDayNanoType>(n, data_type, |n| IntervalMonthDayNano::new(n as i32, 3, n as i64)),
         FixedSizeBinary(_) => {
-            let values = n.iter().map(|n| n.to_le_bytes()[..3].to_vec());
-            Arc::new(FixedSizeBinaryArray::try_from_iter(values).expect("three bytes each"))
+            let values = n.iter().map(|n| Some(n.to_le_bytes()[..3].to_vec()));
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, 3).expect("three bytes each"))
         }
         Dictionary(..) => {
             let words = words(n);
