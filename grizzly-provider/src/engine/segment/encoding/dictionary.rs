@@ -4,6 +4,8 @@
 //! reads slow), and numbers them as they come. Here strings are numbered in one pass, and every dictionary is sorted, so
 //! that a range of values is a range of codes.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::DataType;
@@ -21,8 +23,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::session::Encodings;
 
 /// More different values than this, or than one in [`ROWS_PER_VALUE`] rows, make no dictionary.
-const MOST_VALUES: usize = 1 << 12;
-const ROWS_PER_VALUE: usize = 8;
+const MOST_VALUES: usize = 1 << 14;
+const ROWS_PER_VALUE: usize = 4;
+
+/// Values of more bytes than this are compressed themselves, though it makes single reads slower.
+const PLAIN_BYTES: usize = 1 << 16;
 
 /// Columns of many values are noticed within this many rows.
 const SAMPLE_ROWS: usize = 1 << 10;
@@ -50,8 +55,13 @@ pub(super) fn of_strings(
     };
     let Some((codes, first_rows)) = numbered else { return Ok(None) };
     let values = compute::take(array, &UInt32Array::from(first_rows), None).map_err(|e| vortex_err!("{e}"))?;
+    let values = without_other_rows(values);
     let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
-    let values = encodings.session.arrow().from_arrow_array(values, nulls.is_some())?;
+    let is_large = values.get_array_memory_size() > PLAIN_BYTES;
+    let mut values = encodings.session.arrow().from_arrow_array(values, nulls.is_some())?;
+    if is_large {
+        values = encodings.compressor.compress(&values, context)?;
+    }
     let validity = match nulls {
         Some(nulls) => Validity::from(BitBuffer::from(nulls.inner().clone())),
         None => Validity::NonNullable,
@@ -59,6 +69,15 @@ pub(super) fn of_strings(
     let codes = narrow(&codes, values.len(), validity);
     let codes = encodings.compressor.compress(&codes, context)?;
     Ok(Some(DictArray::try_new(codes, values)?.into_array()))
+}
+
+/// Views taken from a column still hold on to the bytes of all its rows.
+fn without_other_rows(values: ArrayRef) -> ArrayRef {
+    match values.data_type() {
+        DataType::Utf8View => Arc::new(values.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(values.as_binary_view().gc()),
+        _ => values,
+    }
 }
 
 fn narrow(codes: &[u16], values: usize, validity: Validity) -> VortexArray {

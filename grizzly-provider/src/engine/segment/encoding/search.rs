@@ -241,7 +241,7 @@ fn is_never_negative(differences: &VortexArray, context: &mut ExecutionCtx) -> V
     let Some(patches) = packed.patches() else { return Ok(true) };
     let values = patches.values().clone().execute::<PrimitiveArray>(context)?;
     Ok(match_each_integer_ptype!(values.ptype(), |T| {
-        values.as_slice::<T>().iter().all(|value| *value >= 0)
+        values.as_slice::<T>().iter().all(|value| *value >= T::default())
     }))
 }
 
