@@ -23,6 +23,8 @@ mod error;
 pub mod footer;
 pub mod predicate;
 pub mod sketch;
+#[cfg(test)]
+mod tests;
 pub mod zone_map;
 
 pub use cache::{CacheStats, ChunkCache};
