@@ -17,10 +17,12 @@
 pub mod cache;
 pub mod container;
 pub mod encoding;
+mod arrow_test;
 mod bounds;
 pub mod builder;
 mod error;
 pub mod footer;
+mod hash;
 pub mod predicate;
 pub mod sketch;
 #[cfg(test)]

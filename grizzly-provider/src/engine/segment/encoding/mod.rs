@@ -9,6 +9,7 @@
 //! so that they can be used in place), or an Arrow IPC stream.
 
 mod dictionary;
+mod gather;
 mod point;
 mod search;
 mod session;
@@ -37,9 +38,6 @@ use vortex_mask::Mask;
 use super::predicate::ColumnTest;
 use super::{Result, SegmentError};
 use session::{Encodings, encodings};
-
-/// Up to this many rows are read one by one; more are gathered by the encodings' own kernels.
-const POINT_READS: usize = 8;
 
 /// One column of one chunk, encoded. Cloning shares the bytes.
 #[derive(Clone, Debug)]
@@ -328,10 +326,9 @@ fn to_arrow(
 
 fn take_encoded(encodings: &Encodings, array: &VortexArray, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
     let mut context = encodings.context();
-    if rows.len() <= POINT_READS {
-        let physical = physical(field.data_type()).unwrap_or_else(|| field.data_type().clone());
-        let values = point::read(array, &physical, rows, &mut context).map_err(failed("reading rows", field))?;
-        return relabel(&values, field.data_type());
+    let read = point::read(array, field.data_type(), rows, &mut context).map_err(failed("reading rows", field))?;
+    if let Some(read) = read {
+        return Ok(read);
     }
     let positions = PrimitiveArray::new(VortexBuffer::<u32>::copy_from(rows), Validity::NonNullable);
     let taken = array.take(positions.into_array()).map_err(failed("taking rows", field))?;

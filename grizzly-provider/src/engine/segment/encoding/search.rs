@@ -21,7 +21,8 @@ use vortex_error::{VortexResult, vortex_err};
 use vortex_fastlanes::{BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences};
 use vortex_mask::Mask;
 
-use super::super::predicate::{ColumnTest, CompareOp, test_array};
+use super::super::arrow_test::test_array;
+use super::super::predicate::{ColumnTest, CompareOp};
 use super::session::Encodings;
 
 /// In-lists up to this length are searched value by value.

@@ -11,7 +11,7 @@ use arrow::datatypes::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
-use super::super::predicate::test_array;
+use super::super::arrow_test::test_array;
 use super::*;
 use crate::engine::segment::{CompareOp, Predicate, Verdict, ZoneMap, evaluate, evaluate_batch, may_match};
 
