@@ -183,6 +183,26 @@ fn the_cache_saves_reads_and_keeps_its_budget() -> Result<()> {
 }
 
 #[test]
+fn neighbouring_columns_are_one_read() -> Result<()> {
+    let built = built(&[rows(0, 70_000)], 2);
+    let (store, file) = opened(&built, 1 << 30);
+    let before = store.reads.load(Ordering::Relaxed);
+    let wanted = [3, 0, 2];
+    file.column(0, 2)?;
+    for _ in 0..2 {
+        let columns = file.columns(0, &wanted)?;
+        assert_eq!(columns.len(), wanted.len());
+        for (column, index) in columns.iter().zip(wanted) {
+            assert_eq!(&column.decode(schema().field(index))?, rows(0, 65_536).column(index));
+        }
+    }
+    assert_eq!(store.reads.load(Ordering::Relaxed) - before, 2);
+    assert!(file.columns(0, &[7]).is_err());
+    assert!(file.columns(2, &[0]).is_err());
+    Ok(())
+}
+
+#[test]
 fn chunks_just_built_are_not_read_again() -> Result<()> {
     let built = built(&[rows(0, 1_000)], 1);
     let store = Arc::new(Memory::default());
