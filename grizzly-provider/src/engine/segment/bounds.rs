@@ -14,12 +14,10 @@ use super::{Result, SegmentError};
 /// Types whose values have an order and key bytes.
 pub(super) fn is_ordered(data_type: &DataType) -> bool {
     use DataType::*;
-    match data_type {
-        Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => true,
-        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 => true,
-        Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..) | Decimal128(..) | Decimal256(..) => true,
-        _ => false,
-    }
+    let is_text = matches!(data_type, Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView);
+    let is_time = matches!(data_type, Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..));
+    let is_number = data_type.is_integer() || matches!(data_type, Float32 | Float64 | Decimal128(..) | Decimal256(..));
+    is_text || is_time || is_number
 }
 
 /// The smallest and the largest value, each as an array of one row; `None` if there are only NULLs, if the type has no

@@ -155,7 +155,7 @@ fn summaries_are_those_of_the_rows() -> Result<()> {
     assert!(distinct("id").is_some_and(|n| (63_000..77_000).contains(&n)), "{:?}", distinct("id"));
     let whole = ZoneMap::of(rows(0, 70_000).column(3))?;
     assert_eq!(built.footer.zone(3), Some(whole));
-    assert_eq!(built.footer.columns.iter().map(|column| column.bytes).sum::<u64>() > 0, true);
+    assert!(built.footer.columns.iter().all(|column| column.bytes > 0));
     Ok(())
 }
 
@@ -187,7 +187,7 @@ fn neighbouring_columns_are_one_read() -> Result<()> {
     let built = built(&[rows(0, 70_000)], 2);
     let (store, file) = opened(&built, 1 << 30);
     let before = store.reads.load(Ordering::Relaxed);
-    let wanted = [3, 0, 2];
+    let wanted = [3, 1, 2];
     file.column(0, 2)?;
     for _ in 0..2 {
         let columns = file.columns(0, &wanted)?;

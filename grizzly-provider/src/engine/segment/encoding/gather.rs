@@ -18,6 +18,7 @@ use vortex_fastlanes::{BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArra
 
 /// The integers (or unscaled decimals) at `rows`, as 64 bits: unsigned 64-bit ones wrapped. `None` where there is no short
 /// way.
+#[expect(clippy::unnecessary_cast, reason = "one of the types this is written for is i64 itself")]
 pub(super) fn integers(
     array: &VortexArray,
     rows: &[u32],
@@ -81,6 +82,7 @@ fn codes(codes: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> Vorte
     Ok(codes.map(|codes| codes.into_iter().map(|code| code as u32).collect()))
 }
 
+#[expect(clippy::unnecessary_cast, reason = "one of the types this is written for is i64 itself")]
 fn packed_integers(
     array: &VortexArray,
     packed: ArrayView<'_, BitPacked>,

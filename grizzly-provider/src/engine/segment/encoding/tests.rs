@@ -40,7 +40,7 @@ fn numbers(random: &mut Random, pattern: usize, len: usize) -> Vec<i128> {
     let mut last = base;
     (0..len as i128)
         .map(|row| match pattern {
-            0 => (i128::from(random.next()) << 64 | i128::from(random.next())) as i128,
+            0 => i128::from(random.next()) << 64 | i128::from(random.next()),
             1 => base,
             2 => base + random.below(7) as i128 * 1_000_003,
             3 => base + row,
