@@ -1,1 +1,26 @@
-//! Grizzly.
+#![doc = include_str!("../README.md")]
+
+#[doc = include_str!("../FORMAT.md")]
+pub mod format {}
+
+mod codec;
+mod error;
+mod files;
+mod ids;
+mod log_thread;
+mod progress;
+mod reader;
+mod record;
+mod recovery;
+pub mod storage;
+mod writer;
+
+pub use codec::MAX_PAYLOAD;
+pub use error::{Error, ErrorKind, Result};
+pub use ids::Lsn;
+pub use progress::Durable;
+pub use reader::{LogReader, read};
+pub use record::{NewRecord, Record, RecordHeader};
+pub use recovery::{Replay, open};
+pub use storage::{AppendFile, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage};
+pub use writer::{OnDurable, Wal, WalOptions, WalStats};

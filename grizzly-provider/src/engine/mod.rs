@@ -1,3 +1,42 @@
-//! The engine: everything a table is made of, without DataFusion.
+//! Tables, shards, row versions, transactions, indexes and segments. No DataFusion in here.
+//!
+//! One write, followed through the files: `txn/transaction` collects rows in `txn/writes`; `txn/commit` checks them
+//! (`txn/conflict`), logs them (`redo`), applies them to the next `version` and hands that to `txn/publish`, which
+//! makes it visible once the log is durable. `maintenance/flush` turns hot rows (`shard/hot`) into segment files
+//! (`segment`), and `manifest` records them.
+//!
+//! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
+//! `lookup` where an index is used, and `rows` fetches values.
 
-pub mod segment;
+mod bulk;
+mod catalog;
+mod database;
+mod ddl;
+mod errors;
+mod index;
+pub(crate) mod key;
+mod lookup;
+mod maintenance;
+mod manifest;
+mod mvcc;
+mod planning;
+mod recovery;
+mod redo;
+mod rows;
+mod scan;
+pub(crate) mod segment;
+mod settings;
+mod shard;
+mod snapshot;
+mod stamps;
+mod statistics;
+mod txn;
+mod verify;
+mod version;
+
+pub use database::{Grizzly, GrizzlyBuilder};
+pub use scan::{Morsel, TableScan};
+pub use settings::Settings;
+pub use snapshot::{Snapshot, TableSnapshot};
+pub use txn::transaction::{CommitOutcome, Conflict, Transaction};
+pub use verify::VerifyReport;

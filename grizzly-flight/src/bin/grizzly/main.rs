@@ -1,1 +1,83 @@
-fn main() {}
+//! `grizzly`: the database from the command line.
+
+mod import;
+mod output;
+mod script;
+mod serve;
+mod session;
+mod sql;
+mod tour;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A transactional, indexed, sharded database for Apache Arrow.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run SQL on a database or a server: statements, a file, or what you type.
+    Sql(sql::Args),
+    /// Serve a database over Arrow Flight SQL.
+    Serve(serve::Args),
+    /// Load Parquet, CSV or JSON-lines files into a table.
+    Import(import::Args),
+    /// Check every checksum, chunk and index of a database.
+    Verify(verify::Args),
+    /// See everything at work on generated TPC-H data, checked against plain DataFusion.
+    Tour(tour::Args),
+    /// The process that the tour kills.
+    #[command(hide = true)]
+    TourWriter(tour::WriterArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Plans nest: each level of a deep expression is several stack frames.
+        .thread_stack_size(8 << 20)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads to run on: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async move {
+        match cli.command {
+            Command::Sql(args) => sql::run(args).await,
+            Command::Serve(args) => serve::run(args).await,
+            Command::Import(args) => import::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
+            Command::Tour(args) => tour::run(args).await,
+            Command::TourWriter(args) => tour::write_until_killed(args).await,
+        }
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", output::error_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to stderr; `RUST_LOG` chooses what.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,grizzly=info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

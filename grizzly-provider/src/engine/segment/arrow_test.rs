@@ -10,8 +10,8 @@ use arrow::compute::kernels::cmp;
 use arrow::datatypes::{ArrowNativeType, DataType, i256};
 
 use super::hash::FastHash;
-use super::predicate::{ColumnTest, CompareOp};
 use super::{Result, SegmentError};
+use crate::access::{ColumnTest, CompareOp};
 
 /// In-lists longer than this are looked up in a hash set.
 const SHORT_LIST: usize = 4;

@@ -21,7 +21,7 @@ const PARALLEL_ROWS: usize = 8_192;
 
 /// Builds one segment in memory.
 #[derive(Debug)]
-pub struct SegmentBuilder {
+pub(crate) struct SegmentBuilder {
     schema: SchemaRef,
     threads: usize,
     waiting: VecDeque<RecordBatch>,
@@ -35,18 +35,18 @@ pub struct SegmentBuilder {
 
 /// A finished segment: its file content, and its chunks for whoever wants to go on using them.
 #[derive(Debug)]
-pub struct BuiltSegment {
+pub(crate) struct BuiltSegment {
     /// What the file says about itself.
-    pub footer: SegmentFooter,
+    pub(crate) footer: SegmentFooter,
     /// The file, in parts to be written one after the other.
-    pub parts: Vec<Bytes>,
+    pub(crate) parts: Vec<Bytes>,
     /// The encoded columns of each chunk.
-    pub chunks: Vec<Vec<EncodedColumn>>,
+    pub(crate) chunks: Vec<Vec<EncodedColumn>>,
 }
 
 impl BuiltSegment {
     /// Length of the file in bytes.
-    pub fn file_bytes(&self) -> u64 {
+    pub(crate) fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()
     }
 }
@@ -69,7 +69,7 @@ struct Encoded {
 
 impl SegmentBuilder {
     /// A builder for rows of `schema`.
-    pub fn new(schema: SchemaRef) -> Self {
+    pub(crate) fn new(schema: SchemaRef) -> Self {
         let totals = || ColumnTotals { distinct: Some(DistinctSketch::default()), ..ColumnTotals::default() };
         let header = SegmentFooter::header();
         Self {
@@ -86,7 +86,7 @@ impl SegmentBuilder {
     }
 
     /// Encodes the columns of a chunk on this many threads (default: one per core, at most four).
-    pub fn with_threads(mut self, threads: usize) -> Self {
+    pub(crate) fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
@@ -95,7 +95,7 @@ impl SegmentBuilder {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if the batch is not of the builder's schema.
-    pub fn push(&mut self, batch: RecordBatch) -> Result<()> {
+    pub(crate) fn push(&mut self, batch: RecordBatch) -> Result<()> {
         let matches = batch.num_columns() == self.schema.fields().len()
             && batch.columns().iter().zip(self.schema.fields()).all(|(c, f)| c.data_type() == f.data_type());
         if !matches {
@@ -113,12 +113,12 @@ impl SegmentBuilder {
     }
 
     /// Rows pushed so far.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.footer.rows + self.waiting_rows as u64
     }
 
     /// Bytes of the file so far, not counting rows that still wait for a chunk to fill.
-    pub fn encoded_bytes(&self) -> u64 {
+    pub(crate) fn encoded_bytes(&self) -> u64 {
         self.offset
     }
 
@@ -126,7 +126,7 @@ impl SegmentBuilder {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if an encoding fails.
-    pub fn finish(mut self) -> Result<BuiltSegment> {
+    pub(crate) fn finish(mut self) -> Result<BuiltSegment> {
         if self.waiting_rows > 0 {
             self.encode_chunk(self.waiting_rows)?;
         }

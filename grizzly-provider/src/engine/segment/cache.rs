@@ -11,33 +11,33 @@ use super::{EncodedColumn, Result};
 
 /// A chunk of one column of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChunkKey {
+pub(crate) struct ChunkKey {
     /// The file: see [`ChunkCache::new_file`].
-    pub file: u64,
+    pub(crate) file: u64,
     /// Column position.
-    pub column: u32,
+    pub(crate) column: u32,
     /// Chunk position.
-    pub chunk: u32,
+    pub(crate) chunk: u32,
 }
 
 /// Counters of a [`ChunkCache`] since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheStats {
+pub(crate) struct CacheStats {
     /// Chunks found in memory.
-    pub hits: u64,
+    pub(crate) hits: u64,
     /// Chunks read from storage.
-    pub misses: u64,
+    pub(crate) misses: u64,
     /// Bytes held now.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Chunks held now.
-    pub chunks: u64,
+    pub(crate) chunks: u64,
     /// Bytes that may be held.
-    pub budget: u64,
+    pub(crate) budget: u64,
 }
 
 /// Encoded column chunks under a byte budget. Shared by all threads.
 #[derive(Debug)]
-pub struct ChunkCache {
+pub(crate) struct ChunkCache {
     chunks: Cache<ChunkKey, EncodedColumn, Bytes>,
     next_file: AtomicU64,
     hits: AtomicU64,
@@ -61,7 +61,7 @@ impl Weighter<ChunkKey, EncodedColumn> for Bytes {
 
 impl ChunkCache {
     /// A cache of at most `budget` bytes.
-    pub fn new(budget: u64) -> Self {
+    pub(crate) fn new(budget: u64) -> Self {
         let items = usize::try_from(budget / TYPICAL_BYTES).unwrap_or(usize::MAX).clamp(64, 1 << 20);
         Self {
             chunks: Cache::with_weighter(items, budget, Bytes),
@@ -72,7 +72,7 @@ impl ChunkCache {
     }
 
     /// A number no other file of this cache has or had.
-    pub fn new_file(&self) -> u64 {
+    pub(crate) fn new_file(&self) -> u64 {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -80,7 +80,7 @@ impl ChunkCache {
     ///
     /// # Errors
     /// What `read` returns; nothing is kept then.
-    pub fn get_or_read(&self, key: ChunkKey, read: impl FnOnce() -> Result<EncodedColumn>) -> Result<EncodedColumn> {
+    pub(crate) fn get_or_read(&self, key: ChunkKey, read: impl FnOnce() -> Result<EncodedColumn>) -> Result<EncodedColumn> {
         if let Some(column) = self.chunks.get(&key) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(column);
@@ -90,7 +90,7 @@ impl ChunkCache {
     }
 
     /// The chunk, if it is in memory.
-    pub fn get(&self, key: ChunkKey) -> Option<EncodedColumn> {
+    pub(crate) fn get(&self, key: ChunkKey) -> Option<EncodedColumn> {
         let found = self.chunks.get(&key);
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -98,22 +98,22 @@ impl ChunkCache {
     }
 
     /// Keeps a chunk that is already in memory, if there is room for it.
-    pub fn keep(&self, key: ChunkKey, column: EncodedColumn) {
+    pub(crate) fn keep(&self, key: ChunkKey, column: EncodedColumn) {
         self.chunks.insert(key, column);
     }
 
     /// Forgets all chunks of a file.
-    pub fn forget(&self, file: u64) {
+    pub(crate) fn forget(&self, file: u64) {
         self.chunks.retain(|key, _| key.file != file);
     }
 
     /// Changes the budget; chunks beyond it are dropped now.
-    pub fn set_budget(&self, budget: u64) {
+    pub(crate) fn set_budget(&self, budget: u64) {
         self.chunks.set_capacity(budget);
     }
 
     /// What it holds and how well it did.
-    pub fn stats(&self) -> CacheStats {
+    pub(crate) fn stats(&self) -> CacheStats {
         CacheStats {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),

@@ -13,7 +13,7 @@ use super::footer::{self, BlobMeta, HEADER_BYTES, SegmentFooter, TRAILER_BYTES, 
 use super::{BuiltSegment, ChunkCache, EncodedColumn, Result, SegmentError, ZoneMap};
 
 /// Rows in a chunk; the last chunk of a segment may have fewer.
-pub const CHUNK_ROWS: usize = 65_536;
+pub(crate) const CHUNK_ROWS: usize = 65_536;
 
 /// One read from the end that usually has the whole footer.
 const TAIL_BYTES: u64 = 64 * 1024;
@@ -22,7 +22,7 @@ const TAIL_BYTES: u64 = 64 * 1024;
 const WORTH_READING: u64 = 256 * 1024;
 
 /// The storage below, as far as segments need it. Calls block.
-pub trait BlobRead: fmt::Debug + Send + Sync {
+pub(crate) trait BlobRead: fmt::Debug + Send + Sync {
     /// The bytes of `path` in `range`, exactly as many as asked for.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ pub trait BlobRead: fmt::Debug + Send + Sync {
 
 /// An open segment file. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct SegmentFile {
+pub(crate) struct SegmentFile {
     store: Arc<dyn BlobRead>,
     path: Arc<str>,
     schema: SchemaRef,
@@ -49,28 +49,28 @@ pub struct SegmentFile {
 
 /// What [`SegmentFile::verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifyReport {
+pub(crate) struct VerifyReport {
     /// Blobs read and decoded.
-    pub blobs: u64,
+    pub(crate) blobs: u64,
     /// Rows decoded, once per column.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Bytes read.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// What is wrong; empty if the file is intact.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// One damaged place in a segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The file.
-    pub file: String,
+    pub(crate) file: String,
     /// The column, if it is a blob that is damaged.
-    pub column: Option<String>,
+    pub(crate) column: Option<String>,
     /// The chunk, if it is a blob that is damaged.
-    pub chunk: Option<usize>,
+    pub(crate) chunk: Option<usize>,
     /// What was expected and what was found.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 impl fmt::Display for Problem {
@@ -89,7 +89,7 @@ impl SegmentFile {
     /// # Errors
     /// [`SegmentError::Corrupt`] if it is damaged or has other columns, [`SegmentError::Unsupported`] if a newer
     /// program wrote it, [`SegmentError::Storage`] if it cannot be read.
-    pub fn open(store: Arc<dyn BlobRead>, path: &str, schema: SchemaRef, cache: Arc<ChunkCache>) -> Result<Self> {
+    pub(crate) fn open(store: Arc<dyn BlobRead>, path: &str, schema: SchemaRef, cache: Arc<ChunkCache>) -> Result<Self> {
         let (_, footer) = read_footer(store.as_ref(), path)?;
         check_columns(&footer, &schema, path)?;
         let file = cache.new_file();
@@ -97,7 +97,7 @@ impl SegmentFile {
     }
 
     /// The file just written at `path` from `built`, its chunks going into the cache: nothing is read.
-    pub fn from_built(
+    pub(crate) fn from_built(
         store: Arc<dyn BlobRead>,
         path: &str,
         schema: SchemaRef,
@@ -114,32 +114,32 @@ impl SegmentFile {
     }
 
     /// What the file says about itself.
-    pub fn footer(&self) -> &SegmentFooter {
+    pub(crate) fn footer(&self) -> &SegmentFooter {
         &self.footer
     }
 
     /// Its columns.
-    pub fn schema(&self) -> &SchemaRef {
+    pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     /// Where it is.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Rows in all chunks.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.footer.rows
     }
 
     /// Number of chunks.
-    pub fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         self.footer.chunks.len()
     }
 
     /// The chunk that has this row of the segment, and the row's position in it.
-    pub fn locate(&self, row: u64) -> Option<(usize, u32)> {
+    pub(crate) fn locate(&self, row: u64) -> Option<(usize, u32)> {
         let chunk = self.footer.chunks.partition_point(|chunk| chunk.first_row <= row).checked_sub(1)?;
         let meta = self.footer.chunks.get(chunk)?;
         let within = u32::try_from(row - meta.first_row).ok().filter(|within| *within < meta.rows)?;
@@ -150,7 +150,7 @@ impl SegmentFile {
     ///
     /// # Errors
     /// [`SegmentError::Corrupt`] naming file, column and chunk; [`SegmentError::Storage`] if it cannot be read.
-    pub fn column(&self, chunk: usize, column: usize) -> Result<EncodedColumn> {
+    pub(crate) fn column(&self, chunk: usize, column: usize) -> Result<EncodedColumn> {
         self.cache.get_or_read(self.key(chunk, column), || self.read(chunk, column))
     }
 
@@ -159,7 +159,7 @@ impl SegmentFile {
     ///
     /// # Errors
     /// As [`column`](Self::column).
-    pub fn columns(&self, chunk: usize, columns: &[usize]) -> Result<Vec<EncodedColumn>> {
+    pub(crate) fn columns(&self, chunk: usize, columns: &[usize]) -> Result<Vec<EncodedColumn>> {
         let mut found: Vec<Option<EncodedColumn>> =
             columns.iter().map(|column| self.cache.get(self.key(chunk, *column))).collect();
         let mut missing: Vec<(usize, BlobMeta)> = Vec::new();
@@ -186,7 +186,7 @@ impl SegmentFile {
     }
 
     /// Drops its chunks from the cache, when the file is not needed any more.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.cache.forget(self.file);
     }
 
@@ -221,7 +221,7 @@ impl SegmentFile {
     ///
     /// # Errors
     /// Only if the file cannot be read; damage is in the report.
-    pub fn verify(&self) -> Result<VerifyReport> {
+    pub(crate) fn verify(&self) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         let mut problem = |column: Option<usize>, chunk: Option<usize>, what: String| {
             let column = column.map(|column| self.schema.field(column).name().clone());

@@ -5,11 +5,11 @@ use std::error::Error as StdError;
 use arrow::error::ArrowError;
 
 /// The result of everything in this folder.
-pub type Result<T, E = SegmentError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = SegmentError> = std::result::Result<T, E>;
 
 /// Why a segment could not be written, read or searched.
 #[derive(Debug, thiserror::Error)]
-pub enum SegmentError {
+pub(crate) enum SegmentError {
     /// Bytes that are not what was written: the file must be restored from somewhere else.
     #[error("{file} is corrupt: {what}")]
     Corrupt {

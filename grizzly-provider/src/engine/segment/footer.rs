@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{DistinctSketch, Result, SegmentError, ZoneMap};
 
 /// The file version written, and the highest one read.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const TRAILER_BYTES: usize = 40;
@@ -30,66 +30,66 @@ const LARGEST_FOOTER: u64 = 1 << 30;
 
 /// Everything about a segment except its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentFooter {
+pub(crate) struct SegmentFooter {
     /// Rows in all chunks.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// The chunks, in row order.
-    pub chunks: Vec<ChunkMeta>,
+    pub(crate) chunks: Vec<ChunkMeta>,
     /// What is known of each column over all chunks.
-    pub columns: Vec<ColumnSummary>,
+    pub(crate) columns: Vec<ColumnSummary>,
 }
 
 /// One chunk: a run of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChunkMeta {
+pub(crate) struct ChunkMeta {
     /// Rows in this chunk.
-    pub rows: u32,
+    pub(crate) rows: u32,
     /// Position of its first row in the segment.
-    pub first_row: u64,
+    pub(crate) first_row: u64,
     /// Where each column's blob is.
-    pub columns: Vec<BlobMeta>,
+    pub(crate) columns: Vec<BlobMeta>,
     /// Each column's zone map.
-    pub zones: Vec<ZoneMap>,
+    pub(crate) zones: Vec<ZoneMap>,
 }
 
 /// Where one blob is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobMeta {
+pub(crate) struct BlobMeta {
     /// Position in the file.
     #[serde(rename = "o")]
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Length in bytes.
     #[serde(rename = "l")]
-    pub len: u64,
+    pub(crate) len: u64,
     /// CRC-32C of the bytes.
     #[serde(rename = "c")]
-    pub crc: u32,
+    pub(crate) crc: u32,
 }
 
 /// What is known of one column over the whole segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ColumnSummary {
+pub(crate) struct ColumnSummary {
     /// Name when the file was written, for messages: the catalog decides what the column is called.
-    pub name: String,
+    pub(crate) name: String,
     /// Arrow type when the file was written, as text: the catalog decides what the column is.
-    pub data_type: String,
+    pub(crate) data_type: String,
     /// Rows that are NULL.
-    pub nulls: u64,
+    pub(crate) nulls: u64,
     /// Key bytes of the smallest value, where known; exact.
     #[serde(with = "hex", default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<Vec<u8>>,
+    pub(crate) min: Option<Vec<u8>>,
     /// Key bytes of the largest value, where known; exact.
     #[serde(with = "hex", default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<Vec<u8>>,
+    pub(crate) max: Option<Vec<u8>>,
     /// Roughly how many different values; `None` for types that are not counted.
-    pub distinct: Option<DistinctSketch>,
+    pub(crate) distinct: Option<DistinctSketch>,
     /// Bytes of all its blobs.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl SegmentFooter {
     /// The zone map of a column over the whole segment, to prune segments as chunks are pruned.
-    pub fn zone(&self, column: usize) -> Option<ZoneMap> {
+    pub(crate) fn zone(&self, column: usize) -> Option<ZoneMap> {
         let summary = self.columns.get(column)?;
         let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         // Counts too large for a zone map must still say "some, not all": saturating both keeps nulls <= rows.

@@ -4,37 +4,36 @@
 //! can run on the encoded form and a single value can be taken out of it. From the bottom up:
 //!
 //! - [`encoding`]: one column chunk, encoded. The only place that knows the compression library.
-//! - [`predicate`]: conditions as plain data, and their evaluation on encoded columns or on Arrow batches.
+//! - [`predicate`]: evaluation of conditions on encoded columns or on Arrow batches.
 //! - [`zone_map`]: smallest, largest and null count of a chunk, and what they say about a predicate.
 //! - [`sketch`]: how many different values a column has, roughly.
 //! - [`footer`]: what a file says about itself.
 //! - [`builder`]: rows in, a file out.
 //! - [`container`]: opening a file, reading it, checking it.
 //! - [`cache`]: encoded chunks kept in memory under one budget.
-//!
-//! There are no tombstones, versions or transactions here: system columns are just columns.
+//! - [`cold`]: a segment as the rest of the engine sees it: file, index runs, row stamps.
 
-pub mod cache;
-pub mod container;
-pub mod encoding;
 mod arrow_test;
 mod bounds;
-pub mod builder;
+pub(crate) mod builder;
+pub(crate) mod cache;
+pub(crate) mod cold;
+pub(crate) mod container;
+pub(crate) mod encoding;
 mod error;
-pub mod footer;
+pub(crate) mod footer;
 mod hash;
-pub mod predicate;
-pub mod sketch;
+pub(crate) mod predicate;
+pub(crate) mod sketch;
 #[cfg(test)]
 mod tests;
-pub mod zone_map;
+pub(crate) mod zone_map;
 
-pub use cache::{CacheStats, ChunkCache};
-pub use builder::{BuiltSegment, SegmentBuilder};
-pub use container::{BlobRead, CHUNK_ROWS, Problem, SegmentFile, VerifyReport};
-pub use encoding::EncodedColumn;
-pub use error::{Result, SegmentError};
-pub use footer::{BlobMeta, ChunkMeta, ColumnSummary, SegmentFooter};
-pub use predicate::{ColumnTest, CompareOp, Predicate, evaluate, evaluate_batch};
-pub use sketch::DistinctSketch;
-pub use zone_map::{Verdict, ZoneMap, may_match};
+pub(crate) use builder::{BuiltSegment, SegmentBuilder};
+pub(crate) use cache::ChunkCache;
+pub(crate) use container::{BlobRead, CHUNK_ROWS, SegmentFile};
+pub(crate) use encoding::EncodedColumn;
+pub(crate) use error::{Result, SegmentError};
+pub(crate) use footer::SegmentFooter;
+pub(crate) use sketch::DistinctSketch;
+pub(crate) use zone_map::ZoneMap;

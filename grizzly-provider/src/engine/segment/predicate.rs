@@ -12,80 +12,14 @@ use arrow::datatypes::Schema;
 
 use super::arrow_test::{compare, test_all, test_array};
 use super::{EncodedColumn, Result, SegmentError};
+use crate::access::{ColumnTest, CompareOp, Predicate};
 
 /// Below one selected row in this many, a column is first reduced to the selected rows and only they are tested.
 const SPARSE: usize = 24;
 
-/// How two values are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CompareOp {
-    /// `=`
-    Eq,
-    /// `<>`
-    NotEq,
-    /// `<`
-    Lt,
-    /// `<=`
-    LtEq,
-    /// `>`
-    Gt,
-    /// `>=`
-    GtEq,
-}
-
-/// A condition on the values of one column. Literals are arrays of exactly the column's type.
-#[derive(Clone, Debug)]
-pub enum ColumnTest {
-    /// Column `op` literal.
-    Compare {
-        /// The comparison.
-        op: CompareOp,
-        /// One value; if it is NULL the test is TRUE for no row.
-        value: ArrayRef,
-    },
-    /// Column `IN` (or `NOT IN`) literals.
-    InList {
-        /// The literals, none of them NULL.
-        values: ArrayRef,
-        /// `NOT IN`.
-        negated: bool,
-    },
-    /// `IS NULL`
-    IsNull,
-    /// `IS NOT NULL`
-    IsNotNull,
-}
-
-/// A condition on the rows of one table; columns are positions in its schema.
-#[derive(Clone, Debug)]
-pub enum Predicate {
-    /// A test of one column.
-    Test {
-        /// The column.
-        column: usize,
-        /// The test.
-        test: ColumnTest,
-    },
-    /// Two columns of the same type against each other.
-    CompareColumns {
-        /// The left column.
-        left: usize,
-        /// The comparison.
-        op: CompareOp,
-        /// The right column.
-        right: usize,
-    },
-    /// All of them. TRUE if there are none.
-    And(Vec<Predicate>),
-    /// Any of them. FALSE if there are none.
-    Or(Vec<Predicate>),
-    /// Every row or no row.
-    Constant(bool),
-}
-
 impl Predicate {
     /// The columns this predicate reads, ascending, each once.
-    pub fn columns(&self) -> Vec<usize> {
+    pub(crate) fn columns(&self) -> Vec<usize> {
         let mut columns = Vec::new();
         self.collect_columns(&mut columns);
         columns.sort_unstable();
@@ -156,7 +90,7 @@ fn split<'a>(
 /// # Errors
 /// What `columns` returns; [`SegmentError::Unsupported`] for types that cannot be compared; [`SegmentError::Internal`]
 /// for literals that are not of their column's type.
-pub fn evaluate(
+pub(crate) fn evaluate(
     predicate: &Predicate,
     columns: &mut dyn FnMut(usize) -> Result<EncodedColumn>,
     schema: &Schema,
@@ -171,7 +105,7 @@ pub fn evaluate(
 /// # Errors
 /// [`SegmentError::Unsupported`] for types that cannot be compared; [`SegmentError::Internal`] for literals that are
 /// not of their column's type.
-pub fn evaluate_batch(predicate: &Predicate, batch: &RecordBatch) -> Result<BooleanBuffer> {
+pub(crate) fn evaluate_batch(predicate: &Predicate, batch: &RecordBatch) -> Result<BooleanBuffer> {
     let rows = batch.num_rows();
     match predicate {
         Predicate::Constant(true) => Ok(BooleanBuffer::new_set(rows)),

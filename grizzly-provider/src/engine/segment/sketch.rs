@@ -15,7 +15,7 @@ const REGISTERS: usize = 1 << REGISTER_BITS;
 
 /// A mergeable estimate of the number of different values, NULL not counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DistinctSketch {
+pub(crate) struct DistinctSketch {
     registers: Box<[u8; REGISTERS]>,
 }
 
@@ -27,7 +27,7 @@ impl Default for DistinctSketch {
 
 impl DistinctSketch {
     /// Adds every value of `array`. Returns false, having added nothing, for types that are not counted (nested ones).
-    pub fn add(&mut self, array: &ArrayRef) -> bool {
+    pub(crate) fn add(&mut self, array: &ArrayRef) -> bool {
         match array.data_type() {
             DataType::Null => {}
             DataType::Interval(_) => return false,
@@ -55,14 +55,14 @@ impl DistinctSketch {
     }
 
     /// Adds the values another sketch has seen.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.registers.iter_mut().zip(other.registers.iter()) {
             *mine = (*mine).max(*theirs);
         }
     }
 
     /// The estimated number of different values.
-    pub fn estimate(&self) -> u64 {
+    pub(crate) fn estimate(&self) -> u64 {
         let registers = REGISTERS as f64;
         let sum: f64 = self.registers.iter().map(|rank| (-f64::from(*rank)).exp2()).sum();
         let raw = 0.7213 / (1.0 + 1.079 / registers) * registers * registers / sum;

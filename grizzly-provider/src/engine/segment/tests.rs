@@ -16,7 +16,11 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::container::{Problem, VerifyReport};
+use super::predicate::{evaluate, evaluate_batch};
+use super::zone_map::{Verdict, may_match};
 use super::*;
+use crate::access::{ColumnTest, CompareOp, Predicate};
 
 type AnyError = Box<dyn StdError + Send + Sync>;
 

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{extremes, is_unordered_literal, key_of};
-use super::predicate::{ColumnTest, CompareOp, Predicate};
+use crate::access::{ColumnTest, CompareOp, Predicate};
 use super::{Result, footer};
 
 /// Longer key bytes are not kept: a bound is there to skip chunks, not to store values.
@@ -20,24 +20,24 @@ const LONG_LIST: usize = 32;
 
 /// What is known of the values of one column in one chunk, or in a whole segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ZoneMap {
+pub(crate) struct ZoneMap {
     /// Rows, NULL or not.
     #[serde(rename = "r")]
-    pub rows: u32,
+    pub(crate) rows: u32,
     /// Rows that are NULL.
     #[serde(rename = "n")]
-    pub nulls: u32,
+    pub(crate) nulls: u32,
     /// Key bytes of the smallest value that is not NULL, where one is known.
     #[serde(rename = "a", with = "footer::hex", default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<Vec<u8>>,
+    pub(crate) min: Option<Vec<u8>>,
     /// Key bytes of the largest value that is not NULL, where one is known.
     #[serde(rename = "z", with = "footer::hex", default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<Vec<u8>>,
+    pub(crate) max: Option<Vec<u8>>,
 }
 
 /// What a zone map says about a predicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is TRUE for no row.
     None,
     /// It may be TRUE for some rows.
@@ -51,7 +51,7 @@ impl ZoneMap {
     ///
     /// # Errors
     /// If a value cannot be encoded as key bytes.
-    pub fn of(array: &ArrayRef) -> Result<Self> {
+    pub(crate) fn of(array: &ArrayRef) -> Result<Self> {
         Self::of_values(array.len(), array.logical_null_count(), array)
     }
 
@@ -59,7 +59,7 @@ impl ZoneMap {
     ///
     /// # Errors
     /// If a value cannot be encoded as key bytes.
-    pub fn of_values(rows: usize, nulls: usize, values: &ArrayRef) -> Result<Self> {
+    pub(crate) fn of_values(rows: usize, nulls: usize, values: &ArrayRef) -> Result<Self> {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let (min, max) = match extremes(values)? {
             Some((min, max)) => (bound(&min)?, bound(&max)?),
@@ -68,9 +68,15 @@ impl ZoneMap {
         Ok(Self { rows: count(rows), nulls: count(nulls), min, max })
     }
 
+    /// The zone map of an array of whose values nothing is known.
+    pub(crate) fn unknown(array: &ArrayRef) -> Self {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { rows: count(array.len()), nulls: count(array.logical_null_count()), min: None, max: None }
+    }
+
     /// The zone map of two chunks taken together. A bound missing on one side is missing in the sum, unless that side
     /// has nothing but NULLs.
-    pub fn merge(&self, other: &Self) -> Self {
+    pub(crate) fn merge(&self, other: &Self) -> Self {
         let pick = |mine: &Option<Vec<u8>>, theirs: &Option<Vec<u8>>, smaller: bool| match (mine, theirs) {
             (Some(a), Some(b)) => Some(if (a < b) == smaller { a.clone() } else { b.clone() }),
             (Some(a), None) if other.nulls == other.rows => Some(a.clone()),
@@ -102,7 +108,7 @@ fn bound(value: &ArrayRef) -> Result<Option<Vec<u8>>> {
 /// Whether `predicate` can be TRUE for rows of the chunk (or segment) that `zones` describes, column by column.
 ///
 /// The answer is on the safe side: a missing zone map, or a literal that cannot be compared, is [`Verdict::Some`].
-pub fn may_match<'z>(predicate: &Predicate, zones: &dyn Fn(usize) -> Option<&'z ZoneMap>, schema: &Schema) -> Verdict {
+pub(crate) fn may_match<'z>(predicate: &Predicate, zones: &dyn Fn(usize) -> Option<&'z ZoneMap>, schema: &Schema) -> Verdict {
     match predicate {
         Predicate::Constant(true) => Verdict::All,
         Predicate::Constant(false) => Verdict::None,
@@ -232,6 +238,6 @@ fn conclude(none: bool, all: bool, without_nulls: bool) -> Verdict {
 }
 
 /// Whether bounds can be kept for this type at all.
-pub fn has_bounds(data_type: &DataType) -> bool {
+pub(crate) fn has_bounds(data_type: &DataType) -> bool {
     super::bounds::is_ordered(data_type)
 }

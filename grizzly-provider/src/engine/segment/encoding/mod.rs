@@ -35,13 +35,13 @@ use vortex_buffer::{BitBuffer, Buffer as VortexBuffer, ByteBuffer};
 use vortex_error::{VortexError, VortexResult};
 use vortex_mask::Mask;
 
-use super::predicate::ColumnTest;
 use super::{Result, SegmentError};
+use crate::access::ColumnTest;
 use session::{Encodings, encodings};
 
 /// One column of one chunk, encoded. Cloning shares the bytes.
 #[derive(Clone, Debug)]
-pub struct EncodedColumn(Repr);
+pub(crate) struct EncodedColumn(Repr);
 
 #[derive(Clone, Debug)]
 enum Repr {
@@ -72,7 +72,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if `array` is not of `field`'s type or an encoding fails.
-    pub fn encode(array: &ArrayRef, field: &Field) -> Result<Self> {
+    pub(crate) fn encode(array: &ArrayRef, field: &Field) -> Result<Self> {
         if array.data_type() != field.data_type() {
             let what = format!("column {} is {}, not {}", field.name(), field.data_type(), array.data_type());
             return Err(SegmentError::internal("encoding", what));
@@ -99,7 +99,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
-    pub fn decode(&self, field: &Field) -> Result<ArrayRef> {
+    pub(crate) fn decode(&self, field: &Field) -> Result<ArrayRef> {
         match &self.0 {
             Repr::Plain(array) => Ok(Arc::clone(array)),
             Repr::Encoded(array) => {
@@ -113,7 +113,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if `selection` is not one bit per row.
-    pub fn filter(&self, field: &Field, selection: &BooleanBuffer) -> Result<ArrayRef> {
+    pub(crate) fn filter(&self, field: &Field, selection: &BooleanBuffer) -> Result<ArrayRef> {
         self.check_rows(selection.len(), field)?;
         let selected = selection.count_set_bits();
         if selected == self.rows() {
@@ -135,7 +135,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if a position is not below [`rows`](Self::rows).
-    pub fn take(&self, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
+    pub(crate) fn take(&self, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
         if let Some(row) = rows.iter().find(|row| **row as usize >= self.rows()) {
             return Err(SegmentError::internal("taking a row", format!("{row} of {}", self.rows())));
         }
@@ -150,7 +150,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if the literal is not exactly of the column's type.
-    pub fn test(&self, field: &Field, test: &ColumnTest) -> Result<Option<BooleanBuffer>> {
+    pub(crate) fn test(&self, field: &Field, test: &ColumnTest) -> Result<Option<BooleanBuffer>> {
         self.test_all(field, &[test])
     }
 
@@ -158,7 +158,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// As [`test`](Self::test).
-    pub fn test_all(&self, field: &Field, tests: &[&ColumnTest]) -> Result<Option<BooleanBuffer>> {
+    pub(crate) fn test_all(&self, field: &Field, tests: &[&ColumnTest]) -> Result<Option<BooleanBuffer>> {
         let (Repr::Encoded(array), Some(physical)) = (&self.0, physical(field.data_type())) else { return Ok(None) };
         let tests: Vec<ColumnTest> = tests.iter().map(|test| relabel_literals(field, test)).collect::<Result<_>>()?;
         let encodings = encodings()?;
@@ -169,7 +169,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if the column does not fit a blob (4 GiB).
-    pub fn to_bytes(&self) -> Result<Vec<Bytes>> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<Bytes>> {
         let (mut parts, form) = match &self.0 {
             Repr::Plain(array) => (vec![ipc_bytes(array)?], Form::Plain),
             Repr::Encoded(array) => {
@@ -193,7 +193,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Corrupt`] if the bytes are not a blob of `rows` rows of this type.
-    pub fn from_bytes(bytes: Bytes, field: &Field, rows: usize) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: Bytes, field: &Field, rows: usize) -> Result<Self> {
         let corrupt = |what: String| SegmentError::corrupt(format!("column {}", field.name()), what);
         let Some(last) = bytes.len().checked_sub(1) else { return Err(corrupt("empty blob".to_owned())) };
         let nullable = match Form::from_byte(bytes[last]) {
@@ -224,7 +224,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
-    pub fn distinct_values(&self, field: &Field) -> Result<Option<ArrayRef>> {
+    pub(crate) fn distinct_values(&self, field: &Field) -> Result<Option<ArrayRef>> {
         let Repr::Encoded(array) = &self.0 else { return Ok(None) };
         let values = if let Some(dict) = array.as_opt::<Dict>() {
             dict.values().clone()
@@ -239,7 +239,7 @@ impl EncodedColumn {
     }
 
     /// Bytes of memory this column holds on to.
-    pub fn nbytes(&self) -> usize {
+    pub(crate) fn nbytes(&self) -> usize {
         match &self.0 {
             Repr::Plain(array) => array.get_array_memory_size(),
             Repr::Encoded(array) => usize::try_from(array.nbytes()).unwrap_or(usize::MAX),
@@ -247,7 +247,7 @@ impl EncodedColumn {
     }
 
     /// Number of rows.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         match &self.0 {
             Repr::Plain(array) => array.len(),
             Repr::Encoded(array) => array.len(),
@@ -255,7 +255,7 @@ impl EncodedColumn {
     }
 
     /// The tree of encodings, for people tuning them.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match &self.0 {
             Repr::Plain(array) => format!("arrow {}", array.data_type()),
             Repr::Encoded(array) => describe(array),

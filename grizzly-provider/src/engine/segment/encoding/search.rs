@@ -22,8 +22,8 @@ use vortex_fastlanes::{BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArra
 use vortex_mask::Mask;
 
 use super::super::arrow_test::test_array;
-use super::super::predicate::{ColumnTest, CompareOp};
 use super::session::Encodings;
+use crate::access::{ColumnTest, CompareOp};
 
 /// In-lists up to this length are searched value by value.
 const SHORT_LIST: usize = 4;

@@ -13,7 +13,10 @@ use proptest::test_runner::TestCaseError;
 
 use super::super::arrow_test::test_array;
 use super::*;
-use crate::engine::segment::{CompareOp, Predicate, Verdict, ZoneMap, evaluate, evaluate_batch, may_match};
+use super::super::predicate::{evaluate, evaluate_batch};
+use super::super::zone_map::{Verdict, may_match};
+use crate::access::{ColumnTest, CompareOp, Predicate};
+use crate::engine::segment::ZoneMap;
 
 /// A small generator of our own, so that a failing case is its seed.
 struct Random(u64);

@@ -1,0 +1,183 @@
+"""Grizzly as a Python program meets it: Flight SQL through the ADBC driver of Apache Arrow.
+
+Usage: python_check.py PATH_TO_GRIZZLY. Starts `grizzly serve` on an empty database and a free port, and ends with
+a failed assertion, and exit code 1, at the first thing that is not as it should be.
+"""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flight_sql
+import pyarrow as pa
+
+
+def say(text):
+    print(f"python: {text}", flush=True)
+
+
+@contextlib.contextmanager
+def serve(grizzly, folder):
+    """A running server; yields its address, and ends it as an operator would."""
+    command = [grizzly, "serve", "--db", f"file://{folder}", "--listen", "127.0.0.1:0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(60, server.kill)
+    watchdog.start()
+    try:
+        line = server.stdout.readline().strip()
+        assert line.startswith("listening on grpc://127.0.0.1:"), f"first line of serve: {line!r}"
+        watchdog.cancel()
+        yield line.removeprefix("listening on ")
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(timeout=60)
+        assert code == 0, f"serve ended with {code} after SIGTERM"
+    finally:
+        watchdog.cancel()
+        server.kill()
+        server.wait()
+
+
+def rows(connection, sql, parameters=None):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def write(connection, sql, parameters=None):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+
+
+def sqlstate(error):
+    """Where the driver shows a server's SQLSTATE: as such, in the error's details, or in its message."""
+    details = " ".join(f"{key} {value!r}" for key, value in error.details)
+    return f"{error.sqlstate} {details} {error}"
+
+
+@contextlib.contextmanager
+def refused(code, *words):
+    """The body must fail with this SQLSTATE and a message that names `words`."""
+    try:
+        yield
+    except flight_sql.Error as error:
+        assert code in sqlstate(error), f"no SQLSTATE {code} in: {sqlstate(error)}"
+        for word in words:
+            assert word in str(error), f"no {word!r} in: {error}"
+        say(f"  refused as it should be: {code}")
+    else:
+        raise AssertionError(f"nothing was refused, expected {code}")
+
+
+def create_and_ingest(db):
+    write(db, "CREATE TABLE item (id BIGINT PRIMARY KEY, name VARCHAR NOT NULL, price DOUBLE, sold BOOLEAN)")
+    with db.cursor() as cursor:
+        tables = db.adbc_get_objects(depth="tables", table_name_filter="item").read_all().to_pylist()
+        assert "'item'" in str(tables), tables
+    count = 10_000
+    data = pa.table(
+        {
+            "id": pa.array(range(count), pa.int64()),
+            "name": pa.array([f"item {n}" for n in range(count)], pa.string()),
+            "price": pa.array([None if n % 10 == 0 else n / 4 for n in range(count)], pa.float64()),
+            "sold": pa.array([n % 2 == 0 for n in range(count)], pa.bool_()),
+        }
+    )
+    with db.cursor() as cursor:
+        ingested = cursor.adbc_ingest("item", data, mode="append")
+        assert ingested in (count, -1), ingested
+        cursor.execute("SELECT id, name, price, sold FROM item ORDER BY id")
+        back = cursor.fetch_arrow_table()
+    for name in data.column_names:
+        assert back[name].to_pylist() == data[name].to_pylist(), f"column {name} differs"
+    with db.cursor() as cursor:
+        cursor.adbc_ingest("made", data.slice(0, 10), mode="create")
+    assert rows(db, "SELECT count(*), min(name) FROM made") == [(10, "item 0")]
+
+
+def transactions(db, address):
+    with flight_sql.connect(address) as writer:
+        write(writer, "UPDATE item SET price = price * 2 WHERE id < 100")
+        write(writer, "DELETE FROM item WHERE id >= 9000")
+        assert rows(writer, "SELECT count(*) FROM item") == [(9000,)], "a transaction sees its own writes"
+        assert rows(db, "SELECT count(*) FROM item") == [(10_000,)], "nobody else sees them before commit"
+        writer.rollback()
+        assert rows(writer, "SELECT count(*), sum(price) FROM item WHERE id < 100") == [(100, 1125.0)], "rolled back"
+        write(writer, "UPDATE item SET price = 0 WHERE id = 1")
+        writer.commit()
+        assert rows(db, "SELECT price FROM item WHERE id = 1") == [(0.0,)], "committed"
+
+
+def conflict(address):
+    with flight_sql.connect(address) as first, flight_sql.connect(address) as second:
+        write(first, "UPDATE item SET name = 'first' WHERE id = 7")
+        write(second, "UPDATE item SET name = 'second' WHERE id = 7")
+        first.commit()
+        with refused("40001", "item", "7"):
+            second.commit()
+        # The connection is free for the retry.
+        write(second, "UPDATE item SET name = name || ' then second' WHERE id = 7")
+        second.commit()
+        assert rows(first, "SELECT name FROM item WHERE id = 7") == [("first then second",)]
+        first.rollback()
+
+
+def prepared(db):
+    by_id = "SELECT name, price FROM item WHERE id = $1"
+    assert rows(db, by_id, (2,)) == [("item 2", 0.5)]
+    assert rows(db, by_id, (3,)) == [("item 3", 0.75)]
+    assert rows(db, "SELECT count(*) FROM item WHERE id BETWEEN $1 AND $2 AND name LIKE $3", (10, 19, "item 1%")) == [(10,)]
+    with db.cursor() as cursor:
+        insert = "INSERT INTO item (id, name, price) VALUES ($1, $2, $3)"
+        cursor.executemany(insert, [(20_000 + n, f"many {n}", n * 1.5) for n in range(5)])
+    assert rows(db, "SELECT count(*), sum(price) FROM item WHERE id >= 20000") == [(5, 15.0)]
+    for expected in (4, 3):
+        write(db, "DELETE FROM item WHERE id = $1", (20_000 + expected,))
+        assert rows(db, "SELECT count(*) FROM item WHERE id >= 20000") == [(expected,)], "deleted once, and only that"
+
+
+def errors(db):
+    with refused("23505", "item", "1"):
+        write(db, "INSERT INTO item (id, name) VALUES (1, 'again')")
+    with refused("23502", "name"):
+        write(db, "INSERT INTO item (id, name) VALUES (30000, NULL)")
+    with refused("42P01", "nosuch"):
+        rows(db, "SELECT * FROM nosuch")
+    with refused("0A000", "LIMIT"):
+        write(db, "DELETE FROM item LIMIT 1")
+    assert rows(db, "SELECT count(*) FROM item") == [(10_003,)], "nothing was changed by what was refused"
+
+
+def after_restart(address):
+    with flight_sql.connect(address, autocommit=True) as db:
+        assert rows(db, "SELECT count(*) FROM item") == [(10_003,)]
+        assert rows(db, "SELECT name FROM item WHERE id = 7") == [("first then second",)]
+
+
+def main(grizzly):
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "db"
+        with serve(grizzly, folder) as address:
+            say(f"connects to {address}")
+            with flight_sql.connect(address, autocommit=True) as db:
+                say("creates a table, ingests 10,000 rows, reads them back")
+                create_and_ingest(db)
+                say("updates in a transaction, rolls back, commits")
+                transactions(db, address)
+                say("meets a conflict and retries")
+                conflict(address)
+                say("prepares statements with parameters")
+                prepared(db)
+                say("is refused what is wrong")
+                errors(db)
+        with serve(grizzly, folder) as address:
+            say("finds everything again after a restart")
+            after_restart(address)
+    say("all as it should be")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,113 @@
+//! Databases and sessions as the commands open them: Grizzly's catalog and its optimizer, one memory pool.
+
+use std::sync::Arc;
+
+use datafusion::{
+    error::DataFusionError,
+    execution::{
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+        session_state::SessionStateBuilder,
+    },
+    prelude::SessionConfig,
+};
+use grizzly_flight::SessionFactory;
+use grizzly_optimizer::GrizzlyOptimizerExt;
+use grizzly_provider::{
+    Error, ErrorKind, Grizzly, Settings,
+    adapter::{GrizzlySession, GrizzlySessionExt},
+};
+
+/// A database and what its sessions share.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    grizzly: Grizzly,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Database {
+    /// Opens `url`; `memory` bounds the database's cache, and the memory of queries, in bytes. `create` says whether
+    /// a database may be made there.
+    pub(crate) fn open(url: &str, memory: Option<usize>, create: bool) -> Result<Self, DataFusionError> {
+        let mut settings = Settings { create, ..Settings::default() };
+        let mut runtime = RuntimeEnvBuilder::new();
+        if let Some(memory) = memory {
+            // Half for what the database keeps in memory, half for queries, which spill beyond it.
+            settings.memory_bytes = memory / 2;
+            runtime = runtime.with_memory_limit(memory / 2, 1.0);
+        }
+        let grizzly = Grizzly::builder(url).settings(settings).open()?;
+        Ok(Self { grizzly, runtime: runtime.build_arc()? })
+    }
+
+    /// The database itself.
+    pub(crate) fn grizzly(&self) -> &Grizzly {
+        &self.grizzly
+    }
+
+    /// A new session with all of Grizzly's rules.
+    pub(crate) fn session(&self) -> Result<GrizzlySession, DataFusionError> {
+        let state = SessionStateBuilder::new()
+            .with_config(SessionConfig::new().with_information_schema(true))
+            .with_runtime_env(Arc::clone(&self.runtime))
+            .with_default_features()
+            .with_grizzly(&self.grizzly)
+            .with_grizzly_optimizer()?
+            .build();
+        Ok(GrizzlySession::with_state(state)?)
+    }
+
+    /// The same, as the server wants it.
+    pub(crate) fn factory(&self) -> SessionFactory {
+        let database = self.clone();
+        Arc::new(move || database.session())
+    }
+
+    /// Lets go of the storage.
+    pub(crate) fn close(&self) -> Result<(), DataFusionError> {
+        tokio::task::block_in_place(|| self.grizzly.close()).map_err(DataFusionError::from)
+    }
+}
+
+/// A number of bytes as people write it: `1GB`, `512 MiB`, `4096`.
+pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| format!("{text} is not a number of bytes, like 1GB"))?;
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1_048_576.0,
+        "gib" => 1_073_741_824.0,
+        _ => return Err(format!("{unit} is no unit of bytes")),
+    };
+    let bytes = number * factor;
+    if !(1.0..=1e15).contains(&bytes) {
+        return Err(format!("{text} is out of range"));
+    }
+    // In range and positive, so nothing is lost but a fraction of a byte.
+    Ok(bytes as usize)
+}
+
+/// An error of this command's own making.
+pub(crate) fn invalid(message: impl Into<String>) -> DataFusionError {
+    Error::new(ErrorKind::Invalid, message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_bytes;
+
+    #[test]
+    fn bytes_are_read_as_people_write_them() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!(parse_bytes(" 1.5 GiB "), Ok(1_610_612_736));
+        for wrong in ["", "GB", "1XB", "-1", "0", "1.2.3MB", "1e30"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

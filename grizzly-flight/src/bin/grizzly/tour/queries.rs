@@ -1,0 +1,66 @@
+//! The 22 queries of TPC-H with the specification's validation parameters, each checked against plain DataFusion.
+
+use std::time::Instant;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::{error::DataFusionError, prelude::SessionContext};
+
+use super::{
+    check::failed,
+    compare::{order_of, same_rows},
+    report::Found,
+};
+use crate::{output::duration, session::Database};
+
+/// A query by its number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query {
+    number: u32,
+    sql: &'static str,
+}
+
+macro_rules! queries {
+    ($($number:literal $file:literal),* $(,)?) => {
+        [$(Query { number: $number, sql: include_str!(concat!("queries/", $file)) }),*]
+    };
+}
+
+/// All of them.
+pub(crate) const ALL: [Query; 22] = queries![
+    1 "q01.sql", 2 "q02.sql", 3 "q03.sql", 4 "q04.sql", 5 "q05.sql", 6 "q06.sql", 7 "q07.sql", 8 "q08.sql",
+    9 "q09.sql", 10 "q10.sql", 11 "q11.sql", 12 "q12.sql", 13 "q13.sql", 14 "q14.sql", 15 "q15.sql", 16 "q16.sql",
+    17 "q17.sql", 18 "q18.sql", 19 "q19.sql", 20 "q20.sql", 21 "q21.sql", 22 "q22.sql",
+];
+
+impl Query {
+    /// Number and name; the latter is the comment in the query's first line.
+    pub(crate) fn title(&self) -> String {
+        let name = self.sql.lines().next().unwrap_or_default().trim_start_matches("--").trim();
+        format!("Q{} {}", self.number, name.to_lowercase())
+    }
+
+    /// The statement.
+    pub(crate) fn sql(&self) -> &'static str {
+        self.sql
+    }
+}
+
+/// Runs a query on both sides; the time is Grizzly's.
+pub(crate) async fn check(
+    database: &Database,
+    stock: &SessionContext,
+    query: Query,
+) -> Result<Found, DataFusionError> {
+    let session = database.session()?;
+    let started = Instant::now();
+    let ours = session.execute(query.sql).await?;
+    let took = started.elapsed();
+    let started = Instant::now();
+    let frame = stock.sql(query.sql).await?;
+    let ordered = order_of(frame.logical_plan());
+    let theirs = frame.collect().await?;
+    let their_time = duration(started.elapsed());
+    same_rows(&ours, &theirs, &ordered).map_err(failed)?;
+    let rows: usize = ours.iter().map(RecordBatch::num_rows).sum();
+    Ok(Found::new(rows as u64, format!("same as DataFusion ({their_time})")).in_time(took))
+}

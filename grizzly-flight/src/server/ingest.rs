@@ -1,0 +1,256 @@
+//! Bulk ingest: a stream of batches into a table, created, extended or replaced as the client asks, in one
+//! transaction.
+//!
+//! The rows go through an ordinary INSERT plan whose source is the stream itself, so defaults, casts, constraints
+//! and atomicity are those of INSERT, and nothing is collected.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use arrow_flight::{
+    decode::FlightRecordBatchStream,
+    error::FlightError,
+    sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption, server::PeekableFlightDataStream},
+};
+use datafusion::{
+    catalog::streaming::StreamingTable,
+    common::{DFSchema, ParamValues, TableReference},
+    datasource::{MemTable, TableProvider, provider_as_source, source_as_provider},
+    error::DataFusionError,
+    execution::{SendableRecordBatchStream, TaskContext},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, col, dml::InsertOp, lit},
+    physical_plan::{EmptyRecordBatchStream, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+    scalar::ScalarValue,
+};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use grizzly_provider::{Error, ErrorKind, adapter::GrizzlySession};
+use parking_lot::Mutex;
+use tonic::Status;
+
+use super::{
+    metadata::quoted,
+    query::{collect, count},
+    sessions::{Session, SessionKey, State},
+};
+use crate::error::{invalid, not_found, query_status, status, unsupported};
+
+/// Stores all rows of `data` as `command` says and returns their number. If anything fails, no row is stored.
+pub(crate) async fn ingest(
+    state: &Arc<State>,
+    key: &SessionKey,
+    command: CommandStatementIngest,
+    data: PeekableFlightDataStream,
+) -> Result<i64, Status> {
+    if command.temporary {
+        return Err(unsupported("temporary tables are not supported"));
+    }
+    let transaction = command.transaction_id.as_deref();
+    let in_transaction = transaction.is_some_and(|handle| !handle.is_empty());
+    let session = state.session(key, transaction)?;
+    let _lease = session.lease();
+    let (schema, rows) = incoming(data).await?;
+    let prepared = prepare_table(session.open()?, &command, &schema).await?;
+    let target = &prepared.table;
+    // The open transaction, if there is one; else one of its own, as replacing takes two statements.
+    let own = if in_transaction || session.open()?.in_transaction() { None } else { Some(state.fresh_session()?) };
+    let running = own.as_ref().unwrap_or(&session);
+    let result = store(running, own.is_some(), &prepared, insert_plan(&prepared, schema, rows).await?).await;
+    if result.is_err() && prepared.created {
+        // The table was made for these rows. Schema changes are not part of a transaction, so it goes by hand.
+        if let Err(error) = session.open()?.context().deregister_table(target.clone()) {
+            tracing::warn!(%error, table = %target, "the table of a failed ingest could not be dropped");
+        }
+    }
+    result
+}
+
+async fn store(running: &Session, own: bool, prepared: &Target, plan: LogicalPlan) -> Result<i64, Status> {
+    let say = async |sql: &str| running.open()?.execute(sql).await.map_err(|error| query_status(&error));
+    if own {
+        say("BEGIN").await?;
+    } else {
+        say("SAVEPOINT grizzly_ingest").await?;
+    }
+    let stored = async {
+        if prepared.replace {
+            say(&format!("DELETE FROM {}", quoted(&prepared.table))).await?;
+        }
+        collect(running, &plan, ParamValues::List(Vec::new())).await.map(|batches| count(&batches))
+    };
+    match stored.await {
+        Ok(rows) => {
+            say(if own { "COMMIT" } else { "RELEASE SAVEPOINT grizzly_ingest" }).await?;
+            Ok(rows)
+        }
+        Err(error) => {
+            if let Err(second) = say(if own { "ROLLBACK" } else { "ROLLBACK TO SAVEPOINT grizzly_ingest" }).await {
+                tracing::warn!(%second, "a failed ingest could not be undone by itself");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The table that takes the rows.
+struct Target {
+    table: TableReference,
+    provider: Arc<dyn TableProvider>,
+    /// It was made for this ingest.
+    created: bool,
+    /// Its rows go first.
+    replace: bool,
+}
+
+async fn prepare_table(
+    session: &GrizzlySession,
+    command: &CommandStatementIngest,
+    schema: &SchemaRef,
+) -> Result<Target, Status> {
+    let context = session.context();
+    let table = reference(command);
+    let options = command.table_definition_options.as_ref();
+    let exists = options.map_or(TableExistsOption::Append, |options| options.if_exists());
+    let missing = options.map_or(TableNotExistOption::Create, |options| options.if_not_exist());
+    let failed = |error: DataFusionError| query_status(&error);
+    let present = context.table_exist(table.clone()).map_err(failed)?;
+    let mut replace = false;
+    let mut created = false;
+    if !present {
+        if missing == TableNotExistOption::Fail {
+            return Err(not_found(format!("table {table} does not exist")));
+        }
+        create(session, &table, schema)?;
+        created = true;
+    } else if exists == TableExistsOption::Fail {
+        let message = format!("table {table} exists already");
+        return Err(status(&Error::new(ErrorKind::AlreadyExists, message)));
+    } else if exists == TableExistsOption::Replace {
+        let current = context.table_provider(table.clone()).await.map_err(failed)?.schema();
+        if same_columns(&current, schema) {
+            replace = true;
+        } else {
+            context.deregister_table(table.clone()).map_err(failed)?;
+            create(session, &table, schema)?;
+            created = true;
+        }
+    }
+    let provider = context.table_provider(table.clone()).await.map_err(failed)?;
+    Ok(Target { table, provider, created, replace })
+}
+
+fn reference(command: &CommandStatementIngest) -> TableReference {
+    match (command.catalog.as_deref(), command.schema.as_deref()) {
+        (Some(catalog), Some(schema)) if !catalog.is_empty() => {
+            TableReference::full(catalog, schema, command.table.as_str())
+        }
+        (_, Some(schema)) if !schema.is_empty() => TableReference::partial(schema, command.table.as_str()),
+        _ => TableReference::bare(command.table.as_str()),
+    }
+}
+
+/// An empty table with these columns: the session's catalog makes a stored table of it.
+fn create(session: &GrizzlySession, table: &TableReference, schema: &SchemaRef) -> Result<(), Status> {
+    let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
+    let empty = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).map_err(|error| query_status(&error))?;
+    let registered = session.context().register_table(table.clone(), Arc::new(empty));
+    registered.map(drop).map_err(|error| query_status(&error))
+}
+
+/// A column of its value type: dictionaries are an encoding, and storage has its own.
+fn plain(field: &FieldRef) -> Field {
+    let kind = match field.data_type() {
+        DataType::Dictionary(_, values) => values.as_ref().clone(),
+        other => other.clone(),
+    };
+    Field::new(field.name(), kind, field.is_nullable())
+}
+
+fn same_columns(current: &SchemaRef, incoming: &SchemaRef) -> bool {
+    current.fields().len() == incoming.fields().len()
+        && current.fields().iter().zip(incoming.fields()).all(|(a, b)| {
+            a.name() == b.name() && DFSchema::datatype_is_semantically_equal(a.data_type(), plain(b).data_type())
+        })
+}
+
+/// INSERT INTO the target's columns, by name; columns that do not come get their default.
+async fn insert_plan(target: &Target, schema: SchemaRef, rows: Rows) -> Result<LogicalPlan, Status> {
+    let columns = target.provider.schema();
+    if let Some(unknown) = schema.fields().iter().find(|field| columns.field_with_name(field.name()).is_err()) {
+        return Err(invalid(format!("table {} has no column {}", target.table, unknown.name())));
+    }
+    let failed = |error: DataFusionError| query_status(&error);
+    let partition = OneShot { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) };
+    let source = StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(partition)]).map_err(failed)?;
+    let values = columns.fields().iter().map(|field| {
+        let value: Expr = if schema.field_with_name(field.name()).is_ok() {
+            cast(col(datafusion::common::Column::from_name(field.name())), field.data_type().clone())
+        } else {
+            let default = target.provider.get_column_default(field.name()).cloned();
+            cast(default.unwrap_or_else(|| lit(ScalarValue::Null)), field.data_type().clone())
+        };
+        value.alias(field.name())
+    });
+    let input = LogicalPlanBuilder::scan(UNNAMED, provider_as_source(Arc::new(source)), None)
+        .and_then(|scan| scan.project(values))
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(failed)?;
+    let sink = provider_as_source(Arc::clone(&target.provider));
+    debug_assert!(source_as_provider(&sink).is_ok(), "DML targets must be table providers");
+    LogicalPlanBuilder::insert_into(input, target.table.clone(), sink, InsertOp::Append)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(failed)
+}
+
+const UNNAMED: &str = "incoming";
+
+type Rows = BoxStream<'static, Result<RecordBatch, FlightError>>;
+
+/// The schema that comes first, and the batches behind it.
+async fn incoming(data: PeekableFlightDataStream) -> Result<(SchemaRef, Rows), Status> {
+    let messages = data.into_peekable().map_err(FlightError::from);
+    let mut stream = FlightRecordBatchStream::new_from_flight_data(messages);
+    // The schema is known once the first batch is decoded, or the stream has ended after its schema.
+    let first = stream.try_next().await.map_err(Status::from)?;
+    let schema = match (&first, stream.schema()) {
+        (Some(batch), _) => batch.schema(),
+        (None, Some(schema)) => Arc::clone(schema),
+        (None, None) => return Err(invalid("an ingest needs a schema, even without rows")),
+    };
+    let rows = futures::stream::iter(first.map(Ok)).chain(stream);
+    Ok((schema, rows.boxed()))
+}
+
+/// A partition that can be read once: the client's stream.
+struct OneShot {
+    schema: SchemaRef,
+    rows: Mutex<Option<Rows>>,
+}
+
+impl fmt::Debug for OneShot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneShot").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for OneShot {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let schema = Arc::clone(&self.schema);
+        let Some(rows) = self.rows.lock().take() else {
+            let again = DataFusionError::Execution("a client's rows can be read only once".to_owned());
+            let failed = futures::stream::once(std::future::ready(Err(again)));
+            return Box::pin(RecordBatchStreamAdapter::new(schema, failed));
+        };
+        let rows = rows.map_err(|error| DataFusionError::External(Box::new(error)));
+        if schema.fields().is_empty() {
+            return Box::pin(EmptyRecordBatchStream::new(schema));
+        }
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+}

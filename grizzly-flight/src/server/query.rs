@@ -1,0 +1,317 @@
+//! Statements: planned by GetFlightInfo, run by DoGet; or run at once, as updates.
+//!
+//! Reads stream. A write runs once, however often its ticket is sent: it runs in a task of its own, to its end, and
+//! every ticket waits for and gets the one stored answer.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use arrow::{
+    array::{Array, Int64Array, UInt64Array},
+    datatypes::SchemaRef,
+    record_batch::RecordBatch,
+};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket, sql::TicketStatementQuery};
+use bytes::Bytes;
+use datafusion::{common::ParamValues, logical_expr::LogicalPlan, prelude::DataFrame};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::{BoxFuture, Shared},
+};
+use grizzly_provider::{Error, ErrorKind};
+use tonic::Status;
+
+use super::{
+    handles::packed,
+    parameters::Parameters,
+    sessions::{Session, SessionKey, State},
+    statement::{Kind, Understood, understand},
+    stream::{BatchStream, CancelSwitch, FlightStream, deadline, encode, guarded, wire_schema},
+};
+use crate::error::{invalid, query_status, status};
+
+type Outcome = Shared<BoxFuture<'static, Result<Arc<[RecordBatch]>, Status>>>;
+
+/// A statement with its parameter values, ready to run in its session.
+#[derive(Debug, Clone)]
+pub(crate) struct Bound {
+    pub(crate) understood: Understood,
+    pub(crate) parameters: Parameters,
+    /// Fitted rows; a statement without parameters has none of these and runs once.
+    pub(crate) rows: Option<RecordBatch>,
+}
+
+impl Bound {
+    /// A statement without parameters.
+    pub(crate) fn plain(understood: Understood) -> Self {
+        Self { understood, parameters: Parameters::none(), rows: None }
+    }
+
+    /// The values of each run: one per row of parameters.
+    fn runs(&self) -> Result<Vec<ParamValues>, Status> {
+        let Some(rows) = &self.rows else { return Ok(vec![ParamValues::List(Vec::new())]) };
+        (0..rows.num_rows()).map(|row| self.parameters.row(rows, row)).collect()
+    }
+}
+
+/// A planned statement that waits for its ticket.
+pub(crate) struct Statement {
+    session: Arc<Session>,
+    bound: Bound,
+    switch: CancelSwitch,
+    outcome: OnceLock<Outcome>,
+}
+
+impl Statement {
+    pub(crate) fn new(session: Arc<Session>, bound: Bound) -> Self {
+        Self { session, bound, switch: CancelSwitch::new(), outcome: OnceLock::new() }
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Whether a write has begun, or is done.
+    pub(crate) fn has_started(&self) -> bool {
+        self.outcome.get().is_some()
+    }
+
+    /// Stops it, now and for all future tickets.
+    pub(crate) fn cancel(&self) {
+        self.switch.cancel();
+    }
+
+    /// The result, under the schema that GetFlightInfo announced.
+    pub(crate) async fn fetch(&self, state: &Arc<State>) -> Result<FlightStream, Status> {
+        let schema = Arc::clone(&self.bound.understood.schema);
+        let batches = match &self.bound.understood.kind {
+            Kind::Read(plan) => read(state, &self.session, &self.bound, plan, &self.switch).await?,
+            Kind::Write(_) | Kind::Control => {
+                let outcome = self.outcome.get_or_init(|| self.start(state)).clone();
+                let batches = outcome.await?.to_vec();
+                futures::stream::iter(batches.into_iter().map(Ok)).boxed()
+            }
+        };
+        Ok(encode(schema, batches))
+    }
+
+    /// Starts the write in a task of its own: a client that goes away must not leave it half answered.
+    fn start(&self, state: &Arc<State>) -> Outcome {
+        let (state, session, bound) = (Arc::clone(state), Arc::clone(&self.session), self.bound.clone());
+        let switch = self.switch.clone();
+        let task = tokio::spawn(async move {
+            let until = deadline(state.limits.statement_timeout);
+            tokio::select! {
+                biased;
+                status = switch.stopped(until) => Err(status),
+                result = write(&state, &session, &bound) => result.map(Arc::from),
+            }
+        });
+        let joined = async move {
+            task.await.unwrap_or_else(|error| {
+                Err(status(&Error::new(ErrorKind::Internal, "the statement failed unexpectedly").with_source(error)))
+            })
+        };
+        joined.boxed().shared()
+    }
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement").field("sql", &self.bound.understood.sql).finish_non_exhaustive()
+    }
+}
+
+/// Plans a statement and keeps it for its ticket.
+pub(crate) async fn plan(
+    state: &Arc<State>,
+    key: &SessionKey,
+    transaction: Option<&[u8]>,
+    sql: &str,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let session = state.session(key, transaction)?;
+    let understood = understand(&session, sql).await?;
+    if let Kind::Read(plan) | Kind::Write(plan) = &understood.kind
+        && !Parameters::of(plan)?.is_empty()
+    {
+        return Err(invalid("the statement has parameters; prepare it and bind their values"));
+    }
+    announce(state, Statement::new(session, Bound::plain(understood)), descriptor)
+}
+
+/// The columns of a statement, without keeping it.
+pub(crate) async fn schema(
+    state: &Arc<State>,
+    key: &SessionKey,
+    transaction: Option<&[u8]>,
+    sql: &str,
+) -> Result<SchemaRef, Status> {
+    let session = state.session(key, transaction)?;
+    Ok(wire_schema(&understand(&session, sql).await?.schema))
+}
+
+/// Keeps the statement and describes how to fetch it.
+pub(crate) fn announce(
+    state: &Arc<State>,
+    statement: Statement,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let schema = wire_schema(&statement.bound.understood.schema);
+    let statement_handle = state.statements.insert(statement)?;
+    flight_info(&schema, packed(&TicketStatementQuery { statement_handle }), descriptor)
+}
+
+/// One endpoint, on this server, with this ticket.
+pub(crate) fn flight_info(
+    schema: &SchemaRef,
+    ticket: Bytes,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
+    let endpoint = FlightEndpoint::new().with_ticket(Ticket { ticket });
+    let info = FlightInfo::new().try_with_schema(schema);
+    let info = info.map_err(|error| status(&Error::from(error)))?;
+    Ok(info.with_endpoint(endpoint).with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1))
+}
+
+/// Runs a statement at once and says how many rows it changed.
+pub(crate) async fn update(
+    state: &Arc<State>,
+    key: &SessionKey,
+    transaction: Option<&[u8]>,
+    sql: &str,
+) -> Result<i64, Status> {
+    let session = state.session(key, transaction)?;
+    let bound = Bound::plain(understand(&session, sql).await?);
+    run_update(state, &session, bound).await
+}
+
+/// Runs a bound statement, in a task of its own, and says how many rows it changed.
+pub(crate) async fn run_update(state: &Arc<State>, session: &Arc<Session>, bound: Bound) -> Result<i64, Status> {
+    let statement = Statement::new(Arc::clone(session), bound);
+    if let Kind::Read(plan) = &statement.bound.understood.kind {
+        // A query sent as an update: it runs, its rows are dropped one batch at a time.
+        let rows = read(state, session, &statement.bound, plan, &statement.switch).await?;
+        rows.try_for_each(|_| async { Ok(()) }).await?;
+        return Ok(0);
+    }
+    let batches = statement.start(state).await?;
+    Ok(count(&batches))
+}
+
+async fn read(
+    state: &Arc<State>,
+    session: &Arc<Session>,
+    bound: &Bound,
+    plan: &Arc<LogicalPlan>,
+    switch: &CancelSwitch,
+) -> Result<BatchStream, Status> {
+    let until = deadline(state.limits.statement_timeout);
+    let mut streams = Vec::new();
+    for values in bound.runs()? {
+        let frame = run_plan(session, plan, values).await?;
+        let starting = async { frame.execute_stream().await.map_err(|error| query_status(&error)) };
+        let stream = tokio::select! {
+            biased;
+            status = switch.stopped(until) => return Err(status),
+            stream = starting => stream?,
+        };
+        streams.push(guarded(stream, switch.clone(), until, session.lease()));
+    }
+    Ok(futures::stream::iter(streams).flatten().boxed())
+}
+
+/// Carries out a write or a control statement and collects its small result.
+async fn write(state: &Arc<State>, session: &Arc<Session>, bound: &Bound) -> Result<Vec<RecordBatch>, Status> {
+    let _lease = session.lease();
+    let plan = match &bound.understood.kind {
+        Kind::Read(plan) | Kind::Write(plan) => plan,
+        Kind::Control => {
+            let frame = session.open()?.sql(&bound.understood.sql).await.map_err(|error| query_status(&error))?;
+            frame.collect().await.map_err(|error| query_status(&error))?;
+            return Ok(Vec::new());
+        }
+    };
+    let mut runs = bound.runs()?;
+    if runs.len() == 1 {
+        return collect(session, plan, runs.remove(0)).await;
+    }
+    let changed = write_rows(state, session, plan, runs).await?;
+    let schema = Arc::clone(&bound.understood.schema);
+    Ok(vec![counted(schema, changed)?])
+}
+
+/// Runs the plan once per row of parameters, all or nothing: in the open transaction behind a savepoint, else in a
+/// transaction of its own.
+async fn write_rows(
+    state: &Arc<State>,
+    session: &Arc<Session>,
+    plan: &LogicalPlan,
+    runs: Vec<ParamValues>,
+) -> Result<i64, Status> {
+    let in_transaction = session.open()?.in_transaction();
+    let own = if in_transaction { Arc::clone(session) } else { state.fresh_session()? };
+    let (begin, done, undo) = if in_transaction {
+        ("SAVEPOINT grizzly_rows", "RELEASE SAVEPOINT grizzly_rows", "ROLLBACK TO SAVEPOINT grizzly_rows")
+    } else {
+        ("BEGIN", "COMMIT", "ROLLBACK")
+    };
+    let say = async |sql: &str| own.open()?.execute(sql).await.map_err(|error| query_status(&error));
+    say(begin).await?;
+    let mut changed = 0;
+    for values in runs {
+        match collect(&own, plan, values).await {
+            Ok(batches) => changed += count(&batches),
+            Err(error) => {
+                if let Err(second) = say(undo).await {
+                    tracing::warn!(%second, "a failed batch could not be undone by itself");
+                }
+                return Err(error);
+            }
+        }
+    }
+    say(done).await?;
+    Ok(changed)
+}
+
+async fn run_plan(session: &Session, plan: &LogicalPlan, values: ParamValues) -> Result<DataFrame, Status> {
+    session.open()?.execute_plan(plan, values).await.map_err(|error| query_status(&error))
+}
+
+/// Runs a write to its end. As in any session, a failure aborts the open transaction.
+pub(crate) async fn collect(
+    session: &Session,
+    plan: &LogicalPlan,
+    values: ParamValues,
+) -> Result<Vec<RecordBatch>, Status> {
+    let result = run_plan(session, plan, values).await?.collect().await;
+    result.map_err(|error| {
+        session.abort();
+        query_status(&error)
+    })
+}
+
+/// The sum of the first column of a write's result: rows changed.
+pub(crate) fn count(batches: &[RecordBatch]) -> i64 {
+    let numbers = batches.iter().filter(|batch| batch.num_columns() > 0).map(|batch| batch.column(0));
+    numbers.map(|column| sum(column.as_ref())).sum()
+}
+
+fn sum(column: &dyn Array) -> i64 {
+    let any = column.as_any();
+    if let Some(counts) = any.downcast_ref::<UInt64Array>() {
+        return counts.iter().flatten().map(|count| i64::try_from(count).unwrap_or(i64::MAX)).sum();
+    }
+    any.downcast_ref::<Int64Array>().map_or(0, |counts| counts.iter().flatten().sum())
+}
+
+/// A write's result: one row with the number of changed rows.
+fn counted(schema: SchemaRef, changed: i64) -> Result<RecordBatch, Status> {
+    let failed = |error| status(&Error::from(error));
+    let numbers = Int64Array::from(vec![changed]);
+    let Some(field) = schema.fields().first() else { return Ok(RecordBatch::new_empty(schema)) };
+    let column = arrow::compute::cast(&numbers, field.data_type()).map_err(failed)?;
+    RecordBatch::try_new(schema, vec![column]).map_err(failed)
+}

@@ -1,0 +1,238 @@
+//! Sessions: one per connection or named session, one per transaction; how they are found and how they end.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use datafusion::error::DataFusionError;
+use grizzly_provider::{Error, ErrorKind, adapter::GrizzlySession};
+use parking_lot::Mutex;
+use tonic::Status;
+
+use super::{connection::ConnectionId, handles::Handles, prepared::Prepared, query::Statement, transaction::Savepoint};
+use crate::error::{query_status, status};
+
+/// Makes a session. The server calls it once per connection and once per transaction.
+pub type SessionFactory = Arc<dyn Fn() -> Result<GrizzlySession, DataFusionError> + Send + Sync>;
+
+/// Request header by which a client that uses several connections names its session.
+pub const SESSION_HEADER: &str = "x-grizzly-session";
+
+/// How long things may lie idle and how many there may be. Plain data.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A statement that runs longer is cancelled. Default: none.
+    pub statement_timeout: Option<Duration>,
+    /// A transaction without a call for this long is rolled back. Default 10 minutes.
+    pub transaction_idle: Duration,
+    /// A session, and a prepared statement, without a call for this long is forgotten. Default 1 hour.
+    pub session_idle: Duration,
+    /// A planned statement, or the stored answer of an executed one, is forgotten after this. Default 10 minutes.
+    pub ticket_idle: Duration,
+    /// Handles of one kind that may be open at a time. Default 20,000.
+    pub handles: usize,
+    /// How long a graceful stop waits for running statements. Default 30 seconds.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            statement_timeout: None,
+            transaction_idle: Duration::from_secs(600),
+            session_idle: Duration::from_secs(3600),
+            ticket_idle: Duration::from_secs(600),
+            handles: 20_000,
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A session and what the server knows of its use.
+pub(crate) struct Session {
+    grizzly: GrizzlySession,
+    ended: AtomicBool,
+    touched: Mutex<Instant>,
+    /// Cloned by everything that is running in the session.
+    busy: Arc<()>,
+}
+
+/// Held while something runs, so that its session does not expire.
+#[derive(Debug)]
+pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
+
+impl Session {
+    fn new(factory: &SessionFactory) -> Result<Self, Status> {
+        let grizzly = factory().map_err(|error| query_status(&error))?;
+        Ok(Self { grizzly, ended: AtomicBool::new(false), touched: Mutex::new(Instant::now()), busy: Arc::default() })
+    }
+
+    /// The session, unless it has ended: a statement of an ended transaction must not run outside it.
+    pub(crate) fn open(&self) -> Result<&GrizzlySession, Status> {
+        if self.ended.load(Ordering::Acquire) {
+            let message = "the transaction or session of this handle has ended";
+            return Err(status(&Error::new(ErrorKind::Closed, message)));
+        }
+        *self.touched.lock() = Instant::now();
+        Ok(&self.grizzly)
+    }
+
+    /// Keeps the session from expiring while the lease lives.
+    pub(crate) fn lease(&self) -> Lease {
+        Lease(Arc::clone(&self.busy))
+    }
+
+    /// A statement failed: the open transaction, if any, can only be rolled back.
+    pub(crate) fn abort(&self) {
+        self.grizzly.handle().abort();
+    }
+
+    /// Refuses all further statements.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Session::end`] was called.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Ends the session and rolls back what it left open.
+    pub(crate) fn abandon(self: Arc<Self>) {
+        self.end();
+        if !self.grizzly.in_transaction() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = self.grizzly.execute("ROLLBACK").await {
+                    tracing::warn!(%error, "an abandoned transaction could not be rolled back");
+                }
+            });
+        }
+    }
+
+    fn idle_for(&self) -> Duration {
+        if Arc::strong_count(&self.busy) > 1 { Duration::ZERO } else { self.touched.lock().elapsed() }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// What identifies a session outside a Flight SQL transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum SessionKey {
+    /// Everything that comes over one connection.
+    Connection(ConnectionId),
+    /// Everything that carries this name in [`SESSION_HEADER`].
+    Named(String),
+}
+
+/// Everything the server keeps between calls.
+pub(crate) struct State {
+    factory: SessionFactory,
+    pub(crate) limits: Limits,
+    sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+    pub(crate) transactions: Handles<Arc<Session>>,
+    pub(crate) savepoints: Handles<Savepoint>,
+    pub(crate) prepared: Handles<Prepared>,
+    pub(crate) statements: Handles<Statement>,
+}
+
+impl State {
+    pub(crate) fn new(factory: SessionFactory, limits: Limits) -> Self {
+        let handles = limits.handles;
+        Self {
+            factory,
+            limits,
+            sessions: Mutex::default(),
+            transactions: Handles::new("transaction", handles),
+            savepoints: Handles::new("savepoint", handles),
+            prepared: Handles::new("prepared statement", handles),
+            statements: Handles::new("planned statement", handles),
+        }
+    }
+
+    /// A session nobody else has.
+    pub(crate) fn fresh_session(&self) -> Result<Arc<Session>, Status> {
+        Session::new(&self.factory).map(Arc::new)
+    }
+
+    /// The transaction's session if a handle is given, else the caller's own.
+    pub(crate) fn session(&self, key: &SessionKey, transaction: Option<&[u8]>) -> Result<Arc<Session>, Status> {
+        match transaction {
+            Some(handle) if !handle.is_empty() => Ok(Arc::clone(&*self.transactions.get(handle)?)),
+            _ => self.own_session(key),
+        }
+    }
+
+    fn own_session(&self, key: &SessionKey) -> Result<Arc<Session>, Status> {
+        let known = self.sessions.lock().get(key).map(Arc::clone);
+        if let Some(session) = known {
+            if session.has_ended() {
+                // Told once, so that a client does not go on as if its transaction were still open.
+                self.sessions.lock().remove(key);
+                session.open()?;
+            }
+            return Ok(session);
+        }
+        // Made outside the lock: a factory may be slow. If two calls race, the first one's session wins.
+        let session = self.fresh_session()?;
+        Ok(Arc::clone(self.sessions.lock().entry(key.clone()).or_insert(session)))
+    }
+
+    /// The connection is gone: so is its session and what belongs to it.
+    pub(crate) fn forget_connection(&self, id: ConnectionId) {
+        let session = self.sessions.lock().remove(&SessionKey::Connection(id));
+        if let Some(session) = session {
+            session.abandon();
+            self.drop_ended();
+        }
+    }
+
+    /// Forgets what has been idle for too long.
+    pub(crate) fn expire(&self) {
+        let limits = &self.limits;
+        let transactions = self.transactions.retain(|session, _| session.idle_for() < limits.transaction_idle);
+        let mut ended: Vec<_> = transactions.iter().map(|session| Arc::clone(&**session)).collect();
+        self.sessions.lock().retain(|_, session| {
+            let idle = session.idle_for();
+            let expired = idle >= limits.session_idle;
+            if expired || (idle >= limits.transaction_idle && session.grizzly.in_transaction()) {
+                ended.push(Arc::clone(session));
+            }
+            // One whose transaction expired stays until its client has been told.
+            !expired
+        });
+        for session in ended {
+            session.abandon();
+        }
+        self.prepared.retain(|_, idle| idle < limits.session_idle);
+        self.statements.retain(|_, idle| idle < limits.ticket_idle);
+        self.drop_ended();
+    }
+
+    /// Drops the handles that belong to ended sessions.
+    pub(crate) fn drop_ended(&self) {
+        self.prepared.retain(|prepared, _| !prepared.session().has_ended());
+        // The stored answer of a finished write stays: its ticket may be sent again.
+        self.statements.retain(|statement, _| !statement.session().has_ended() || statement.has_started());
+        self.savepoints.retain(|savepoint, _| !savepoint.session().has_ended());
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! Result batches on their way out: one at a time as the client takes them, cancellable, with a deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow_flight::{FlightData, encode::FlightDataEncoderBuilder, error::FlightError};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::{Stream, StreamExt, stream::BoxStream};
+use grizzly_provider::{Error, ErrorKind};
+use tokio::{sync::watch, time::Instant};
+use tonic::Status;
+
+use super::sessions::Lease;
+use crate::{
+    conform::conform,
+    error::{query_status, status},
+};
+
+/// A DoGet answer.
+pub(crate) type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
+
+/// Batches, or the error that ends them.
+pub(crate) type BatchStream = BoxStream<'static, Result<RecordBatch, Status>>;
+
+/// Says "stop" to everything that runs for one statement.
+#[derive(Debug, Clone)]
+pub(crate) struct CancelSwitch(watch::Sender<bool>);
+
+impl CancelSwitch {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Stops the statement; what it waits for ends with an error of kind `Cancelled`.
+    pub(crate) fn cancel(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Resolves, with the error to report, once the statement is cancelled or has run for `timeout`.
+    pub(crate) async fn stopped(&self, deadline: Option<(Instant, Duration)>) -> Status {
+        let mut receiver = self.0.subscribe();
+        let cancelled = receiver.wait_for(|cancelled| *cancelled);
+        let message = match deadline {
+            Some((at, timeout)) => match tokio::time::timeout_at(at, cancelled).await {
+                Ok(_) => "the statement was cancelled".to_owned(),
+                Err(_) => format!("the statement ran longer than {timeout:?}"),
+            },
+            None => {
+                let _ = cancelled.await;
+                "the statement was cancelled".to_owned()
+            }
+        };
+        status(&Error::new(ErrorKind::Cancelled, message))
+    }
+}
+
+/// When a statement that starts now must be done.
+pub(crate) fn deadline(timeout: Option<Duration>) -> Option<(Instant, Duration)> {
+    timeout.map(|timeout| (Instant::now() + timeout, timeout))
+}
+
+/// `input` until it ends, the switch is thrown or the time is up; the latter two end it with an error, so that a
+/// cut result is never taken for a whole one. Dropping the stream cancels the query.
+pub(crate) fn guarded(
+    input: SendableRecordBatchStream,
+    switch: CancelSwitch,
+    until: Option<(Instant, Duration)>,
+    lease: Lease,
+) -> BatchStream {
+    let stopped = Box::pin(async move { switch.stopped(until).await });
+    futures::stream::unfold(Some((input, stopped, lease)), |state| async move {
+        let (mut input, mut stopped, lease) = state?;
+        tokio::select! {
+            biased;
+            status = &mut stopped => Some((Err(status), None)),
+            batch = input.next() => match batch? {
+                Ok(batch) => Some((Ok(batch), Some((input, stopped, lease)))),
+                Err(error) => Some((Err(query_status(&error)), None)),
+            },
+        }
+    })
+    .boxed()
+}
+
+/// The schema as it stands on the wire: dictionaries are sent as plain values.
+pub(crate) fn wire_schema(schema: &SchemaRef) -> SchemaRef {
+    let encoder = FlightDataEncoderBuilder::new().with_schema(Arc::clone(schema)).build(futures::stream::empty());
+    encoder.known_schema().unwrap_or_else(|| Arc::clone(schema))
+}
+
+/// Encodes batches under exactly `schema`, which is what the client was told before.
+pub(crate) fn encode(
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
+) -> FlightStream {
+    let target = Arc::clone(&schema);
+    let conformed = batches.map(move |batch| {
+        conform(batch?, &target).map_err(|error| {
+            let message = "a result differs from its announced columns";
+            FlightError::from(status(&Error::new(ErrorKind::Internal, message).with_source(error)))
+        })
+    });
+    FlightDataEncoderBuilder::new().with_schema(schema).build(conformed).map(|data| data.map_err(Status::from)).boxed()
+}

@@ -1,0 +1,79 @@
+//! The command as people run it.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
+};
+
+use crate::support::TestResult;
+
+fn grizzly(args: &[&str]) -> std::io::Result<Output> {
+    Command::new(env!("CARGO_BIN_EXE_grizzly")).args(args).stdin(Stdio::null()).output()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn sql_import_and_verify_work_on_a_folder() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let db = folder.path().join("db").to_string_lossy().into_owned();
+    let csv = folder.path().join("people.csv");
+    std::fs::write(&csv, "id,name\n1,Ann\n2,\"Bo; or not\"\n3,Cy\n")?;
+    let csv = csv.to_string_lossy().into_owned();
+    let imported = grizzly(&["import", "--db", &db, "people", &csv, "--primary-key", "id", "--shards", "2"])?;
+    assert!(imported.status.success(), "{}", text(&imported.stderr));
+    assert!(text(&imported.stdout).starts_with("3 rows into people"), "{}", text(&imported.stdout));
+    let script = "INSERT INTO people VALUES (4, 'Di;'); SELECT count(*) AS n, max(name) AS last FROM people";
+    let run = grizzly(&["sql", "--db", &db, "-c", script])?;
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert!(text(&run.stdout).contains("| 4 | Di;"), "{}", text(&run.stdout));
+    let again = grizzly(&["import", "--db", &db, "people", &csv])?;
+    assert!(!again.status.success());
+    assert!(text(&again.stderr).contains("23505"), "{}", text(&again.stderr));
+    let verified = grizzly(&["verify", "--db", &db])?;
+    assert!(verified.status.success(), "{}", text(&verified.stdout));
+    assert!(text(&verified.stdout).contains("no problems"));
+    let missing = grizzly(&["verify", "--db", &folder.path().join("nosuch").to_string_lossy()])?;
+    assert!(!missing.status.success());
+    Ok(())
+}
+
+#[test]
+fn errors_end_a_script_with_their_sqlstate() -> TestResult {
+    let run = grizzly(&["sql", "-c", "SELECT 1; SELEC 2; SELECT 3"])?;
+    assert!(!run.status.success());
+    assert!(text(&run.stderr).contains("error [42"), "{}", text(&run.stderr));
+    assert!(!text(&run.stdout).contains("| 3"), "{}", text(&run.stdout));
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_says_where_and_stops_when_told() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let db = folder.path().to_string_lossy().into_owned();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_grizzly"))
+        .args(["serve", "--db", &db])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = server.stdout.take().ok_or("no output")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let url = line.trim().strip_prefix("listening on ").ok_or("it must say where it listens")?;
+    assert!(url.starts_with("grpc://127.0.0.1:"), "{line}");
+    let script = "CREATE TABLE t (id BIGINT NOT NULL, PRIMARY KEY (id)); BEGIN; INSERT INTO t VALUES (1), (2); \
+                  COMMIT; SELECT count(*) AS n FROM t";
+    let run = grizzly(&["sql", "--connect", url, "-c", script])?;
+    let stopped = Command::new("kill").args(["-TERM", &server.id().to_string()]).status()?;
+    assert!(stopped.success());
+    let status = server.wait()?;
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert!(text(&run.stdout).contains("| 2 |"), "{}", text(&run.stdout));
+    assert!(status.success(), "it ends in good order: {status}");
+    let kept = grizzly(&["sql", "--db", &db, "-c", "SELECT count(*) AS n FROM t"])?;
+    assert!(text(&kept.stdout).contains("| 2 |"), "{}", text(&kept.stdout));
+    Ok(())
+}

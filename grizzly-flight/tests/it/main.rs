@@ -1,0 +1,14 @@
+//! The server on loopback, asked by arrow-flight's own client and by ours; the command as a process; one SQL corpus on
+//! every engine; and a process that is killed while it commits.
+
+mod cli;
+mod crash;
+mod engine;
+mod ingest;
+mod metadata;
+mod prepared;
+mod remote_table;
+mod slt;
+mod statements;
+mod support;
+mod transactions;

@@ -1,0 +1,111 @@
+//! Prepared statements: parameter types, rows of parameters, the way drivers use them.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
+    datatypes::DataType,
+};
+use futures::TryStreamExt;
+use grizzly_flight::FlightSqlConnection;
+use grizzly_provider::ErrorKind;
+
+use crate::support::{Served, TestResult, ask, numbers};
+
+async fn served_with_table() -> Result<(Served, FlightSqlConnection), Box<dyn std::error::Error>> {
+    let served = Served::start().await?;
+    let connection = served.connect().await?;
+    connection.update("CREATE TABLE t (id BIGINT NOT NULL, name VARCHAR, PRIMARY KEY (id))").await?;
+    Ok((served, connection))
+}
+
+fn rows(ids: &[i64], names: &[Option<&str>]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let ids = Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef;
+    RecordBatch::try_from_iter([("0", ids), ("1", Arc::new(StringArray::from(names.to_vec())) as ArrayRef)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_parameters_run_in_one_transaction() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    let insert = connection.prepare("INSERT INTO t VALUES (?, ?)").await?;
+    assert_eq!(insert.parameters().fields().len(), 2);
+    assert_eq!(insert.parameters().field(0).data_type(), &DataType::Int64);
+    assert_eq!(insert.update(Some(rows(&[1, 2, 3], &[Some("a"), None, Some("c")])?)).await?, 3);
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t WHERE name IS NULL").await?, 1);
+    let refused = insert.update(Some(rows(&[4, 5, 1], &[None, None, None])?)).await;
+    assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::UniqueViolation));
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 3, "all rows or none");
+    insert.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_batch_in_a_transaction_undoes_itself_only() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    let transaction = connection.begin().await?;
+    transaction.update("INSERT INTO t VALUES (1, 'kept')").await?;
+    let insert = transaction.prepare("INSERT INTO t VALUES (?, ?)").await?;
+    assert!(insert.update(Some(rows(&[2, 2], &[None, None])?)).await.is_err());
+    assert_eq!(numbers(&transaction.execute("SELECT count(*) FROM t").await?), [1]);
+    transaction.commit().await?;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_take_parameters() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    connection.update("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (12, 'l')").await?;
+    let query = connection.prepare("SELECT id FROM t WHERE id >= $1 AND name <> $2 ORDER BY id").await?;
+    let found = query.query(Some(rows(&[2], &[Some("b")])?)).await?.batches.try_collect::<Vec<_>>().await?;
+    assert_eq!(numbers(&found), [12]);
+    let again = query.query(Some(rows(&[1], &[Some("a")])?)).await?.batches.try_collect::<Vec<_>>().await?;
+    assert_eq!(numbers(&again), [2, 12]);
+    let fresh = connection.prepare("SELECT id FROM t WHERE id = ?").await?;
+    let none = fresh.query(None).await.err().ok_or("parameters are missing")?;
+    assert_eq!(none.kind(), ErrorKind::Invalid);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_parameters_keep_their_order() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    let list: Vec<String> = (1..=11).map(|n| format!("CAST(${n} AS BIGINT) * {}", 1_i64 << n)).collect();
+    let query = connection.prepare(&format!("SELECT {}", list.join(" + "))).await?;
+    let ones = (0..11).map(|n| (n.to_string(), Arc::new(Int64Array::from(vec![i64::from(n == 10)])) as ArrayRef));
+    let rows = query.query(Some(RecordBatch::try_from_iter(ones)?)).await?;
+    let found = rows.batches.try_collect::<Vec<_>>().await?;
+    assert_eq!(numbers(&found), [1 << 11], "the eleventh value belongs to $11");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_do_not_fit_are_refused() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    let insert = connection.prepare("INSERT INTO t (id) VALUES (?)").await?;
+    let fraction = RecordBatch::try_from_iter([("0", Arc::new(Float64Array::from(vec![1.5])) as ArrayRef)])?;
+    let refused = insert.update(Some(fraction)).await.err().ok_or("1.5 was rounded")?;
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    let refused = insert.update(Some(rows(&[1], &[None])?)).await.err().ok_or("two values for one parameter")?;
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    Ok(())
+}
+
+/// Python's ADBC sends everything through prepare and execute-as-query, BEGIN and DDL included.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_may_be_prepared_and_executed_as_a_query() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    let run = async |sql: &str| -> Result<Vec<RecordBatch>, Box<dyn std::error::Error>> {
+        let prepared = connection.prepare(sql).await?;
+        let batches = prepared.query(None).await?.batches.try_collect().await?;
+        prepared.close().await?;
+        Ok(batches)
+    };
+    run("CREATE TABLE u (id BIGINT)").await?;
+    run("BEGIN").await?;
+    assert_eq!(numbers(&run("INSERT INTO u VALUES (1), (2)").await?), [2]);
+    run("ROLLBACK").await?;
+    assert_eq!(numbers(&run("INSERT INTO u VALUES (3)").await?), [1]);
+    assert_eq!(numbers(&run("SELECT id FROM u").await?), [3]);
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! The table a rewritten statement inserts into: DataFusion's planner hands it the physical plan of its input.
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    error::Result,
+    logical_expr::{Expr, TableType, dml::InsertOp},
+    physical_plan::ExecutionPlan,
+};
+
+use std::sync::Arc;
+
+use super::{
+    sink::{Action, DmlExec},
+    target::Target,
+};
+use crate::Error;
+
+/// Turns "insert these rows" into the write the statement asked for.
+#[derive(Debug)]
+pub(super) struct SinkTable {
+    pub(super) target: Target,
+    pub(super) action: Action,
+    /// Schema of the rows to come.
+    pub(super) schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for SinkTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(Error::internal(format!("the sink of table {} cannot be read", self.target.name)).into())
+    }
+
+    async fn insert_into(
+        &self,
+        _state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        _op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(DmlExec::new(self.target.clone(), self.action.clone(), input)))
+    }
+}

@@ -1,0 +1,29 @@
+//! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
+
+mod catalog;
+mod defaults;
+mod dml;
+mod error;
+mod estimate;
+mod options;
+mod plan_cache;
+mod planner;
+mod predicate;
+mod scan;
+mod session;
+mod session_handle;
+mod sql;
+mod statement;
+mod system_tables;
+mod table;
+mod time_travel;
+
+pub use catalog::GrizzlyCatalog;
+pub use error::{grizzly_error, sqlstate};
+pub use options::GrizzlyOptions;
+pub use scan::{AccessChoice, GrizzlyScanExec};
+pub use session::{GrizzlySession, GrizzlySessionExt};
+pub use session_handle::SessionHandle;
+pub use sql::GrizzlyDialect;
+pub use table::{GrizzlyTable, GrizzlyTables};
+pub use time_travel::TimeTravelPlanner;

@@ -1,0 +1,200 @@
+//! The query planner of a session: statements DataFusion plans but cannot run become operators that act when executed;
+//! everything else goes to the planner that was there before.
+
+use std::{fmt, sync::Arc};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::Session,
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    error::Result,
+    execution::{SendableRecordBatchStream, TaskContext, context::QueryPlanner},
+    logical_expr::{
+        DdlStatement, LogicalPlan, Statement, TransactionAccessMode, TransactionConclusion,
+    },
+    physical_expr::{EquivalenceProperties, PhysicalExpr},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+        execution_plan::{Boundedness, EmissionType},
+        stream::RecordBatchStreamAdapter,
+    },
+    physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
+};
+
+use super::{SessionHandle, plan_cache::CachedPlan, sql::index_to_create};
+use crate::{Error, access::IndexDefinition};
+
+/// Plans what Grizzly adds, and asks another planner for the rest.
+#[derive(Debug)]
+pub(crate) struct GrizzlyQueryPlanner {
+    inner: Option<Arc<dyn QueryPlanner + Send + Sync>>,
+}
+
+impl GrizzlyQueryPlanner {
+    /// Asks `inner`, or DataFusion's default planner.
+    pub(crate) fn around(inner: Option<Arc<dyn QueryPlanner + Send + Sync>>) -> Self {
+        Self { inner }
+    }
+
+    async fn plan_with_inner(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        match &self.inner {
+            Some(inner) => inner.create_physical_plan(plan, session).await,
+            None => DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await,
+        }
+    }
+}
+
+#[async_trait]
+impl QueryPlanner for GrizzlyQueryPlanner {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some(action) = SessionAction::of(plan, session)? {
+            return Ok(Arc::new(SessionExec::new(action)));
+        }
+        let handle = session.config().get_extension::<SessionHandle>();
+        if let Some(handle) = &handle {
+            handle.check_usable()?;
+        }
+        let planned = match CachedPlan::inside(plan) {
+            Some(kept) => self.plan_with_inner(kept, session).await,
+            None => self.plan_with_inner(unpacked(plan)?.as_ref(), session).await,
+        };
+        if let (Err(_), Some(handle)) = (&planned, &handle) {
+            handle.abort();
+        }
+        planned
+    }
+}
+
+/// `plan` with kept plans opened up; they are opaque to optimizer rules, as they have been through them.
+fn unpacked(plan: &LogicalPlan) -> Result<std::borrow::Cow<'_, LogicalPlan>> {
+    if !plan.exists(|node| Ok(CachedPlan::inside(node).is_some()))? {
+        return Ok(std::borrow::Cow::Borrowed(plan));
+    }
+    let open = plan.clone().transform_down(|node| {
+        Ok(match CachedPlan::inside(&node) {
+            Some(plan) => Transformed::new(plan.clone(), true, TreeNodeRecursion::Jump),
+            None => Transformed::no(node),
+        })
+    })?;
+    Ok(std::borrow::Cow::Owned(open.data))
+}
+
+/// What a session does besides reading and writing rows.
+#[derive(Debug, Clone)]
+enum SessionAction {
+    Begin { read_only: bool },
+    Commit { chain: bool },
+    Rollback { chain: bool },
+    CreateIndex { table: String, index: IndexDefinition, if_not_exists: bool },
+}
+
+impl SessionAction {
+    /// The action that `plan` asks for, if it asks for one.
+    fn of(plan: &LogicalPlan, session: &dyn Session) -> Result<Option<Self>> {
+        Ok(Some(match plan {
+            LogicalPlan::Statement(Statement::TransactionStart(start)) => {
+                Self::Begin { read_only: start.access_mode == TransactionAccessMode::ReadOnly }
+            }
+            LogicalPlan::Statement(Statement::TransactionEnd(end)) => match end.conclusion {
+                TransactionConclusion::Commit => Self::Commit { chain: end.chain },
+                TransactionConclusion::Rollback => Self::Rollback { chain: end.chain },
+            },
+            LogicalPlan::Ddl(DdlStatement::CreateIndex(create)) => {
+                let (table, index) = index_to_create(session.config_options(), create)?;
+                Self::CreateIndex { table, index, if_not_exists: create.if_not_exists }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    async fn run(self, session: &SessionHandle) -> crate::Result<()> {
+        let chain = match self {
+            Self::Begin { read_only } => return session.begin(read_only).await,
+            Self::CreateIndex { table, index, if_not_exists } => {
+                session.outside_transaction("CREATE INDEX")?;
+                session.db().create_index(&table, index, if_not_exists)?;
+                return Ok(());
+            }
+            Self::Commit { chain } => {
+                session.commit().await?;
+                chain
+            }
+            Self::Rollback { chain } => {
+                session.rollback().await?;
+                chain
+            }
+        };
+        if chain { session.begin(false).await } else { Ok(()) }
+    }
+}
+
+/// Carries out a [`SessionAction`] when executed; yields no rows.
+#[derive(Debug)]
+struct SessionExec {
+    action: SessionAction,
+    properties: Arc<PlanProperties>,
+}
+
+impl SessionExec {
+    fn new(action: SessionAction) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(no_columns()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { action, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for SessionExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrizzlySessionExec: {:?}", self.action)
+    }
+}
+
+impl ExecutionPlan for SessionExec {
+    fn name(&self) -> &'static str {
+        "GrizzlySessionExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let session = context.session_config().get_extension::<SessionHandle>();
+        let session = session.ok_or_else(|| Error::invalid("the session was built without with_grizzly"))?;
+        let action = self.action.clone();
+        let done = async move {
+            action.run(&session).await?;
+            Ok(futures::stream::empty())
+        };
+        let stream = futures::TryFutureExt::try_flatten_stream(done);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(no_columns(), stream)))
+    }
+}
+
+fn no_columns() -> SchemaRef {
+    Arc::new(Schema::empty())
+}

@@ -1,0 +1,227 @@
+//! Sessions: DataFusion sessions with Grizzly's catalog, rules and planner, and [`GrizzlySession`], the SQL front on
+//! top of one.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::{
+    catalog::MemoryCatalogProviderList,
+    common::ParamValues,
+    dataframe::DataFrame,
+    error::Result,
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    prelude::SessionContext,
+};
+
+use super::{
+    GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
+    dml::{DmlRule, SubqueriesBelowSink},
+    plan_cache::PlanCache,
+    planner::GrizzlyQueryPlanner,
+    sql::{Front, Parsed, parse, plan_statement},
+};
+use crate::{Error, Grizzly, access::Csn};
+
+/// Name of the catalog that shows the database's tables.
+pub(crate) const CATALOG: &str = "grizzly";
+const SCHEMA: &str = "public";
+
+/// Makes a DataFusion session one that knows a database.
+pub trait GrizzlySessionExt {
+    /// Shows the database's tables as the default catalog `grizzly`, and installs what makes writing statements,
+    /// `FOR SYSTEM_TIME AS OF` and transactions work through `SessionContext::sql`.
+    ///
+    /// Call it after `with_config` and `with_query_planner`: it adds to what they set. Each session built this way
+    /// has transactions of its own; do not build two sessions from clones of one `SessionState`.
+    #[must_use]
+    fn with_grizzly(self, db: &Grizzly) -> Self;
+}
+
+impl GrizzlySessionExt for SessionStateBuilder {
+    fn with_grizzly(mut self, db: &Grizzly) -> Self {
+        let mut config = self
+            .config()
+            .take()
+            .unwrap_or_default()
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_information_schema(true)
+            .with_extension(Arc::new(SessionHandle::new(db)));
+        if config.options().extensions.get::<GrizzlyOptions>().is_none() {
+            config = config.with_option_extension(GrizzlyOptions::default());
+        }
+        let catalogs = self.catalog_list().get_or_insert_with(|| Arc::new(MemoryCatalogProviderList::new()));
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(GrizzlyCatalog::new(db)));
+        // First, while plans have the shape the SQL planner gives them.
+        self.analyzer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
+        // PREPARE optimizes without analyzing.
+        self.optimizer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
+        self.relation_planners().get_or_insert_default().insert(0, Arc::new(TimeTravelPlanner));
+        let planner = GrizzlyQueryPlanner::around(self.query_planner().take());
+        self.with_config(config)
+            .with_query_planner(Arc::new(planner))
+            .with_physical_optimizer_rule(Arc::new(SubqueriesBelowSink))
+    }
+}
+
+/// One user's session: SQL, transactions and prepared statements. At most one transaction is open at a time.
+pub struct GrizzlySession {
+    context: SessionContext,
+    handle: Arc<SessionHandle>,
+    plans: PlanCache,
+}
+
+impl std::fmt::Debug for GrizzlySession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrizzlySession").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl GrizzlySession {
+    /// A session on `db` with DataFusion's default features.
+    pub fn new(db: &Grizzly) -> Self {
+        let state = SessionStateBuilder::new().with_default_features().with_grizzly(db).build();
+        Self::around(state, db)
+    }
+
+    /// A session on top of `state`, which [`GrizzlySessionExt::with_grizzly`] must have prepared; otherwise an error
+    /// of kind `Invalid`. It gets transactions of its own, whatever else is made of the same state.
+    pub fn with_state(state: SessionState) -> crate::Result<Self> {
+        let handle = state.config().get_extension::<SessionHandle>();
+        let handle = handle.ok_or_else(|| Error::invalid("the session state was built without with_grizzly"))?;
+        Ok(Self::around(state, handle.db()))
+    }
+
+    fn around(mut state: SessionState, db: &Grizzly) -> Self {
+        let handle = Arc::new(SessionHandle::new(db));
+        state.config_mut().set_extension(Arc::clone(&handle));
+        let plans = PlanCache::for_state(&state);
+        Self { context: SessionContext::new_with_state(state), handle, plans }
+    }
+
+    /// The DataFusion session below.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// The session's database and open transaction.
+    pub fn handle(&self) -> &Arc<SessionHandle> {
+        &self.handle
+    }
+
+    /// Runs one statement. Definitions and transaction control are carried out when this returns; queries, and
+    /// statements that write, when the `DataFrame` is executed.
+    ///
+    /// A statement that fails aborts the open transaction.
+    pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
+        if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
+            self.handle.check_usable()?;
+            return Ok(DataFrame::new(self.context.state(), plan));
+        }
+        let planned = self.sql_uncached(sql).await;
+        self.abort_if_failed(planned)
+    }
+
+    async fn sql_uncached(&self, sql: &str) -> Result<DataFrame> {
+        let mut statements = self.parse(sql)?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            return Err(Error::invalid("one statement is expected here, not none and not several").into());
+        };
+        self.run(statement, Some(sql)).await
+    }
+
+    /// Runs the statements in `sql`, separated by semicolons, and returns the rows of the last one. Outside a
+    /// transaction each commits by itself; after the first that fails, the rest is not run.
+    pub async fn execute(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
+            self.handle.check_usable()?;
+            let rows = DataFrame::new(self.context.state(), plan).collect().await;
+            return self.abort_if_failed(rows);
+        }
+        let rows = self.execute_uncached(sql).await;
+        self.abort_if_failed(rows)
+    }
+
+    async fn execute_uncached(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let statements = self.parse(sql)?;
+        let text = (statements.len() == 1).then_some(sql);
+        let mut rows = Vec::new();
+        for statement in statements {
+            rows = self.run(statement, text).await?.collect().await?;
+        }
+        Ok(rows)
+    }
+
+    /// The plan of one query or writing statement, which may hold placeholders (`$1`), for
+    /// [`GrizzlySession::execute_plan`]. Nothing is executed, and no snapshot is bound.
+    pub async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
+        let planned = async {
+            let mut statements = self.parse(sql)?;
+            let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+                return Err(Error::invalid("one statement is expected here, not none and not several").into());
+            };
+            plan_statement(&self.context.state(), statement.statement).await
+        };
+        self.abort_if_failed(planned.await)
+    }
+
+    /// Runs a plan of [`GrizzlySession::plan`] with values for its placeholders, as often as wanted.
+    pub async fn execute_plan(&self, plan: &LogicalPlan, params: impl Into<ParamValues>) -> Result<DataFrame> {
+        let executed = async {
+            self.handle.check_usable()?;
+            let plan = plan.clone().with_param_values(params)?;
+            self.context.execute_logical_plan(plan).await
+        };
+        self.abort_if_failed(executed.await)
+    }
+
+    /// Starts a transaction. An error of kind `TransactionState` if one is open.
+    pub async fn begin(&self) -> crate::Result<()> {
+        self.handle.begin(false).await
+    }
+
+    /// Commits the open transaction; it ends, whatever the outcome. An error of kind `Conflict` names table and key
+    /// if another transaction committed first.
+    pub async fn commit(&self) -> crate::Result<Csn> {
+        self.handle.commit().await
+    }
+
+    /// Rolls the open transaction back.
+    pub async fn rollback(&self) -> crate::Result<()> {
+        self.handle.rollback().await
+    }
+
+    /// Whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        self.handle.in_transaction()
+    }
+
+    fn parse(&self, sql: &str) -> Result<Vec<Parsed>> {
+        let state = self.context.state_ref();
+        let limit = state.read().config_options().sql_parser.recursion_limit.get();
+        parse(sql, limit)
+    }
+
+    /// Runs one statement; `text` is its SQL if its plan may be kept.
+    async fn run(&self, statement: Parsed, text: Option<&str>) -> Result<DataFrame> {
+        let front = Front { context: &self.context, session: &self.handle };
+        let Some(plan) = front.run(statement).await? else {
+            let nothing = LogicalPlanBuilder::empty(false).build()?;
+            return Ok(DataFrame::new(self.context.state(), nothing));
+        };
+        if let Some(text) = text
+            && let Some(plan) = self.plans.keep(text, &plan, &self.handle, &self.context)?
+        {
+            return Ok(DataFrame::new(self.context.state(), plan));
+        }
+        self.context.execute_logical_plan(plan).await
+    }
+
+    fn abort_if_failed<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.handle.abort();
+        }
+        result
+    }
+}

@@ -1,0 +1,242 @@
+//! CREATE TABLE, with shards and defaults, and CREATE TABLE … AS.
+//!
+//! ```sql
+//! CREATE TABLE t (…) PARTITION BY HASH (a, b) SHARDS 4
+//! CREATE TABLE t (…) WITH (shards = 4, shard_by = 'a, b')
+//! ```
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion::{
+    common::Constraint,
+    datasource::{MemTable, provider_as_source},
+    error::Result,
+    execution::SessionState,
+    logical_expr::{CreateMemoryTable, DdlStatement, DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp, dml::InsertOp},
+    sql::{
+        parser::Statement,
+        sqlparser::ast::{
+            ColumnOption, CreateTable, CreateTableOptions, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+            SqlOption, Statement as SqlStatement, Value,
+        },
+    },
+};
+
+use super::{
+    Front,
+    front::unexpected,
+    index::default_name,
+    names::{identifier, own_name},
+    refuse::refuse,
+};
+use crate::{
+    Error, Grizzly,
+    access::{IndexDefinition, TableDefinition},
+    adapter::GrizzlyTable,
+};
+
+/// How a table is divided.
+#[derive(Default)]
+struct Sharding {
+    shards: Option<u32>,
+    shard_by: Vec<String>,
+}
+
+/// Carries out CREATE TABLE.
+pub(super) async fn run(
+    front: Front<'_>,
+    state: &SessionState,
+    mut create: CreateTable,
+    shards: Option<u32>,
+) -> Result<()> {
+    let sharding = take_sharding(state, &mut create, shards)?;
+    let defaults = defaults(state, &create);
+    let replaces = create.or_replace && create.query.is_some();
+    let planned = state.statement_to_plan(Statement::Statement(Box::new(SqlStatement::CreateTable(create)))).await?;
+    let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) = planned else {
+        return Err(unexpected(&planned));
+    };
+    let Some((schema_name, name)) = own_name(state.config_options(), &create.name) else {
+        if sharding.shards.is_some() || !sharding.shard_by.is_empty() {
+            return Ok(refuse("shards of a table that is not Grizzly's")?);
+        }
+        let plan = LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create));
+        return front.context.execute_logical_plan(plan).await.map(|_| ());
+    };
+    let definition = definition(schema_name, name, &create, sharding, defaults);
+    let rows = match create.input.as_ref() {
+        LogicalPlan::EmptyRelation(rows) if !rows.produce_one_row => None,
+        // The table that is replaced may be the one that is read.
+        query if replaces => Some(collected(front, query).await?),
+        query => Some(query.clone()),
+    };
+    create_and_fill(front, &create, definition, rows).await
+}
+
+/// The rows a query has now.
+async fn collected(front: Front<'_>, query: &LogicalPlan) -> Result<LogicalPlan> {
+    let rows = front.context.execute_logical_plan(query.clone()).await?.collect().await?;
+    let table = MemTable::try_new(Arc::clone(query.schema().inner()), vec![rows])?;
+    LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(table)), None)?.build()
+}
+
+async fn create_and_fill(
+    front: Front<'_>,
+    create: &CreateMemoryTable,
+    definition: TableDefinition,
+    rows: Option<LogicalPlan>,
+) -> Result<()> {
+    let db = front.session.db();
+    let table = format!("{}.{}", definition.schema_name, definition.name);
+    let unique = unique_indexes(&table, create, &definition.schema);
+    if create.or_replace {
+        db.drop_table(&table, true)?;
+    }
+    if !db.create_table(definition, create.if_not_exists)? {
+        return Ok(());
+    }
+    let filled = async {
+        for index in unique {
+            db.create_index(&table, index, false)?;
+        }
+        match rows {
+            Some(rows) => fill(front, db, &table, create, rows).await,
+            None => Ok(()),
+        }
+    };
+    let filled = filled.await;
+    if filled.is_err() {
+        // Half a table is worse than none; the first error is the one to tell.
+        if let Err(error) = db.drop_table(&table, true) {
+            tracing::warn!(%error, table, "a table whose creation failed could not be dropped");
+        }
+    }
+    filled
+}
+
+/// Streams the query's rows into the new table, in one transaction.
+async fn fill(
+    front: Front<'_>,
+    db: &Grizzly,
+    table: &str,
+    create: &CreateMemoryTable,
+    rows: LogicalPlan,
+) -> Result<()> {
+    let target = provider_as_source(Arc::new(GrizzlyTable::try_new(db, table)?));
+    let insert = DmlStatement::new(create.name.clone(), target, WriteOp::Insert(InsertOp::Append), Arc::new(rows));
+    front.context.execute_logical_plan(LogicalPlan::Dml(insert)).await?.collect().await.map(|_| ())
+}
+
+fn definition(
+    schema_name: String,
+    name: String,
+    create: &CreateMemoryTable,
+    sharding: Sharding,
+    defaults: Vec<(String, String)>,
+) -> TableDefinition {
+    let schema = create.input.schema().inner();
+    let primary_key = create.constraints.iter().find_map(|constraint| match constraint {
+        Constraint::PrimaryKey(columns) => Some(columns.iter().map(|at| schema.field(*at).name().clone()).collect()),
+        Constraint::Unique(_) => None,
+    });
+    TableDefinition {
+        schema_name,
+        name,
+        // Only the columns: what a query's schema says of itself is not the table's.
+        schema: Arc::new(Schema::new(schema.fields().clone())),
+        primary_key: primary_key.unwrap_or_default(),
+        shards: sharding.shards.unwrap_or(1),
+        shard_by: sharding.shard_by,
+        defaults,
+    }
+}
+
+/// UNIQUE constraints are unique indexes.
+fn unique_indexes(table: &str, create: &CreateMemoryTable, schema: &Schema) -> Vec<IndexDefinition> {
+    let unique = create.constraints.iter().filter_map(|constraint| match constraint {
+        Constraint::Unique(columns) => Some(columns),
+        Constraint::PrimaryKey(_) => None,
+    });
+    let index = |columns: &Vec<usize>| {
+        let columns: Vec<_> = columns.iter().map(|at| (schema.field(*at).name().clone(), false)).collect();
+        IndexDefinition { name: default_name(table, &columns, "key"), columns, unique: true }
+    };
+    unique.map(index).collect()
+}
+
+/// DEFAULT expressions as text, by column.
+fn defaults(state: &SessionState, create: &CreateTable) -> Vec<(String, String)> {
+    let mut defaults = Vec::new();
+    for column in &create.columns {
+        for option in &column.options {
+            if let ColumnOption::Default(value) = &option.option {
+                defaults.push((identifier(state, &column.name), value.to_string()));
+            }
+        }
+    }
+    defaults
+}
+
+/// Takes out of the statement what the planner does not understand of shards.
+fn take_sharding(state: &SessionState, create: &mut CreateTable, shards: Option<u32>) -> crate::Result<Sharding> {
+    let mut sharding = Sharding { shards, shard_by: Vec::new() };
+    if let Some(by) = create.partition_by.take() {
+        sharding.shard_by = hash_columns(state, &by)?;
+        if sharding.shards.is_none() {
+            return Err(Error::invalid("PARTITION BY HASH (…) must be followed by SHARDS and their number"));
+        }
+    } else if shards.is_some() {
+        return Err(Error::invalid("SHARDS must follow PARTITION BY HASH (…)"));
+    }
+    let options = match std::mem::take(&mut create.table_options) {
+        CreateTableOptions::None => Vec::new(),
+        CreateTableOptions::With(options) | CreateTableOptions::Options(options) => options,
+        other => return refuse(&format!("the table options {other}")),
+    };
+    for option in options {
+        let SqlOption::KeyValue { key, value } = &option else {
+            return refuse(&format!("the table option {option}"));
+        };
+        let text = option_text(value).ok_or_else(|| Error::invalid(format!("{value} is no value for {key}")))?;
+        match key.value.strip_prefix("grizzly.").unwrap_or(&key.value) {
+            "shards" => {
+                let shards = text.parse().ok().filter(|shards| *shards > 0);
+                let shards = shards.ok_or_else(|| Error::invalid(format!("{text} is not a number of shards")))?;
+                sharding.shards = Some(shards);
+            }
+            "shard_by" => {
+                sharding.shard_by = text.split(',').map(|column| identifier(state, &Ident::new(column.trim()))).collect();
+            }
+            _ => return refuse(&format!("the table option {key}")),
+        }
+    }
+    Ok(sharding)
+}
+
+fn option_text(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) => Some(number.to_string()),
+            Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => Some(text.clone()),
+            _ => None,
+        },
+        Expr::Identifier(ident) => Some(ident.value.clone()),
+        _ => None,
+    }
+}
+
+/// The columns of `HASH (a, b)`.
+fn hash_columns(state: &SessionState, by: &Expr) -> crate::Result<Vec<String>> {
+    let unsupported = || Error::unsupported(format!("not supported: PARTITION BY {by}; use PARTITION BY HASH (columns)"));
+    let Expr::Function(function) = by else { return Err(unsupported()) };
+    let FunctionArguments::List(arguments) = &function.args else { return Err(unsupported()) };
+    if !function.name.to_string().eq_ignore_ascii_case("hash") {
+        return Err(unsupported());
+    }
+    let column = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(name))) => Ok(identifier(state, name)),
+        _ => Err(unsupported()),
+    };
+    arguments.args.iter().map(column).collect()
+}

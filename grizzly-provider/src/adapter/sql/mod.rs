@@ -1,0 +1,19 @@
+//! The SQL front of a session: what DataFusion's planner rejects or would quietly misread is carried out or
+//! rewritten here, what Grizzly does not support is refused by name, and everything else goes to DataFusion.
+
+mod conflict;
+mod create_table;
+mod dialect;
+mod front;
+mod index;
+mod joined;
+mod names;
+mod normalize;
+mod parse;
+mod refuse;
+mod transaction;
+
+pub use dialect::GrizzlyDialect;
+pub(crate) use front::{Front, plan as plan_statement};
+pub(crate) use index::index_to_create;
+pub(crate) use parse::{Parsed, parse};

@@ -1,0 +1,534 @@
+//! A database: what it is made of, and its public face.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arrow::{array::ArrayRef, datatypes::SchemaRef, record_batch::RecordBatch};
+use grizzly_wal::{Storage, Wal};
+use parking_lot::Mutex;
+
+use super::{
+    ddl,
+    maintenance::{compact, flush, worker::Signals},
+    recovery, rows,
+    segment::{
+        BuiltSegment, ChunkCache, SegmentFile,
+        cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path, segment_path},
+    },
+    settings::Settings,
+    snapshot::Snapshot,
+    txn::{
+        commit::CommitState,
+        publish::{Publisher, SnapshotRegistry},
+        transaction::{self, CommitOutcome, Conflict, Transaction},
+    },
+    verify::{self, VerifyReport},
+    version::{DatabaseVersion, SegmentData},
+};
+use crate::{
+    access::{AsOf, Csn, IndexDefinition, TableDefinition},
+    error::{Error, ErrorKind, Result},
+};
+
+/// Times a blind write is tried before its conflicts are reported.
+const PUT_ATTEMPTS: usize = 16;
+/// How long a writer waits for a flush at a time when memory is full.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
+
+/// An open database. Cheap to clone; every clone is the same database. It is closed by [`Grizzly::close`] or when
+/// the last clone is dropped.
+#[derive(Clone)]
+pub struct Grizzly {
+    inner: Arc<Inner>,
+}
+
+/// Opens a database with settings of its own.
+#[derive(Debug)]
+pub struct GrizzlyBuilder {
+    url: String,
+    settings: Settings,
+    storage: Option<Arc<dyn Storage>>,
+}
+
+/// What an open database consists of.
+pub(crate) struct Inner {
+    pub(super) url: String,
+    pub(super) settings: Settings,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) wal: Arc<Wal>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) commit: Mutex<CommitState>,
+    /// Held by the one flush or compaction that runs.
+    pub(super) checkpoint: Mutex<()>,
+    pub(super) checkpoints: flush::Checkpoints,
+    /// Segments that were replaced or dropped, until a checkpoint no longer names them.
+    pub(super) obsolete: Mutex<Vec<Arc<ColdSegment>>>,
+    pub(super) snapshots: Arc<SnapshotRegistry>,
+    pub(super) cache: Arc<ChunkCache>,
+    pub(super) identity: uuid::Uuid,
+    pub(super) epoch: u64,
+    pub(super) next_segment: AtomicU32,
+    pub(super) next_transaction: AtomicU64,
+    pub(super) hot_rows: AtomicU64,
+    pub(super) signals: Arc<Signals>,
+    pub(super) closed: AtomicBool,
+    /// Keeps other writers out while it lives.
+    pub(super) lock: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
+}
+
+impl fmt::Debug for Grizzly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grizzly").field("url", &self.inner.url).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl GrizzlyBuilder {
+    /// Replaces all settings.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Bytes of encoded chunks and hot rows to keep in memory.
+    #[must_use]
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.settings.memory_bytes = bytes;
+        self
+    }
+
+    /// Uses a storage of the caller's instead of the one the URL names.
+    #[must_use]
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
+    }
+
+    /// Opens the database, replaying its log.
+    ///
+    /// # Errors
+    /// `Invalid` if the place holds something else, `Unsupported` for a newer format, `Corrupt` for damage, and
+    /// `Unavailable` if another process has it open for writing or the storage cannot be reached.
+    pub fn open(self) -> Result<Grizzly> {
+        let storage = match self.storage {
+            Some(storage) => storage,
+            None => grizzly_wal::open_storage(&self.url)?,
+        };
+        Ok(Grizzly { inner: recovery::open(self.url, self.settings, storage)? })
+    }
+}
+
+impl Grizzly {
+    /// Opens `file:///path`, a plain path, `memory://`, or any object-store URL with default settings.
+    ///
+    /// # Errors
+    /// See [`GrizzlyBuilder::open`].
+    pub fn open(url: &str) -> Result<Self> {
+        Self::builder(url).open()
+    }
+
+    /// Like [`Grizzly::open`], with settings.
+    pub fn builder(url: &str) -> GrizzlyBuilder {
+        GrizzlyBuilder { url: url.to_owned(), settings: Settings::default(), storage: None }
+    }
+
+    /// The URL it was opened with.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// What can be read now: every commit acknowledged so far.
+    pub fn snapshot(&self) -> Snapshot {
+        let version = self.inner.publisher.current();
+        let csn = version.csn;
+        self.inner.snapshot_of(version, csn)
+    }
+
+    /// What could be read then.
+    ///
+    /// # Errors
+    /// `Invalid` if that is in the future or before the history that is kept.
+    pub fn snapshot_at(&self, at: AsOf) -> Result<Snapshot> {
+        let version = self.inner.publisher.current();
+        let csn = match at {
+            AsOf::Csn(csn) if csn > version.csn => {
+                return Err(Error::invalid(format!("commit {csn} has not happened yet; the last is {}", version.csn)));
+            }
+            AsOf::Csn(csn) => csn,
+            AsOf::TimestampMicros(micros) => {
+                let wanted = Csn(u64::try_from(micros).unwrap_or_default());
+                if wanted > now().max(version.csn) {
+                    return Err(Error::invalid(format!("timestamp {micros} us lies in the future")));
+                }
+                wanted.min(version.csn)
+            }
+        };
+        if csn < version.history_from {
+            let kept = version.history_from;
+            return Err(Error::invalid(format!("the state as of {csn} is no longer kept; history begins at {kept}")));
+        }
+        Ok(self.inner.snapshot_of(version, csn))
+    }
+
+    /// Starts a transaction on the present snapshot.
+    ///
+    /// # Errors
+    /// `Closed` after [`Grizzly::close`].
+    pub fn begin(&self) -> Result<Transaction> {
+        self.begin_at(self.snapshot())
+    }
+
+    /// Starts a transaction that reads, and is validated against, an earlier snapshot.
+    ///
+    /// # Errors
+    /// `Closed` after [`Grizzly::close`], `Invalid` for a snapshot of the past (see [`Grizzly::snapshot_at`]).
+    pub fn begin_at(&self, snapshot: Snapshot) -> Result<Transaction> {
+        self.inner.check_open()?;
+        if snapshot.csn() != snapshot.version().csn {
+            return Err(Error::invalid("a snapshot of the past cannot be written to"));
+        }
+        Ok(Transaction::new(Arc::clone(&self.inner), snapshot))
+    }
+
+    /// Creates a table. `if_not_exists` makes an existing one no error; returns whether it was created.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound` for the schema, `Invalid` or `Unsupported` for the definition.
+    pub fn create_table(&self, definition: TableDefinition, if_not_exists: bool) -> Result<bool> {
+        ddl::create_table(&self.inner, definition, if_not_exists)
+    }
+
+    /// Drops a table; returns whether there was one. Table names are `name` or `schema.name` everywhere.
+    ///
+    /// # Errors
+    /// `NotFound` unless `if_exists`.
+    pub fn drop_table(&self, table: &str, if_exists: bool) -> Result<bool> {
+        ddl::drop_table(&self.inner, table, if_exists)
+    }
+
+    /// Creates a schema (namespace); `public` exists always.
+    ///
+    /// # Errors
+    /// `AlreadyExists` unless `if_not_exists`.
+    pub fn create_schema(&self, name: &str, if_not_exists: bool) -> Result<bool> {
+        ddl::create_schema(&self.inner, name, if_not_exists)
+    }
+
+    /// Drops an empty schema.
+    ///
+    /// # Errors
+    /// `NotFound` unless `if_exists`; `Invalid` if something is in it.
+    pub fn drop_schema(&self, name: &str, if_exists: bool) -> Result<bool> {
+        ddl::drop_schema(&self.inner, name, if_exists)
+    }
+
+    /// Stores or replaces a view by its SQL text.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name is taken by a table, or by a view unless `or_replace`.
+    pub fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
+        ddl::create_view(&self.inner, name, sql, or_replace)
+    }
+
+    /// Drops a view; returns whether there was one.
+    ///
+    /// # Errors
+    /// `NotFound` unless `if_exists`.
+    pub fn drop_view(&self, name: &str, if_exists: bool) -> Result<bool> {
+        ddl::drop_view(&self.inner, name, if_exists)
+    }
+
+    /// Builds an index over all rows and keeps it up to date from then on. Rows can be read and written meanwhile;
+    /// for a unique index writers wait until its rows were checked.
+    ///
+    /// # Errors
+    /// `AlreadyExists` unless `if_not_exists`; `NotFound` for table or columns; `UniqueViolation`.
+    pub fn create_index(&self, table: &str, index: IndexDefinition, if_not_exists: bool) -> Result<bool> {
+        ddl::create_index(&self.inner, table, &index, if_not_exists)
+    }
+
+    /// Drops an index. Without `table` the name must be unique in the database.
+    ///
+    /// # Errors
+    /// `NotFound` unless `if_exists`; `Invalid` for a primary key or an ambiguous name.
+    pub fn drop_index(&self, table: Option<&str>, index: &str, if_exists: bool) -> Result<bool> {
+        ddl::drop_index(&self.inner, table, index, if_exists)
+    }
+
+    /// The live row with this primary key (one array of length 1 per key column), with all columns of the table.
+    ///
+    /// # Errors
+    /// `NotFound` for the table, `Invalid` if it has no primary key or the key does not fit it.
+    pub fn get(&self, table: &str, key: &[ArrayRef]) -> Result<Option<RecordBatch>> {
+        self.inner.check_open()?;
+        let version = self.inner.publisher.current();
+        let table = version.table_named(table)?;
+        let key = transaction::primary_key(table, key)?;
+        let Some(row) = transaction::find_committed(table, &key)? else { return Ok(None) };
+        let segment = table.segment(row.segment()).ok_or_else(|| Error::internal("a row that was found is gone"))?;
+        Ok(Some(rows::take_rows(table, segment, &[row.row()])?))
+    }
+
+    /// Inserts rows, or replaces those whose primary key exists (row_version + 1), in one commit. Conflicts with
+    /// other writers are resolved by writing again, since this write depends on nothing that was read.
+    ///
+    /// # Errors
+    /// As [`Transaction::put`]; `Conflict` if other writers keep coming first.
+    pub fn put(&self, table: &str, rows: RecordBatch) -> Result<Csn> {
+        let mut attempts = 0;
+        loop {
+            let mut transaction = self.begin()?;
+            transaction.put(table, rows.clone())?;
+            match transaction.commit()? {
+                CommitOutcome::Committed { csn } => return Ok(csn),
+                CommitOutcome::Conflict(conflict) if attempts >= PUT_ATTEMPTS => return Err(conflict.into()),
+                CommitOutcome::Conflict(_) => attempts += 1,
+            }
+        }
+    }
+
+    /// Replaces the row with the primary key found in `row` if its row_version is `expected`; otherwise
+    /// [`CommitOutcome::Conflict`].
+    ///
+    /// # Errors
+    /// `Invalid` unless `row` is one row of a table with a primary key.
+    pub fn compare_and_set(&self, table: &str, row: RecordBatch, expected: u64) -> Result<CommitOutcome> {
+        let mut transaction = self.begin()?;
+        let version = Arc::clone(transaction.base().version().table_named(table)?);
+        if row.num_rows() != 1 {
+            return Err(Error::invalid(format!("compare_and_set takes one row, not {}", row.num_rows())));
+        }
+        let columns = version.def.primary_key.iter().map(|column| {
+            let missing = || Error::invalid(format!("the row has no column {column} of table '{table}'"));
+            row.columns().get(*column).cloned().ok_or_else(missing)
+        });
+        let key = columns.collect::<Result<Vec<_>>>()?;
+        match transaction.find(table, &key)? {
+            Some((id, found)) if found == expected => {
+                transaction.update(table, &[id], row)?;
+                transaction.commit()
+            }
+            found => {
+                let bytes = transaction::primary_key(&version, &key)?.bytes;
+                let key = version.codecs.primary().map(|(_, encoder)| encoder.display(&bytes)).unwrap_or_default();
+                let committed = match found.and_then(|(row, _)| Some((version.segment(row.segment())?, row))) {
+                    Some((segment, row)) => segment.created(row.row())?,
+                    None => Csn(0),
+                };
+                Ok(CommitOutcome::Conflict(Conflict { table: table.to_owned(), key, committed }))
+            }
+        }
+    }
+
+    /// Writes hot rows to segment files and lets the log be cut.
+    ///
+    /// # Errors
+    /// `Closed`, or whatever the storage reports; nothing is lost then.
+    pub fn flush(&self) -> Result<()> {
+        flush::checkpoint(&self.inner)
+    }
+
+    /// Merges each shard's segments into one and drops rows that nobody may read any more.
+    ///
+    /// # Errors
+    /// `NotFound` for the table, or whatever the storage reports; nothing is lost then.
+    pub fn compact(&self, table: &str) -> Result<()> {
+        let id = self.inner.publisher.current().catalog.table(table)?.id;
+        flush::checkpoint(&self.inner)?;
+        compact::compact(&self.inner, Some(id), true)?;
+        flush::checkpoint(&self.inner)
+    }
+
+    /// Checks every checksum, decodes every chunk and compares every index with the rows.
+    ///
+    /// # Errors
+    /// Only if checking itself is impossible; what is wrong with the data is in the report.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        verify::verify(&self.inner)
+    }
+
+    /// Bytes on storage that belong to the table: segment files and index runs.
+    ///
+    /// # Errors
+    /// `NotFound` for the table.
+    pub fn table_bytes(&self, table: &str) -> Result<u64> {
+        let version = self.inner.publisher.current();
+        let table = version.table_named(table)?;
+        let files = self.inner.storage.list(DATA_DIR)?;
+        let files: Vec<_> = files.iter().map(|file| (segment_of_path(&file.path), file.size)).collect();
+        let mut bytes = 0;
+        for (_, segment) in table.segments() {
+            if let SegmentData::Cold(cold) = &segment.data {
+                bytes += files.iter().filter(|(id, _)| *id == Some(cold.meta.id)).map(|(_, size)| size).sum::<u64>();
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Bytes of encoded chunks that are in memory, over all tables.
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.cache.stats().bytes
+    }
+
+    /// Ends all work and lets go of the storage. Later calls fail with `Closed`.
+    ///
+    /// # Errors
+    /// Whatever the storage reports; everything acknowledged is safe in the log then.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
+    /// A number that changes with every change of the catalog (tables, indexes, views), for caches of plans.
+    pub fn catalog_version(&self) -> u64 {
+        self.inner.publisher.current().catalog.version
+    }
+
+    /// Two handles on the same open database.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+/// The present moment as a commit number.
+pub(crate) fn now() -> Csn {
+    Csn(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64))
+}
+
+impl Inner {
+    pub(super) fn snapshot_of(&self, version: Arc<DatabaseVersion>, csn: Csn) -> Snapshot {
+        let guard = self.snapshots.register(version.compactions);
+        Snapshot::new(version, csn, guard)
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Closed, format!("database '{}' is closed", self.url))),
+            false => Ok(()),
+        }
+    }
+
+    /// An error once the database is closed or its log failed.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        match self.wal.poisoned() {
+            Some(cause) => Err(Error::new(
+                ErrorKind::Closed,
+                format!("database '{}' refuses writes since its log failed: {cause}", self.url),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn next_segment_id(&self) -> u32 {
+        self.next_segment.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn peek_segment_id(&self) -> u32 {
+        self.next_segment.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn next_transaction_id(&self) -> u64 {
+        self.next_transaction.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A segment that was just written, its chunks in the cache already.
+    pub(super) fn built_segment(&self, meta: &SegmentMeta, schema: &SchemaRef, built: BuiltSegment) -> Result<SegmentFile> {
+        let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
+        let bytes = Arc::new(SegmentBytes { storage: Arc::clone(&self.storage), len: meta.file_bytes });
+        Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.cache), built))
+    }
+
+    /// Makes a version that maintenance made the newest, visible as soon as the commits before it are.
+    pub(super) fn republish(&self, state: &mut CommitState, next: DatabaseVersion) {
+        state.version = Arc::new(next);
+        let last = grizzly_wal::Lsn(self.wal.next_lsn().0.saturating_sub(1));
+        self.publisher.enqueue(last, Arc::clone(&state.version));
+        self.publisher.durable(self.wal.durable_lsn());
+        if !self.settings.sync_commits {
+            self.publisher.publish_now(Arc::clone(&state.version));
+        }
+        self.hot_rows.store(hot_rows(&state.version), Ordering::Relaxed);
+    }
+
+    /// Rows that ended before this commit may be removed.
+    pub(super) fn horizon(&self) -> Csn {
+        Csn(now().0.saturating_sub(self.settings.retention.as_micros() as u64))
+    }
+
+    /// Waits while memory is full of rows that are not in files.
+    pub(super) fn wait_for_room(&self) -> Result<()> {
+        let limit = 8 * self.settings.flush_rows as u64;
+        while self.settings.background && self.hot_rows.load(Ordering::Relaxed) > limit {
+            self.signals.wait_for_flush(ROOM_WAIT);
+            self.check_writable()?;
+        }
+        Ok(())
+    }
+
+    /// A commit added rows.
+    pub(super) fn added(&self, rows: u64) {
+        let before = self.hot_rows.fetch_add(rows, Ordering::Relaxed);
+        let flush = self.settings.flush_rows as u64;
+        if self.settings.background && before / flush != (before + rows) / flush {
+            self.signals.wake();
+        }
+    }
+
+    /// Whether hot rows should become files.
+    pub(super) fn needs_flush(&self) -> bool {
+        self.hot_rows.load(Ordering::Relaxed) >= self.settings.flush_rows as u64
+    }
+
+    pub(super) fn flushed(&self) {
+        self.signals.flushed();
+    }
+
+    fn close(&self) -> Result<()> {
+        self.check_open()?;
+        let flushed = match self.check_writable() {
+            Ok(()) if self.hot_rows.load(Ordering::Relaxed) > 0 => flush::checkpoint(self),
+            _ => Ok(()),
+        };
+        self.closed.store(true, Ordering::Release);
+        self.signals.stop();
+        let closed = Arc::clone(&self.wal).close();
+        *self.lock.lock() = None;
+        flushed?;
+        Ok(closed?)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.signals.stop();
+    }
+}
+
+/// A segment file on storage, read through the cache.
+pub(super) fn open_segment(
+    storage: &Arc<dyn Storage>,
+    cache: &Arc<ChunkCache>,
+    meta: &SegmentMeta,
+    schema: &SchemaRef,
+) -> Result<SegmentFile> {
+    let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
+    let bytes = Arc::new(SegmentBytes { storage: Arc::clone(storage), len: meta.file_bytes });
+    Ok(SegmentFile::open(bytes, &path, schema, Arc::clone(cache))?)
+}
+
+/// Rows of a version that are in memory and in no file.
+pub(super) fn hot_rows(version: &DatabaseVersion) -> u64 {
+    version.tables.values().flat_map(|table| &table.shards).map(|shard| shard.hot_rows()).sum()
+}

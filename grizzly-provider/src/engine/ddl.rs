@@ -1,0 +1,242 @@
+//! Changes of the catalog. Each is one commit of its own, in the same log and the same order as all others.
+
+use std::{collections::HashSet, sync::Arc};
+
+use grizzly_wal::Lsn;
+
+use super::{
+    catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
+    database::Inner,
+    index::IndexRun,
+    key::Keys,
+    maintenance::flush,
+    redo::{KIND_CATALOG, encode_json},
+    rows,
+    segment::cold::run_path,
+    txn::{
+        commit::{self, CommitState},
+        conflict,
+    },
+    version::{DatabaseVersion, SegmentData, TableVersion},
+};
+use crate::{
+    access::{IndexDefinition, TableDefinition},
+    error::{Error, ErrorKind, Result},
+};
+
+/// Applies a change to a version; its validity was checked when it was made.
+pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange) -> Result<()> {
+    version.catalog = Arc::new(version.catalog.with(change));
+    match change {
+        CatalogChange::CreateTable(def) => {
+            version.tables.insert(def.id, Arc::new(TableVersion::new(Arc::new(def.clone()))?));
+        }
+        CatalogChange::DropTable { table } => {
+            version.tables.remove(table);
+        }
+        CatalogChange::CreateIndex { table, .. } | CatalogChange::DropIndex { table, .. } => {
+            let def = version.catalog.tables.get(table).cloned();
+            let def = def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
+            let table = version.table_mut(*table)?;
+            table.redefine(def)?;
+            seal(table);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Lets later rows go to new hot segments, whose live indexes fit the changed definition.
+fn seal(table: &mut TableVersion) {
+    let hot: Vec<u32> = table.segments().filter(|(_, segment)| segment.hot().is_some()).map(|(_, s)| s.id()).collect();
+    for id in hot {
+        if let Some(SegmentData::Hot(hot)) = table.segment_mut(id).map(|segment| &mut segment.data) {
+            hot.sealed = true;
+        }
+    }
+}
+
+/// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing.
+fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
+    db.check_writable()?;
+    let lsn = {
+        let mut state = db.commit.lock();
+        let Some(change) = make(&state.version.catalog, &state)? else { return Ok(false) };
+        log(db, &mut state, &change)?
+    };
+    db.wal.wait_durable(lsn)?;
+    Ok(true)
+}
+
+fn log(db: &Inner, state: &mut CommitState, change: &CatalogChange) -> Result<Lsn> {
+    let mut next = state.version.as_ref().clone();
+    next.csn = commit::next_csn(next.csn);
+    apply(&mut next, change)?;
+    commit::append(db, state, next, 0, KIND_CATALOG, encode_json(change)?)
+}
+
+pub(super) fn create_table(db: &Inner, definition: TableDefinition, if_not_exists: bool) -> Result<bool> {
+    change(db, |catalog, _| {
+        let name = format!("{}.{}", definition.schema_name, definition.name);
+        if if_not_exists && catalog.find_table(&name).is_some() {
+            return Ok(None);
+        }
+        catalog.check_free(&name)?;
+        Ok(Some(CatalogChange::CreateTable(TableDef::new(catalog.next_table_id, definition)?)))
+    })
+}
+
+pub(super) fn drop_table(db: &Inner, table: &str, if_exists: bool) -> Result<bool> {
+    let mut dropped = Vec::new();
+    let done = change(db, |catalog, state| {
+        let def = match catalog.table(table) {
+            Ok(def) => def,
+            Err(_) if if_exists => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let version = state.version.table(def.id)?;
+        dropped.extend(version.segments().filter_map(|(_, segment)| segment.cold().cloned()));
+        Ok(Some(CatalogChange::DropTable { table: def.id }))
+    })?;
+    db.obsolete.lock().extend(dropped);
+    Ok(done)
+}
+
+pub(super) fn create_schema(db: &Inner, name: &str, if_not_exists: bool) -> Result<bool> {
+    change(db, |catalog, _| {
+        let exists = catalog.schemas.iter().any(|schema| schema == name);
+        match exists {
+            true if if_not_exists => Ok(None),
+            true => Err(Error::new(ErrorKind::AlreadyExists, format!("schema '{name}' already exists"))),
+            false if name.is_empty() || name.contains('.') => Err(Error::invalid(format!("'{name}' cannot name a schema"))),
+            false => Ok(Some(CatalogChange::CreateSchema { name: name.to_owned() })),
+        }
+    })
+}
+
+pub(super) fn drop_schema(db: &Inner, name: &str, if_exists: bool) -> Result<bool> {
+    change(db, |catalog, _| {
+        if name == DEFAULT_SCHEMA {
+            return Err(Error::invalid(format!("schema '{name}' cannot be dropped")));
+        }
+        if !catalog.schemas.iter().any(|schema| schema == name) {
+            return if if_exists { Ok(None) } else { Err(Error::not_found(format!("schema '{name}' does not exist"))) };
+        }
+        let tables = catalog.tables.values().any(|table| table.schema_name == name);
+        if tables || catalog.views.iter().any(|view| view.schema_name == name) {
+            return Err(Error::invalid(format!("schema '{name}' is not empty")));
+        }
+        Ok(Some(CatalogChange::DropSchema { name: name.to_owned() }))
+    })
+}
+
+pub(super) fn create_view(db: &Inner, name: &str, sql: &str, or_replace: bool) -> Result<()> {
+    let (schema_name, view) = split_name(name);
+    let view = ViewDef { schema_name: schema_name.to_owned(), name: view.to_owned(), sql: sql.to_owned() };
+    change(db, |catalog, _| {
+        if !(or_replace && catalog.find_view(name).is_some()) {
+            catalog.check_free(name)?;
+        }
+        Ok(Some(CatalogChange::CreateView(view)))
+    })?;
+    Ok(())
+}
+
+pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool> {
+    change(db, |catalog, _| match catalog.find_view(name) {
+        Some(view) => {
+            let (schema_name, name) = (view.schema_name.clone(), view.name.clone());
+            Ok(Some(CatalogChange::DropView { schema_name, name }))
+        }
+        None if if_exists => Ok(None),
+        None => Err(Error::not_found(format!("view '{name}' does not exist"))),
+    })
+}
+
+pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
+    let mut made = None;
+    let done = change(db, |catalog, state| {
+        let def = catalog.table(table)?;
+        if def.find_index(&definition.name).is_some() {
+            let exists = format!("index '{}' of table '{table}' already exists", definition.name);
+            return if if_not_exists { Ok(None) } else { Err(Error::new(ErrorKind::AlreadyExists, exists)) };
+        }
+        let index = def.new_index(definition)?;
+        if index.unique {
+            check_unique(state.version.table(def.id)?, &index)?;
+        }
+        made = Some((def.id, index.clone()));
+        Ok(Some(CatalogChange::CreateIndex { table: def.id, index }))
+    })?;
+    if let Some((table, index)) = made.filter(|_| done) {
+        // Rows that came before the index: those in memory become files, which get runs as they are written.
+        let version = Arc::clone(&db.commit.lock().version);
+        if version.table(table)?.segments().any(|(_, segment)| segment.hot().is_some()) {
+            flush::checkpoint(db)?;
+        }
+        build_runs(db, table, &index)?;
+    }
+    Ok(done)
+}
+
+/// Gives every segment file its run of an index.
+fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
+    let version = Arc::clone(&db.commit.lock().version);
+    let table = version.table(table)?;
+    for (_, segment) in table.segments() {
+        if let Some(cold) = segment.cold() {
+            if cold.run(index.id)?.is_none() {
+                cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no two live rows share a key of a new unique index.
+fn check_unique(table: &TableVersion, index: &IndexDef) -> Result<()> {
+    let encoder = table.def.key_encoder(index)?;
+    let mut runs = Vec::new();
+    for (_, segment) in table.segments() {
+        let all = rows::segment_keys(table, segment, index)?;
+        let mut live = Keys::with_capacity(all.nbytes());
+        for (row, key) in (0_u32..).zip(all.iter()) {
+            if segment.tombstones.get(row).is_none() {
+                live.push(key);
+            }
+        }
+        runs.push(Arc::new(IndexRun::build(&live, None)));
+    }
+    conflict::check_own(table, index, &encoder, &runs)
+}
+
+pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists: bool) -> Result<bool> {
+    let mut files = HashSet::new();
+    let done = change(db, |catalog, state| {
+        let tables = catalog.tables.values().filter(|def| match table {
+            Some(wanted) => catalog.find_table(wanted).is_some_and(|found| found.id == def.id),
+            None => true,
+        });
+        let found: Vec<_> = tables.filter_map(|def| Some((def, def.find_index(name).filter(|index| !index.primary || table.is_some())?))).collect();
+        let (def, index) = match found.as_slice() {
+            [only] => *only,
+            [] if if_exists => return Ok(None),
+            [] => return Err(Error::not_found(format!("index '{name}' does not exist"))),
+            _ => return Err(Error::invalid(format!("several tables have an index '{name}'; say which with ON table"))),
+        };
+        if index.primary {
+            return Err(Error::invalid(format!("the primary key of table '{}' cannot be dropped", def.name)));
+        }
+        for (_, segment) in state.version.table(def.id)?.segments() {
+            if let Some(cold) = segment.cold() {
+                cold.forget_run(index.id);
+                files.insert(run_path(cold.meta.id, index.id));
+            }
+        }
+        Ok(Some(CatalogChange::DropIndex { table: def.id, index: index.id }))
+    })?;
+    for file in files.iter().filter(|_| done) {
+        db.storage.remove(file)?;
+    }
+    Ok(done)
+}

@@ -1,0 +1,69 @@
+//! Files that nothing names any more. Only what this database wrote, under names that are never used again, and only
+//! once no manifest, version or snapshot needs it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::super::{
+    database::Inner,
+    manifest::Manifest,
+    segment::cold::{DATA_DIR, segment_of_path},
+};
+use crate::error::Result;
+
+/// Files that a manifest names.
+struct Named {
+    segments: HashSet<u32>,
+    tombstones: HashSet<String>,
+}
+
+impl Named {
+    fn by(manifest: &Manifest) -> Self {
+        let entries = || manifest.tables.values().flatten().flatten();
+        Self {
+            segments: entries().map(|entry| entry.meta.id).collect(),
+            tombstones: entries().filter_map(|entry| entry.tombstones.clone()).collect(),
+        }
+    }
+}
+
+/// After a checkpoint: segments that were replaced or dropped before it go when their last reader does, and lists
+/// of ended rows that a newer list replaces go at once.
+pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
+    let named = Named::by(manifest);
+    let mut obsolete = db.obsolete.lock();
+    obsolete.retain(|segment| {
+        let gone = !named.segments.contains(&segment.meta.id);
+        if gone {
+            segment.mark_obsolete();
+        }
+        !gone
+    });
+    drop(obsolete);
+    for file in db.storage.list(DATA_DIR)? {
+        let segment = segment_of_path(&file.path);
+        let replaced = file.path.ends_with(".del") && !named.tombstones.contains(&file.path);
+        if replaced && segment.is_some_and(|segment| named.segments.contains(&segment)) {
+            db.storage.remove(&file.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// At start: everything under the data folder that no version names is left over from a crash or a roll-back.
+///
+/// What the manifest names stays even if the log has replaced it since: a start that fails halfway must be able to
+/// begin again from the same manifest.
+pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
+    let version = Arc::clone(&db.commit.lock().version);
+    let cold = version.tables.values().flat_map(|table| table.segments());
+    let mut named = Named::by(manifest).segments;
+    named.extend(cold.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()));
+    let mut removed = 0;
+    for file in db.storage.list(DATA_DIR)? {
+        if segment_of_path(&file.path).is_some_and(|segment| !named.contains(&segment)) {
+            db.storage.remove(&file.path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,201 @@
+//! A checkpoint: hot rows become segment files, and the log before it can go.
+//!
+//! Sealing takes the commit lock for a moment; writing the files does not. Rows keep their segment and row numbers,
+//! so transactions that are open meanwhile notice nothing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use grizzly_wal::Lsn;
+
+use super::{
+    super::{
+        bulk::write_segment,
+        database::Inner,
+        index::IndexRun,
+        manifest::{FORMAT, Manifest, SegmentEntry},
+        rows,
+        segment::cold::{ColdSegment, file_schema},
+        shard::hot::HotSegment,
+        version::{DatabaseVersion, Segment, SegmentData, TableVersion},
+    },
+    tombstone_file,
+};
+use crate::error::Result;
+
+/// A hot segment that a checkpoint turns into a file.
+struct Sealed {
+    table: u64,
+    segment: u32,
+}
+
+/// Writes everything committed so far to segment files and a manifest, and cuts the log.
+pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
+    let _one_at_a_time = db.checkpoint.lock();
+    db.check_writable()?;
+    let (version, sealed, replay_from) = seal(db)?;
+    // What goes into files must not be ahead of the log: a commit whose sync fails was never there.
+    if replay_from.0 > 1 {
+        db.wal.wait_durable(Lsn(replay_from.0 - 1))?;
+    }
+    let mut files = BTreeMap::new();
+    for Sealed { table, segment } in &sealed {
+        let table = version.table(*table)?;
+        if let Some(hot) = table.segment(*segment).and_then(|segment| segment.hot()) {
+            files.insert(*segment, write_hot(db, table, hot)?);
+        }
+    }
+    let number = db.checkpoints.number() + 1;
+    let manifest = manifest(db, &version, &files, replay_from, number)?;
+    manifest.store(&db.storage)?;
+    db.checkpoints.stored(number);
+    adopt(db, &sealed, &files)?;
+    db.wal.truncate_before(replay_from)?;
+    Manifest::prune(&db.storage)?;
+    super::collect::release_obsolete(db, &manifest)?;
+    db.flushed();
+    Ok(())
+}
+
+/// Ends all growing segments and the log file; returns the version at that moment.
+fn seal(db: &Inner) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn)> {
+    let mut state = db.commit.lock();
+    let mut next = state.version.as_ref().clone();
+    let mut sealed = Vec::new();
+    let tables: Vec<u64> = next.tables.keys().copied().collect();
+    for id in tables {
+        let hot: Vec<u32> = next.table(id)?.segments().filter(|(_, segment)| segment.hot().is_some()).map(|(_, s)| s.id()).collect();
+        for segment in hot {
+            if let Some(SegmentData::Hot(hot)) = next.table_mut(id)?.segment_mut(segment).map(|segment| &mut segment.data) {
+                hot.sealed = true;
+            }
+            sealed.push(Sealed { table: id, segment });
+        }
+    }
+    let replay_from = db.wal.rotate()?;
+    state.version = Arc::new(next);
+    Ok((Arc::clone(&state.version), sealed, replay_from))
+}
+
+fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<ColdSegment>> {
+    let schema = file_schema(&table.def.schema, true, true);
+    let batches = hot.chunks.iter().map(|chunk| {
+        let mut columns: Vec<ArrayRef> = chunk.batch.columns().to_vec();
+        columns.push(chunk.created.column(0..chunk.rows()));
+        columns.push(chunk.versions.column(0..chunk.rows()));
+        Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+    });
+    let segment = write_segment(db, table, hot.id, true, batches)?;
+    for (index, _) in &table.codecs.keys {
+        let run = match hot.run(index.id) {
+            Some(run) => run,
+            None => {
+                let data = SegmentData::Hot(hot.clone());
+                let whole = Segment { data, tombstones: Default::default() };
+                IndexRun::build(&rows::segment_keys(table, &whole, index)?, None)
+            }
+        };
+        segment.add_run(index.id, run)?;
+    }
+    Ok(segment)
+}
+
+fn manifest(
+    db: &Inner,
+    version: &DatabaseVersion,
+    files: &BTreeMap<u32, Arc<ColdSegment>>,
+    replay_from: Lsn,
+    number: u64,
+) -> Result<Manifest> {
+    let mut tables = BTreeMap::new();
+    for (id, table) in &version.tables {
+        let mut shards = Vec::new();
+        for shard in &table.shards {
+            let mut entries = Vec::new();
+            for segment in &shard.segments {
+                let Some(cold) = segment.cold().or_else(|| files.get(&segment.id())) else { continue };
+                let tombstones = db.checkpoints.tombstones(&db.storage, number, segment)?;
+                entries.push(SegmentEntry { meta: cold.meta.clone(), tombstones });
+            }
+            shards.push(entries);
+        }
+        tables.insert(*id, shards);
+    }
+    Ok(Manifest {
+        format: FORMAT,
+        database: db.identity,
+        number,
+        epoch: db.epoch,
+        csn: version.csn.0,
+        history_from: version.history_from.0,
+        replay_from: replay_from.0,
+        next_segment: db.peek_segment_id(),
+        catalog: version.catalog.as_ref().clone(),
+        tables,
+    })
+}
+
+/// Puts the files in the place of the hot segments, with the rows that have ended meanwhile.
+fn adopt(db: &Inner, sealed: &[Sealed], files: &BTreeMap<u32, Arc<ColdSegment>>) -> Result<()> {
+    let mut state = db.commit.lock();
+    let mut next = state.version.as_ref().clone();
+    for Sealed { table, segment } in sealed {
+        let Some(file) = files.get(segment) else { continue };
+        if !next.tables.contains_key(table) {
+            continue;
+        }
+        if let Some(segment) = next.table_mut(*table)?.segment_mut(*segment) {
+            segment.data = SegmentData::Cold(Arc::clone(file));
+        }
+    }
+    db.republish(&mut state, next);
+    Ok(())
+}
+
+/// Which checkpoint is the last, and which list of ended rows each segment has on storage.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    inner: parking_lot::Mutex<CheckpointState>,
+}
+
+#[derive(Debug, Default)]
+struct CheckpointState {
+    number: u64,
+    /// Segment -> path of its list, and how many rows that has.
+    tombstones: BTreeMap<u32, (String, u32)>,
+}
+
+impl Checkpoints {
+    /// Continues behind a manifest.
+    pub(crate) fn resume(&self, number: u64, tombstones: BTreeMap<u32, (String, u32)>) {
+        *self.inner.lock() = CheckpointState { number, tombstones };
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.inner.lock().number
+    }
+
+    fn stored(&self, number: u64) {
+        self.inner.lock().number = number;
+    }
+
+    /// The path of the list of a segment's ended rows, written now if it has changed.
+    fn tombstones(
+        &self,
+        storage: &Arc<dyn grizzly_wal::Storage>,
+        number: u64,
+        segment: &Segment,
+    ) -> Result<Option<String>> {
+        let ended = &segment.tombstones;
+        if ended.is_empty() {
+            return Ok(None);
+        }
+        let mut state = self.inner.lock();
+        if let Some((path, _)) = state.tombstones.get(&segment.id()).filter(|(_, count)| *count == ended.len()) {
+            return Ok(Some(path.clone()));
+        }
+        let path = tombstone_file::write(storage, segment.id(), number, ended)?;
+        state.tombstones.insert(segment.id(), (path.clone(), ended.len()));
+        Ok(Some(path))
+    }
+}

@@ -1,0 +1,7 @@
+//! What runs in the background: writing hot rows to files, merging segments, and letting go of what nobody reads.
+
+pub(crate) mod collect;
+pub(crate) mod compact;
+pub(crate) mod flush;
+pub(crate) mod tombstone_file;
+pub(crate) mod worker;

@@ -1,0 +1,95 @@
+//! The thread that flushes and compacts while others work.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{super::database::Inner, compact, flush};
+use crate::error::ErrorKind;
+
+/// How often the thread looks around without being asked.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Rounds without a flush after which segments are looked at for compaction all the same.
+const COMPACT_EVERY: u32 = 20;
+
+/// How the rest of the database talks to the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: bool,
+    stopped: bool,
+    flushes: u64,
+}
+
+impl Signals {
+    /// Asks for a look around.
+    pub(crate) fn wake(&self) {
+        self.state.lock().wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread after what it is doing.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// A flush is done.
+    pub(crate) fn flushed(&self) {
+        self.state.lock().flushes += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a flush is done, or for a moment.
+    pub(crate) fn wait_for_flush(&self, at_most: Duration) {
+        let mut state = self.state.lock();
+        let before = state.flushes;
+        state.wanted = true;
+        self.changed.notify_all();
+        self.changed.wait_while_for(&mut state, |state| state.flushes == before && !state.stopped, at_most);
+    }
+
+    /// False once the thread should end.
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| !state.wanted && !state.stopped, PERIOD);
+        state.wanted = false;
+        !state.stopped
+    }
+}
+
+/// Runs until the database is closed or dropped.
+pub(crate) fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
+    for round in 1_u32.. {
+        if !signals.wait() {
+            return;
+        }
+        let Some(db) = db.upgrade() else { return };
+        if let Err(error) = look_around(&db, round.is_multiple_of(COMPACT_EVERY)) {
+            if error.kind() == ErrorKind::Closed {
+                return;
+            }
+            tracing::error!(%error, "background work failed; it will be tried again");
+        }
+    }
+}
+
+fn look_around(db: &Inner, compact: bool) -> crate::Result<()> {
+    let flush = db.needs_flush();
+    if flush {
+        flush::checkpoint(db)?;
+    }
+    if flush || compact {
+        compact::compact(db, None, false)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The manifest: catalog, segments and the place in the log to replay from, as of a checkpoint. One is written under
+//! the next number, which must not exist yet; the one with the greatest number counts.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use grizzly_wal::{PutMode, Storage};
+use serde::{Deserialize, Serialize};
+
+use super::{catalog::Catalog, redo, segment::cold::SegmentMeta};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The version of the layout of a database: folder names, manifest, segment files, log records.
+pub(crate) const FORMAT: u32 = 1;
+const DIR: &str = "manifest";
+const KEPT: usize = 2;
+
+/// A database at a checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) format: u32,
+    /// Identity of this database; a restored copy gets another.
+    pub(crate) database: uuid::Uuid,
+    pub(crate) number: u64,
+    /// Grows each time a writer takes over.
+    pub(crate) epoch: u64,
+    pub(crate) csn: u64,
+    pub(crate) history_from: u64,
+    /// The first log record that is not contained.
+    pub(crate) replay_from: u64,
+    pub(crate) next_segment: u32,
+    pub(crate) catalog: Catalog,
+    /// Segments of each table, by shard.
+    pub(crate) tables: BTreeMap<u64, Vec<Vec<SegmentEntry>>>,
+}
+
+/// A segment and its ended rows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SegmentEntry {
+    #[serde(flatten)]
+    pub(crate) meta: SegmentMeta,
+    /// The file that lists ended rows, if there are any.
+    pub(crate) tombstones: Option<String>,
+}
+
+fn path(number: u64) -> String {
+    format!("{DIR}/{number:020}.json")
+}
+
+impl Manifest {
+    /// The newest manifest, or `None` where there is no database yet.
+    pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
+        let files = storage.list(DIR)?;
+        let Some(newest) = files.iter().filter(|file| file.path.ends_with(".json")).next_back() else {
+            return Self::check_foreign(storage).map(|()| None);
+        };
+        let text = storage.get(&newest.path)?;
+        Self::parse(&newest.path, &text).map(Some)
+    }
+
+    /// A place that holds files, but none of ours, is not a new database.
+    fn check_foreign(storage: &Arc<dyn Storage>) -> Result<()> {
+        let foreign = storage.list("")?.into_iter().map(|file| file.path);
+        let ours = |path: &String| path == "LOCK" || path.starts_with("log/") || path.starts_with("data/");
+        match foreign.into_iter().find(|path| !ours(path)) {
+            Some(path) => Err(Error::invalid(format!(
+                "'{}' is not a Grizzly database and not empty: it contains '{path}'",
+                storage.url()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn parse(path: &str, text: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let damaged = |what: &str| Error::corrupt(format!("manifest '{path}' is damaged: {what}"));
+        let end = text.iter().rposition(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no checksum"))?;
+        let (json, checksum) = text.split_at(end);
+        let stored = std::str::from_utf8(checksum).ok().and_then(|sum| u32::from_str_radix(sum.trim(), 16).ok());
+        if stored != Some(crc32c::crc32c(json)) {
+            return Err(damaged("its checksum is wrong"));
+        }
+        let head: Head = redo::decode_json(&format!("manifest '{path}'"), json)?;
+        if head.format > FORMAT {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("'{path}' was written by a newer Grizzly: format {}, this one reads up to {FORMAT}", head.format),
+            ));
+        }
+        redo::decode_json(&format!("manifest '{path}'"), json)
+    }
+
+    /// Stores this manifest under its number. `Unavailable` if another writer did so first.
+    pub(crate) fn store(&self, storage: &Arc<dyn Storage>) -> Result<()> {
+        let json = redo::encode_json(self)?;
+        let checksum = format!("\n{:08x}", crc32c::crc32c(&json));
+        storage.put(&path(self.number), &[json, Bytes::from(checksum)], PutMode::Create).map_err(|error| {
+            match error.kind() {
+                grizzly_wal::ErrorKind::AlreadyExists => Error::new(
+                    ErrorKind::Unavailable,
+                    format!("another writer has taken over '{}': manifest {} exists", storage.url(), self.number),
+                ),
+                _ => error.into(),
+            }
+        })
+    }
+
+    /// Removes manifests that are no longer needed.
+    pub(crate) fn prune(storage: &Arc<dyn Storage>) -> Result<()> {
+        let files = storage.list(DIR)?;
+        for old in files.iter().rev().skip(KEPT) {
+            storage.remove(&old.path)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format: FORMAT,
+            database: uuid::Uuid::nil(),
+            number: 1,
+            epoch: 1,
+            csn: 5,
+            history_from: 0,
+            replay_from: 1,
+            next_segment: 1,
+            catalog: Catalog::default(),
+            tables: BTreeMap::new(),
+        }
+    }
+
+    fn stored(change: impl FnOnce(String) -> String) -> Result<Option<Manifest>> {
+        let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+        manifest().store(&storage).expect("it can be stored");
+        let text = String::from_utf8(storage.get(&path(1)).expect("it is there").to_vec()).expect("it is text");
+        storage.put(&path(2), &[change(text).into()], PutMode::Create).expect("it can be stored");
+        Manifest::load(&storage)
+    }
+
+    #[test]
+    fn damage_and_newer_formats_are_told_apart() {
+        assert!(matches!(stored(|text| text), Ok(Some(manifest)) if manifest.csn == 5));
+        let damaged = stored(|text| text.replace("\"csn\":5", "\"csn\":6"));
+        assert_eq!(damaged.map_err(|error| error.kind()).err(), Some(ErrorKind::Corrupt));
+        let newer = stored(|text| {
+            let json = text.lines().next().unwrap_or_default().replace("\"format\":1", "\"format\":9");
+            format!("{json}\n{:08x}", crc32c::crc32c(json.as_bytes()))
+        });
+        assert_eq!(newer.map_err(|error| error.kind()).err(), Some(ErrorKind::Unsupported));
+    }
+}

@@ -1,0 +1,4 @@
+//! Row versions: who sees which, and which have ended.
+
+pub(crate) mod tombstones;
+pub(crate) mod visibility;

@@ -1,0 +1,185 @@
+//! Values of given rows of a segment, wherever they are: the late end of every read.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, UInt32Array, UInt64Array},
+    compute,
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+
+use super::{
+    catalog::IndexDef,
+    segment::CHUNK_ROWS,
+    version::{Segment, SegmentData, TableVersion},
+};
+use crate::{
+    access::{RowId, SystemColumn},
+    error::{Error, Result},
+};
+
+/// The field of a column by number, system columns behind the table's own.
+pub(crate) fn field(schema: &SchemaRef, column: usize) -> Result<FieldRef> {
+    let own = schema.fields();
+    if let Some(field) = own.get(column) {
+        return Ok(Arc::clone(field));
+    }
+    let system = SystemColumn::ALL.get(column - own.len());
+    let system = system.ok_or_else(|| Error::internal(format!("there is no column number {column}")))?;
+    let data_type = match system {
+        SystemColumn::Shard => DataType::UInt32,
+        _ => DataType::UInt64,
+    };
+    Ok(Arc::new(Field::new(system.name(), data_type, *system == SystemColumn::Deleted)))
+}
+
+/// The schema of some columns by number.
+pub(crate) fn projected_schema(schema: &SchemaRef, projection: &[usize]) -> Result<SchemaRef> {
+    let fields = projection.iter().map(|column| field(schema, *column)).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// A column of `rows` consecutive-or-not row numbers of a segment that is computed, not stored.
+pub(crate) fn system_column(segment: &Segment, shard: u32, system: SystemColumn, rows: &[u32]) -> Result<ArrayRef> {
+    Ok(match system {
+        SystemColumn::RowId => {
+            let id = segment.id();
+            Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| RowId::new(id, *row).0)))
+        }
+        SystemColumn::Shard => Arc::new(UInt32Array::from_value(shard, rows.len())),
+        SystemColumn::Deleted => {
+            Arc::new(rows.iter().map(|row| segment.tombstones.get(*row).map(|csn| csn.0)).collect::<UInt64Array>())
+        }
+        SystemColumn::RowVersion => stamps(rows, segment, |segment, row| segment.row_version(row), |cold, chunk| cold.versions(chunk))?,
+        SystemColumn::Created => stamps(rows, segment, |segment, row| Ok(segment.created(row)?.0), |cold, chunk| cold.created(chunk))?,
+    })
+}
+
+fn stamps(
+    rows: &[u32],
+    segment: &Segment,
+    one: impl Fn(&Segment, u32) -> Result<u64>,
+    chunk: impl Fn(&super::segment::cold::ColdSegment, usize) -> Result<super::stamps::Stamps>,
+) -> Result<ArrayRef> {
+    let SegmentData::Cold(cold) = &segment.data else {
+        let values = rows.iter().map(|row| one(segment, *row)).collect::<Result<Vec<_>>>()?;
+        return Ok(Arc::new(UInt64Array::from(values)));
+    };
+    let mut parts = Vec::new();
+    for (number, part) in chunks_of(rows) {
+        let first = number * CHUNK_ROWS;
+        parts.push(chunk(cold, number)?.column(part.iter().map(|row| *row as usize - first)));
+    }
+    concat(parts, &DataType::UInt64)
+}
+
+/// Splits ascending row numbers by the chunk they are in.
+pub(crate) fn chunks_of(rows: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
+    rows.chunk_by(|a, b| *a as usize / CHUNK_ROWS == *b as usize / CHUNK_ROWS)
+        .map(|part| (part[0] as usize / CHUNK_ROWS, part))
+}
+
+/// One column of the given rows (ascending) of a segment.
+pub(crate) fn take_column(table: &TableVersion, segment: &Segment, shard: u32, column: usize, rows: &[u32]) -> Result<ArrayRef> {
+    let schema = &table.def.schema;
+    if let Some(system) = column.checked_sub(schema.fields().len()) {
+        let system = SystemColumn::ALL.get(system);
+        let system = system.ok_or_else(|| Error::internal(format!("there is no column number {column}")))?;
+        return system_column(segment, shard, *system, rows);
+    }
+    let field = schema.field(column);
+    let mut parts = Vec::new();
+    match &segment.data {
+        SegmentData::Cold(cold) => {
+            for (number, part) in chunks_of(rows) {
+                let first = (number * CHUNK_ROWS) as u32;
+                let within: Vec<u32> = part.iter().map(|row| row - first).collect();
+                parts.push(cold.file.column(number, column)?.take(field, &within)?);
+            }
+        }
+        SegmentData::Hot(hot) => {
+            let mut rest = rows;
+            while let Some(row) = rest.first() {
+                let located = hot.locate(*row);
+                let (chunk, _) = located.ok_or_else(|| Error::internal(format!("segment {} has no row {row}", hot.id)))?;
+                let end = chunk.first_row + chunk.rows() as u32;
+                let (part, more) = rest.split_at(rest.partition_point(|row| *row < end));
+                let within: UInt32Array = part.iter().map(|row| row - chunk.first_row).collect();
+                parts.push(compute::take(chunk.batch.column(column), &within, None)?);
+                rest = more;
+            }
+        }
+    }
+    concat(parts, field.data_type())
+}
+
+fn concat(mut parts: Vec<ArrayRef>, data_type: &DataType) -> Result<ArrayRef> {
+    match parts.len() {
+        0 => Ok(arrow::array::new_empty_array(data_type)),
+        1 => Ok(parts.remove(0)),
+        _ => {
+            let parts: Vec<_> = parts.iter().map(AsRef::as_ref).collect();
+            Ok(compute::concat(&parts)?)
+        }
+    }
+}
+
+/// All columns of the given rows (ascending) of a segment.
+pub(crate) fn take_rows(table: &TableVersion, segment: &Segment, rows: &[u32]) -> Result<RecordBatch> {
+    let schema = &table.def.schema;
+    let columns = 0..schema.fields().len();
+    let columns = columns.map(|column| take_column(table, segment, 0, column, rows)).collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// The rows of a segment with this index key, found without the index.
+pub(crate) fn rows_with_key(table: &TableVersion, segment: &Segment, index: &IndexDef, key: &[u8]) -> Result<Vec<u32>> {
+    let encoder = table.def.key_encoder(index)?;
+    let mut rows = Vec::new();
+    for (first, columns) in key_columns(table, segment, index)? {
+        let keys = encoder.encode_columns(&columns)?;
+        rows.extend((0..keys.len()).filter(|row| keys.get(*row) == key).map(|row| first + row as u32));
+    }
+    Ok(rows)
+}
+
+/// The indexed columns of all rows of a segment, chunk by chunk, with the number of each chunk's first row.
+pub(crate) fn key_columns(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<Vec<(u32, Vec<ArrayRef>)>> {
+    let schema = &table.def.schema;
+    match &segment.data {
+        SegmentData::Hot(hot) => Ok(hot
+            .chunks
+            .iter()
+            .map(|chunk| (chunk.first_row, index.columns.iter().map(|column| Arc::clone(chunk.batch.column(*column))).collect()))
+            .collect()),
+        SegmentData::Cold(cold) => (0..cold.file.footer().chunks.len())
+            .map(|chunk| {
+                let columns = index.columns.iter().map(|column| Ok(cold.file.column(chunk, *column)?.decode(schema.field(*column))?));
+                Ok(((chunk * CHUNK_ROWS) as u32, columns.collect::<Result<Vec<_>>>()?))
+            })
+            .collect(),
+    }
+}
+
+/// The keys of an index for all rows of a segment, in row order.
+pub(crate) fn segment_keys(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<super::key::Keys> {
+    let encoder = table.def.key_encoder(index)?;
+    let mut all: Option<super::key::Keys> = None;
+    for (_, columns) in key_columns(table, segment, index)? {
+        let keys = encoder.encode_columns(&columns)?;
+        match &mut all {
+            Some(all) => all.extend(&keys),
+            None => all = Some(keys),
+        }
+    }
+    match all {
+        Some(all) => Ok(all),
+        None => Ok(encoder.encode_columns(&empty_columns(table, index))?),
+    }
+}
+
+fn empty_columns(table: &TableVersion, index: &IndexDef) -> Vec<ArrayRef> {
+    let schema = &table.def.schema;
+    index.columns.iter().map(|column| arrow::array::new_empty_array(schema.field(*column).data_type())).collect()
+}

@@ -1,0 +1,7 @@
+//! Transactions: what a session may write, and how it becomes visible to all.
+
+pub(crate) mod commit;
+pub(crate) mod conflict;
+pub(crate) mod publish;
+pub(crate) mod transaction;
+pub(crate) mod writes;

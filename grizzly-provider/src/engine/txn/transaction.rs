@@ -1,0 +1,288 @@
+//! A transaction: a snapshot and the writes made on it.
+
+use std::sync::Arc;
+
+use arrow::{array::ArrayRef, record_batch::RecordBatch};
+use parking_lot::Mutex;
+
+use super::{
+    super::{
+        catalog::TableDef,
+        database::Inner,
+        lookup, rows,
+        snapshot::Snapshot,
+        version::{TableVersion, TableCodecs},
+    },
+    writes::Writes,
+};
+use crate::{
+    access::{Csn, RowId},
+    error::{Error, ErrorKind, Result},
+};
+
+/// What became of a commit.
+#[derive(Debug, Clone)]
+#[must_use = "a commit may have been refused"]
+pub enum CommitOutcome {
+    /// All writes are visible, and durable as the settings promise.
+    Committed {
+        /// The commit's number.
+        csn: Csn,
+    },
+    /// Nothing was written: another transaction committed first. It may be retried from the start.
+    Conflict(Conflict),
+}
+
+/// Why a commit was refused.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    /// The table.
+    pub table: String,
+    /// The key, as SQL would write it, or the row.
+    pub key: String,
+    /// The commit that came first.
+    pub committed: Csn,
+}
+
+impl CommitOutcome {
+    /// The commit's number, or the conflict as an [`Error`] of kind `Conflict` (SQLSTATE 40001).
+    pub fn into_result(self) -> Result<Csn> {
+        match self {
+            Self::Committed { csn } => Ok(csn),
+            Self::Conflict(conflict) => Err(conflict.into()),
+        }
+    }
+}
+
+impl From<Conflict> for Error {
+    fn from(conflict: Conflict) -> Self {
+        let Conflict { table, key, committed } = conflict;
+        let message = format!(
+            "could not serialize access: table '{table}' key {key} was changed by commit {committed}; the transaction \
+             may be retried"
+        );
+        Self::new(ErrorKind::Conflict, message)
+    }
+}
+
+/// A duplicate key, as an error.
+pub(crate) fn unique_violation(table: &TableDef, index: &str, key: &str) -> Error {
+    let table = table.display_name();
+    Error::new(ErrorKind::UniqueViolation, format!("table '{table}' already has key {key} in unique index '{index}'"))
+}
+
+/// A transaction under snapshot isolation. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Transaction {
+    pub(super) db: Arc<Inner>,
+    pub(super) id: u64,
+    pub(super) base: Snapshot,
+    pub(super) writes: Mutex<Writes>,
+    pub(super) done: bool,
+}
+
+impl Transaction {
+    pub(crate) fn new(db: Arc<Inner>, base: Snapshot) -> Self {
+        let id = db.next_transaction_id();
+        let writes = Mutex::new(Writes::new(base.version().as_ref().clone()));
+        Self { db, id, base, writes, done: false }
+    }
+
+    /// A number for this transaction, unique while the database is open.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The snapshot it began with.
+    pub fn base(&self) -> &Snapshot {
+        &self.base
+    }
+
+    /// The database as the transaction sees it, its own writes so far included.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let mut writes = self.writes.lock();
+        if writes.is_empty() {
+            return Ok(self.base.clone());
+        }
+        writes.settle(&self.db)?;
+        Ok(self.base.with_version(Arc::new(writes.working.clone())))
+    }
+
+    /// Adds rows (all columns of the table, in its order; types as in the table). Returns their number.
+    /// Call it repeatedly for large amounts: rows are encoded as they come.
+    pub fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<u64> {
+        self.db.check_writable()?;
+        self.writes.lock().insert(&self.db, table, &rows, None)
+    }
+
+    /// Deletes rows by id. An id that this transaction already deleted is an error of kind `Invalid`.
+    pub fn delete(&mut self, table: &str, rows: &[RowId]) -> Result<u64> {
+        self.db.check_writable()?;
+        self.writes.lock().delete(table, rows)
+    }
+
+    /// Replaces rows by id with `new` (same order, all columns); their row_version grows by one.
+    pub fn update(&mut self, table: &str, rows: &[RowId], new: RecordBatch) -> Result<u64> {
+        self.db.check_writable()?;
+        self.writes.lock().update(&self.db, table, rows, &new)
+    }
+
+    /// The id and version of the live row with this primary key, as the transaction sees it.
+    pub fn find(&self, table: &str, key: &[ArrayRef]) -> Result<Option<(RowId, u64)>> {
+        let mut writes = self.writes.lock();
+        writes.settle(&self.db)?;
+        let version = Arc::clone(writes.working.table_named(table)?);
+        let key = primary_key(&version, key)?;
+        let row = match writes.own_row(version.def.id, &key.bytes) {
+            Some(row) => Some(row),
+            None => find_committed(&version, &key)?,
+        };
+        let Some(row) = row else { return Ok(None) };
+        let segment = version.segment(row.segment()).ok_or_else(|| Error::internal("a row that was found is gone"))?;
+        Ok(Some((row, segment.row_version(row.row())?)))
+    }
+
+    /// The live row with this primary key, as the transaction sees it.
+    pub fn get(&self, table: &str, key: &[ArrayRef]) -> Result<Option<RecordBatch>> {
+        let Some((row, _)) = self.find(table, key)? else { return Ok(None) };
+        let writes = self.writes.lock();
+        let version = writes.working.table_named(table)?;
+        let segment = version.segment(row.segment()).ok_or_else(|| Error::internal("a row that was found is gone"))?;
+        Ok(Some(rows::take_rows(version, segment, &[row.row()])?))
+    }
+
+    /// Inserts rows or replaces those whose primary key exists.
+    pub fn put(&mut self, table: &str, batch: RecordBatch) -> Result<u64> {
+        let def = {
+            let writes = self.writes.lock();
+            Arc::clone(&writes.working.table_named(table)?.def)
+        };
+        if def.primary_key.is_empty() {
+            return Err(Error::invalid(format!("table '{table}' has no primary key to put rows by")));
+        }
+        let (mut old, mut replaced, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..batch.num_rows() {
+            let key: Vec<ArrayRef> = def.primary_key.iter().map(|column| batch.column(*column).slice(row, 1)).collect();
+            match self.find(table, &key)? {
+                Some((id, _)) => {
+                    old.push(id);
+                    replaced.push(row as u32);
+                }
+                None => fresh.push(row as u32),
+            }
+        }
+        if fresh.len() == batch.num_rows() {
+            return self.insert(table, batch);
+        }
+        if replaced.len() == batch.num_rows() {
+            return self.update(table, &old, batch);
+        }
+        let pick = |rows: Vec<u32>| arrow::compute::take_record_batch(&batch, &arrow::array::UInt32Array::from(rows));
+        Ok(self.update(table, &old, pick(replaced)?)? + self.insert(table, pick(fresh)?)?)
+    }
+
+    /// Marks the present state, to return to with [`Transaction::rollback_to`].
+    pub fn savepoint(&mut self) -> Result<usize> {
+        self.writes.lock().savepoint(&self.db)
+    }
+
+    /// Undoes everything since the savepoint, which stays.
+    pub fn rollback_to(&mut self, savepoint: usize) -> Result<()> {
+        self.writes.lock().rollback_to(savepoint)
+    }
+
+    /// Whether it wrote anything.
+    pub fn is_empty(&self) -> bool {
+        self.writes.lock().is_empty()
+    }
+
+    /// Makes all writes visible at once, or none. Blocks until durable if the settings say so; from async code use
+    /// [`Transaction::commit_async`].
+    pub fn commit(self) -> Result<CommitOutcome> {
+        let db = Arc::clone(&self.db);
+        let (outcome, lsn) = super::commit::commit(self)?;
+        if let Some(lsn) = lsn.filter(|_| db.settings.sync_commits) {
+            db.wal.wait_durable(lsn)?;
+        }
+        Ok(outcome)
+    }
+
+    /// The same for async code: waits for the log without blocking the thread.
+    pub async fn commit_async(self) -> Result<CommitOutcome> {
+        let db = Arc::clone(&self.db);
+        let (outcome, lsn) = super::commit::commit(self)?;
+        if let Some(lsn) = lsn.filter(|_| db.settings.sync_commits) {
+            db.wal.durable(lsn).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Forgets all writes.
+    pub fn rollback(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.done {
+            self.writes.lock().discard_attached(&imbl::OrdMap::new());
+        }
+    }
+}
+
+/// A primary key in bytes, and the shard its row is in.
+pub(crate) struct PrimaryKey {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) shard: Option<u32>,
+}
+
+/// The primary key made of `values`, which are cast to the key's types where that loses nothing.
+pub(crate) fn primary_key(table: &TableVersion, values: &[ArrayRef]) -> Result<PrimaryKey> {
+    let name = &table.def.name;
+    let primary = table.codecs.primary();
+    let (index, encoder) = primary.ok_or_else(|| Error::invalid(format!("table '{name}' has no primary key")))?;
+    if values.len() != index.columns.len() {
+        return Err(Error::invalid(format!(
+            "the primary key of table '{name}' has {} columns, not {}",
+            index.columns.len(),
+            values.len()
+        )));
+    }
+    let mut literals = Vec::with_capacity(values.len());
+    for (column, value) in index.columns.iter().zip(values) {
+        let field = table.def.schema.field(*column);
+        if value.len() != 1 || value.is_null(0) {
+            return Err(Error::invalid(format!("key column '{}' of table '{name}' needs one value", field.name())));
+        }
+        literals.push(match value.data_type() == field.data_type() {
+            true => Arc::clone(value),
+            false => arrow::compute::cast(value, field.data_type())?,
+        });
+    }
+    let mut bytes = Vec::with_capacity(32);
+    encoder.encode_prefix(&literals, &mut bytes)?;
+    let shard = shard_of_key(&table.codecs, &table.def, &literals)?;
+    Ok(PrimaryKey { bytes, shard })
+}
+
+fn shard_of_key(codecs: &TableCodecs, def: &TableDef, literals: &[ArrayRef]) -> Result<Option<u32>> {
+    let Some(router) = &codecs.router else { return Ok(None) };
+    let placed = def.shard_by.iter().map(|column| {
+        let at = def.primary_key.iter().position(|key| key == column);
+        at.map(|at| Arc::clone(&literals[at])).ok_or_else(|| Error::internal("a shard column is not in the primary key"))
+    });
+    let placed = placed.collect::<Result<Vec<_>>>()?;
+    Ok(Some(router.shard_for_literals(&placed)?))
+}
+
+/// The committed live row with this key.
+pub(crate) fn find_committed(table: &TableVersion, key: &PrimaryKey) -> Result<Option<RowId>> {
+    let Some((index, _)) = table.codecs.primary() else { return Ok(None) };
+    let mut found = None;
+    lookup::live_rows(table, index, &key.bytes, key.shard, |_, row| {
+        found = Some(row);
+        Ok(false)
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,264 @@
+//! One immutable value that names everything a reader sees. Making the next version copies only the path to what
+//! changed.
+
+use std::sync::{Arc, OnceLock};
+
+use imbl::OrdMap;
+
+use super::{
+    catalog::{Catalog, IndexDef, TableDef},
+    key::KeyEncoder,
+    mvcc::tombstones::Tombstones,
+    segment::cold::ColdSegment,
+    shard::{hot::HotSegment, router::ShardRouter},
+};
+use crate::{
+    access::{Csn, RowId, TableStatistics},
+    error::{Error, Result},
+};
+
+/// Segment numbers from here on belong to uncommitted rows of a transaction, one per shard.
+pub(crate) const OVERLAY: u32 = 0xFFFF_0000;
+
+/// The database after a commit.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseVersion {
+    pub(crate) csn: Csn,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) tables: OrdMap<u64, Arc<TableVersion>>,
+    /// States before this commit can no longer be read: vacuum has removed rows of theirs.
+    pub(crate) history_from: Csn,
+    /// How many compactions it contains.
+    pub(crate) compactions: u64,
+}
+
+/// One table.
+#[derive(Debug)]
+pub(crate) struct TableVersion {
+    pub(crate) def: Arc<TableDef>,
+    pub(crate) codecs: Arc<TableCodecs>,
+    pub(crate) shards: Vec<Arc<ShardVersion>>,
+    pub(crate) statistics: OnceLock<Arc<TableStatistics>>,
+}
+
+/// What a table's definition implies: made once per definition.
+#[derive(Debug)]
+pub(crate) struct TableCodecs {
+    pub(crate) router: Option<ShardRouter>,
+    pub(crate) keys: Vec<(IndexDef, KeyEncoder)>,
+}
+
+/// One shard: segments in the order they were begun; the last may be hot and growing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ShardVersion {
+    pub(crate) segments: Vec<Arc<Segment>>,
+}
+
+/// One segment and which of its rows have ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) data: SegmentData,
+    pub(crate) tombstones: Tombstones,
+}
+
+/// Where a segment's rows are.
+#[derive(Debug, Clone)]
+pub(crate) enum SegmentData {
+    /// In memory, covered by the log.
+    Hot(HotSegment),
+    /// In a file.
+    Cold(Arc<ColdSegment>),
+}
+
+impl DatabaseVersion {
+    /// A new database.
+    pub(crate) fn empty(csn: Csn) -> Self {
+        Self { csn, catalog: Arc::default(), tables: OrdMap::new(), history_from: csn, compactions: 0 }
+    }
+
+    pub(crate) fn table(&self, id: u64) -> Result<&Arc<TableVersion>> {
+        self.tables.get(&id).ok_or_else(|| Error::not_found(format!("table number {id} was dropped")))
+    }
+
+    pub(crate) fn table_named(&self, name: &str) -> Result<&Arc<TableVersion>> {
+        self.table(self.catalog.table(name)?.id)
+    }
+
+    /// The table, to change it in this version only.
+    pub(crate) fn table_mut(&mut self, id: u64) -> Result<&mut TableVersion> {
+        let table = self.tables.get_mut(&id);
+        let table = table.ok_or_else(|| Error::not_found(format!("table number {id} was dropped")))?;
+        let table = Arc::make_mut(table);
+        table.statistics = OnceLock::new();
+        Ok(table)
+    }
+}
+
+impl Clone for TableVersion {
+    fn clone(&self) -> Self {
+        Self {
+            def: Arc::clone(&self.def),
+            codecs: Arc::clone(&self.codecs),
+            shards: self.shards.clone(),
+            statistics: OnceLock::new(),
+        }
+    }
+}
+
+impl TableCodecs {
+    pub(crate) fn new(def: &TableDef) -> Result<Self> {
+        let keys = def.indexes.iter().map(|index| Ok((index.clone(), def.key_encoder(index)?)));
+        Ok(Self { router: def.router()?, keys: keys.collect::<Result<_>>()? })
+    }
+
+    pub(crate) fn primary(&self) -> Option<&(IndexDef, KeyEncoder)> {
+        self.keys.iter().find(|(index, _)| index.primary)
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&(IndexDef, KeyEncoder)> {
+        self.keys.iter().find(|(index, _)| index.name.as_ref() == name)
+    }
+}
+
+impl TableVersion {
+    pub(crate) fn new(def: Arc<TableDef>) -> Result<Self> {
+        let codecs = Arc::new(TableCodecs::new(&def)?);
+        let shards = (0..def.shards).map(|_| Arc::default()).collect();
+        Ok(Self { def, codecs, shards, statistics: OnceLock::new() })
+    }
+
+    /// The same rows under a changed definition.
+    pub(crate) fn redefine(&mut self, def: Arc<TableDef>) -> Result<()> {
+        self.codecs = Arc::new(TableCodecs::new(&def)?);
+        self.def = def;
+        Ok(())
+    }
+
+    /// Every segment with its shard.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (u32, &Arc<Segment>)> {
+        self.shards.iter().zip(0_u32..).flat_map(|(shard, number)| shard.segments.iter().map(move |s| (number, s)))
+    }
+
+    /// The segment with this number.
+    pub(crate) fn segment(&self, id: u32) -> Option<&Arc<Segment>> {
+        self.segments().map(|(_, segment)| segment).find(|segment| segment.id() == id)
+    }
+
+    /// The segment, to change it in this version only.
+    pub(crate) fn segment_mut(&mut self, id: u32) -> Option<&mut Segment> {
+        for shard in &mut self.shards {
+            if let Some(at) = shard.segments.iter().position(|segment| segment.id() == id) {
+                return Some(Arc::make_mut(&mut Arc::make_mut(shard).segments[at]));
+            }
+        }
+        None
+    }
+
+    /// Rows of a shard, to change them in this version only.
+    pub(crate) fn shard_mut(&mut self, shard: u32) -> Result<&mut ShardVersion> {
+        let name = &self.def.name;
+        let shard_version = self.shards.get_mut(shard as usize);
+        let missing = || Error::corrupt(format!("table '{name}' has no shard {shard}"));
+        Ok(Arc::make_mut(shard_version.ok_or_else(missing)?))
+    }
+
+    /// When a row ended, or `None` while it is live or if it is not there.
+    pub(crate) fn ended(&self, row: RowId) -> Option<Csn> {
+        self.segment(row.segment())?.tombstones.get(row.row())
+    }
+
+    /// Rows that are not ended in this version.
+    pub(crate) fn live_rows(&self) -> u64 {
+        self.segments().map(|(_, segment)| u64::from(segment.rows() - segment.tombstones.len())).sum()
+    }
+}
+
+impl ShardVersion {
+    /// The growing segment, if there is one.
+    pub(crate) fn active(&mut self) -> Option<&mut HotSegment> {
+        let growing = |segment: &Arc<Segment>| segment.hot().is_some_and(|hot| !hot.sealed && hot.id < OVERLAY);
+        let at = self.segments.iter().rposition(growing)?;
+        match &mut Arc::make_mut(&mut self.segments[at]).data {
+            SegmentData::Hot(hot) => Some(hot),
+            SegmentData::Cold(_) => None,
+        }
+    }
+
+    /// Adds a hot segment that grows from now on.
+    pub(crate) fn push_hot(&mut self, hot: HotSegment) {
+        self.push(SegmentData::Hot(hot), Tombstones::default());
+    }
+
+    pub(crate) fn push(&mut self, data: SegmentData, tombstones: Tombstones) {
+        self.segments.push(Arc::new(Segment { data, tombstones }));
+    }
+
+    /// Rows in memory.
+    pub(crate) fn hot_rows(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.hot().is_some()).map(|segment| u64::from(segment.rows())).sum()
+    }
+}
+
+impl Segment {
+    pub(crate) fn id(&self) -> u32 {
+        match &self.data {
+            SegmentData::Hot(hot) => hot.id,
+            SegmentData::Cold(cold) => cold.meta.id,
+        }
+    }
+
+    pub(crate) fn rows(&self) -> u32 {
+        match &self.data {
+            SegmentData::Hot(hot) => hot.rows,
+            SegmentData::Cold(cold) => cold.meta.rows,
+        }
+    }
+
+    pub(crate) fn hot(&self) -> Option<&HotSegment> {
+        match &self.data {
+            SegmentData::Hot(hot) => Some(hot),
+            SegmentData::Cold(_) => None,
+        }
+    }
+
+    pub(crate) fn cold(&self) -> Option<&Arc<ColdSegment>> {
+        match &self.data {
+            SegmentData::Hot(_) => None,
+            SegmentData::Cold(cold) => Some(cold),
+        }
+    }
+
+    /// The commit that wrote a row.
+    pub(crate) fn created(&self, row: u32) -> Result<Csn> {
+        match &self.data {
+            SegmentData::Hot(hot) => {
+                let located = hot.locate(row);
+                let (chunk, within) = located.ok_or_else(|| missing_row(hot.id, row))?;
+                Ok(Csn(chunk.created.get(within)))
+            }
+            SegmentData::Cold(cold) => {
+                let (chunk, within) = (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
+                Ok(Csn(cold.created(chunk)?.get(within)))
+            }
+        }
+    }
+
+    /// The version number of a row.
+    pub(crate) fn row_version(&self, row: u32) -> Result<u64> {
+        match &self.data {
+            SegmentData::Hot(hot) => {
+                let located = hot.locate(row);
+                let (chunk, within) = located.ok_or_else(|| missing_row(hot.id, row))?;
+                Ok(chunk.versions.get(within))
+            }
+            SegmentData::Cold(cold) => {
+                let (chunk, within) = (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
+                Ok(cold.versions(chunk)?.get(within))
+            }
+        }
+    }
+}
+
+fn missing_row(segment: u32, row: u32) -> Error {
+    Error::internal(format!("segment {segment} has no row {row}"))
+}

@@ -1,0 +1,66 @@
+//! An index finds what a scan finds.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use grizzly_provider::{
+    ErrorKind, Grizzly, Result,
+    access::{AccessPath, ColumnTest, CompareOp, IndexDefinition, KeyRange, Predicate, ScanRequest},
+};
+
+use crate::helpers::{database, pairs, rows, scan};
+
+fn by_group(unique: bool) -> IndexDefinition {
+    IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique }
+}
+
+fn group_is(group: i64) -> Predicate {
+    let value: ArrayRef = Arc::new(Int64Array::from(vec![group]));
+    Predicate::Test { column: 1, test: ColumnTest::Compare { op: CompareOp::Eq, value } }
+}
+
+/// Rows of a group through the index, and how many the index touched.
+fn looked_up(db: &Grizzly, group: i64) -> Result<usize> {
+    let snapshot = db.snapshot();
+    let value: ArrayRef = Arc::new(Int64Array::from(vec![group]));
+    let key = snapshot.table("t")?.index_key("by_group", &[value])?;
+    let access = AccessPath::Index { index: "by_group".into(), ranges: [KeyRange::prefix(&key)].into() };
+    let request = ScanRequest { projection: vec![0, 2], predicate: Some(group_is(group)), access, ..ScanRequest::default() };
+    Ok(scan(&snapshot, "t", &request)?.num_rows())
+}
+
+#[test]
+fn an_index_made_before_or_after_the_rows_answers_like_a_scan() -> Result<()> {
+    let db = database(3)?;
+    db.put("t", rows((0..500).map(|id| (id, id % 10))))?;
+    db.flush()?;
+    db.put("t", rows((500..600).map(|id| (id, id % 10))))?;
+    assert!(db.create_index("t", by_group(false), false)?);
+    db.put("t", rows((590..700).map(|id| (id, id % 10))))?;
+    for group in 0..11 {
+        assert_eq!(looked_up(&db, group)?, pairs(&db.snapshot(), "t", Some(group_is(group)))?.len(), "group {group}");
+    }
+    db.put("t", rows([(5, 999)]))?;
+    assert_eq!((looked_up(&db, 999)?, looked_up(&db, 5)?), (1, 69));
+    db.compact("t")?;
+    assert_eq!((looked_up(&db, 999)?, looked_up(&db, 5)?), (1, 69));
+    assert!(db.verify()?.problems.is_empty());
+    assert!(db.drop_index(None, "by_group", false)?);
+    assert!(looked_up(&db, 1).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_unique_index_refuses_what_is_there_and_what_comes() -> Result<()> {
+    let db = database(3)?;
+    db.put("t", rows([(1, 1), (2, 2)]))?;
+    assert!(db.create_index("t", by_group(true), false)?);
+    let refused = db.put("t", rows([(3, 2)])).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::UniqueViolation));
+    db.put("t", rows([(2, 3), (3, 2)]))?;
+    db.drop_index(Some("t"), "by_group", false)?;
+    db.put("t", rows([(4, 2)]))?;
+    let refused = db.create_index("t", by_group(true), false).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::UniqueViolation));
+    Ok(())
+}

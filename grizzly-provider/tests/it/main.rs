@@ -1,0 +1,14 @@
+//! Grizzly through DataFusion's public face: one binary, one module per theme.
+#![cfg(feature = "datafusion")]
+
+mod catalog;
+mod ddl;
+mod dml;
+mod dynamic_filters;
+mod fixtures;
+mod predicates;
+mod session;
+mod statements;
+mod support;
+mod time_travel;
+mod transactions;

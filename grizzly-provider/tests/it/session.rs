@@ -1,0 +1,150 @@
+//! Sessions: kept plans, prepared plans, and DataFusion's session below.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use datafusion::{
+    common::ScalarValue,
+    execution::SessionStateBuilder,
+    prelude::{col, lit},
+};
+use grizzly_provider::{ErrorKind, adapter::{GrizzlySession, GrizzlySessionExt}};
+
+use crate::support::{Sql, Test, database, failure, text};
+
+async fn session() -> datafusion::error::Result<GrizzlySession> {
+    let session = GrizzlySession::new(&database()?);
+    session.execute("CREATE TABLE t (id BIGINT PRIMARY KEY, x BIGINT); INSERT INTO t VALUES (1, 10), (2, 20)").await?;
+    Ok(session)
+}
+
+#[tokio::test]
+async fn a_kept_plan_reads_present_data() -> Test {
+    let session = session().await?;
+    let query = "SELECT x FROM t WHERE id = 1";
+    for x in ["10", "11", "12"] {
+        assert_eq!(text(&session.execute(query).await?)?, [x]);
+        assert_eq!(text(&session.sql(query).await?.collect().await?)?, [x]);
+        session.execute("UPDATE t SET x = x + 1 WHERE id = 1").await?;
+    }
+    session.begin().await?;
+    session.execute("UPDATE t SET x = 0 WHERE id = 1").await?;
+    assert_eq!(text(&session.execute(query).await?)?, ["0"]);
+    session.rollback().await?;
+    assert_eq!(text(&session.execute(query).await?)?, ["13"]);
+
+    let count = "SELECT count(*), min(x), max(x) FROM t";
+    assert_eq!(text(&session.execute(count).await?)?, ["2|13|20"]);
+    session.execute("INSERT INTO t VALUES (3, 30)").await?;
+    assert_eq!(text(&session.execute(count).await?)?, ["3|13|30"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kept_plan_does_not_outlive_its_table_or_its_settings() -> Test {
+    let session = session().await?;
+    let query = "SELECT * FROM t ORDER BY id";
+    assert_eq!(text(&session.execute(query).await?)?, ["1|10", "2|20"]);
+    session.execute("DROP TABLE t; CREATE TABLE t (id VARCHAR); INSERT INTO t VALUES ('b'), ('a')").await?;
+    assert_eq!(text(&session.execute(query).await?)?, ["a", "b"]);
+    session.execute("DROP TABLE t").await?;
+    assert!(session.execute(query).await.is_err());
+
+    session.execute("CREATE TABLE t (id BIGINT); INSERT INTO t VALUES (1), (NULL)").await?;
+    let query = "SELECT id FROM t ORDER BY id LIMIT 1";
+    assert_eq!(text(&session.execute(query).await?)?, ["1"]);
+    session.execute("SET datafusion.sql_parser.default_null_ordering = 'nulls_min'").await?;
+    assert_eq!(text(&session.execute(query).await?)?, ["NULL"]);
+    session.execute("SET grizzly.plan_cache = false").await?;
+    assert_eq!(text(&session.execute(query).await?)?, ["NULL"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn plans_that_differ_each_time_are_not_kept() -> Test {
+    let session = session().await?;
+    for query in ["SELECT now() FROM t LIMIT 1", "SELECT random() FROM t LIMIT 1"] {
+        let first = text(&session.execute(query).await?)?;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        assert_ne!(text(&session.execute(query).await?)?, first, "{query}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kept_plan_is_still_a_data_frame() -> Test {
+    let session = session().await?;
+    for _ in 0..2 {
+        let frame = session.sql("SELECT id, x FROM t").await?;
+        assert_eq!(frame.schema().fields().len(), 2);
+        let rows = frame.filter(col("x").gt(lit(10)))?.select(vec![col("id") + lit(1)])?.collect().await?;
+        assert_eq!(text(&rows)?, ["3"]);
+        assert!(!session.sql("SELECT id, x FROM t").await?.explain(false, false)?.collect().await?.is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plan_takes_parameters() -> Test {
+    let session = session().await?;
+    let query = session.plan("SELECT x FROM t WHERE id = $1").await?;
+    for (id, rows) in [(1i64, vec!["10"]), (2, vec!["20"]), (3, vec![])] {
+        let params = vec![ScalarValue::Int64(Some(id))];
+        assert_eq!(text(&session.execute_plan(&query, params).await?.collect().await?)?, rows);
+    }
+    // Narrower than the column.
+    let params = vec![ScalarValue::Int32(Some(2))];
+    assert_eq!(text(&session.execute_plan(&query, params).await?.collect().await?)?, ["20"]);
+
+    let insert = session.plan("INSERT INTO t (id, x) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET x = excluded.x").await?;
+    for (id, x) in [(3i64, 30i64), (1, 11), (3, 33)] {
+        let params = vec![ScalarValue::from(id), ScalarValue::from(x)];
+        let rows = session.execute_plan(&insert, params).await?.collect().await?;
+        assert_eq!(text(&rows)?, ["1"]);
+    }
+    let delete = session.plan("DELETE FROM t WHERE id = $1").await?;
+    session.execute_plan(&delete, vec![ScalarValue::from(2i64)]).await?.collect().await?;
+    assert_eq!(text(&session.execute("SELECT * FROM t ORDER BY id").await?)?, ["1|11", "3|33"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prepared_plan_never_writes_to_another_table_of_the_same_name() -> Test {
+    let session = session().await?;
+    let insert = session.plan("INSERT INTO t VALUES (7, 70)").await?;
+    session.execute("DROP TABLE t; CREATE TABLE t (id BIGINT PRIMARY KEY, x BIGINT)").await?;
+    let none: Vec<ScalarValue> = Vec::new();
+    assert!(session.execute_plan(&insert, none).await?.collect().await.is_err());
+    assert_eq!(text(&session.execute("SELECT count(*) FROM t").await?)?, ["0"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_needs_a_prepared_state_and_has_transactions_of_its_own() -> Test {
+    let plain = SessionStateBuilder::new().with_default_features().build();
+    let error = GrizzlySession::with_state(plain).err().map(|error| error.kind());
+    assert_eq!(error, Some(ErrorKind::Invalid));
+
+    let db = database()?;
+    let state = SessionStateBuilder::new().with_default_features().with_grizzly(&db).build();
+    let (one, two) = (GrizzlySession::with_state(state.clone())?, GrizzlySession::with_state(state)?);
+    one.execute("CREATE TABLE t (id BIGINT); BEGIN; INSERT INTO t VALUES (1)").await?;
+    assert!(one.in_transaction() && !two.in_transaction());
+    assert_eq!(Sql::Front(two).rows("SELECT count(*) FROM t").await?, ["0"]);
+    one.commit().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_in_memory_join_and_feed_tables_of_the_database() -> Test {
+    let session = session().await?;
+    let values = Int64Array::from(vec![3, 4]);
+    let batch = RecordBatch::try_from_iter([("id", Arc::new(values) as ArrayRef)])?;
+    session.context().register_batch("m", batch)?;
+    assert_eq!(text(&session.execute("INSERT INTO t SELECT id, id FROM m").await?)?, ["2"]);
+    assert_eq!(text(&session.execute("DELETE FROM t WHERE id IN (SELECT id FROM m)").await?)?, ["2"]);
+    let error = session.execute("INSERT INTO t SELECT value, 'x' FROM generate_series(5, 6)").await.err();
+    assert!(error.is_some_and(|error| failure(&error).1.starts_with("22")));
+    assert_eq!(text(&session.execute("SELECT count(*) FROM t").await?)?, ["2"]);
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Records and file headers to bytes and back. Pure, and the only file that knows the layout drawn in FORMAT.md.
+
+use std::io::Read;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::Lsn;
+use crate::record::{Record, RecordHeader};
+
+/// The layout version this build writes. It reads this one and all older ones.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+/// Bytes of the header every log file starts with.
+pub(crate) const FILE_HEADER: usize = 64;
+/// Bytes of a frame before its payload.
+pub(crate) const FRAME_HEADER: usize = 48;
+/// The largest payload of one record, before compression.
+pub const MAX_PAYLOAD: usize = 1 << 30;
+
+const MAGIC: [u8; 8] = *b"GRIZZLOG";
+const ALIGNMENT: usize = 8;
+/// The payload is a zstd frame.
+const FLAG_ZSTD: u8 = 1;
+/// No record: the writer ended the file here on purpose.
+const FLAG_SEAL: u8 = 2;
+/// Payloads up to this size are copied out of the file's buffer instead of keeping all of it alive.
+const COPY_BELOW: usize = 64 * 1024;
+
+/// What a log file says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    /// The number in its name.
+    pub(crate) number: u64,
+    /// The number of the first record in it.
+    pub(crate) first_lsn: Lsn,
+    /// Seeds every frame checksum, so bytes of another log inside a payload are never taken for a frame of this one.
+    pub(crate) salt: u64,
+}
+
+/// Why 64 bytes are not a file header.
+#[derive(Debug)]
+pub(crate) enum HeaderProblem {
+    /// Wrong magic or checksum: never completely written, or damaged.
+    Invalid,
+    /// Sound, but of a version or with flags this build does not know.
+    Newer { version: u16, flags: u16 },
+}
+
+impl FileHeader {
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER] {
+        let mut bytes = [0; FILE_HEADER];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.first_lsn.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderProblem> {
+        let Some(bytes) = bytes.get(..FILE_HEADER) else {
+            return Err(HeaderProblem::Invalid);
+        };
+        if bytes[..8] != MAGIC || crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
+            return Err(HeaderProblem::Invalid);
+        }
+        let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
+        if version == 0 || version > FORMAT_VERSION || flags != 0 {
+            return Err(HeaderProblem::Newer { version, flags });
+        }
+        Ok(Self { number: u64_at(bytes, 16), first_lsn: Lsn(u64_at(bytes, 24)), salt: u64_at(bytes, 32) })
+    }
+}
+
+/// A payload ready for the log: compressed if that pays, with its checksum. Made outside of any lock.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    stored: Bytes,
+    raw_len: u32,
+    crc: u32,
+    flags: u8,
+}
+
+impl Packed {
+    /// Packs `payload`, with zstd if it is larger than `compress_above` bytes and gets smaller by it.
+    pub(crate) fn new(payload: Bytes, compress_above: usize) -> Result<Self> {
+        if payload.len() > MAX_PAYLOAD {
+            let message = format!("a record of {} bytes exceeds the limit of {MAX_PAYLOAD}", payload.len());
+            return Err(Error::invalid(message));
+        }
+        let raw_len = payload.len() as u32;
+        let (stored, flags) = match payload.len() > compress_above {
+            true => {
+                let small =
+                    zstd::bulk::compress(&payload, 1).map_err(|error| Error::io("compress", "a record", error))?;
+                if small.len() < payload.len() { (Bytes::from(small), FLAG_ZSTD) } else { (payload, 0) }
+            }
+            false => (payload, 0),
+        };
+        let crc = crc32c::crc32c(&stored);
+        Ok(Self { stored, raw_len, crc, flags })
+    }
+
+    /// Bytes the frame will take in the log.
+    pub(crate) fn frame_len(&self) -> usize {
+        padded(FRAME_HEADER + self.stored.len())
+    }
+
+    /// Appends the frame to `out`. It becomes valid when [`finish_group`] has run over it.
+    pub(crate) fn encode(&self, header: &RecordHeader, out: &mut Vec<u8>) {
+        let mut bytes = [0; FRAME_HEADER];
+        bytes[4..8].copy_from_slice(&(self.stored.len() as u32).to_le_bytes());
+        bytes[8..16].copy_from_slice(&header.lsn.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&header.txn.to_le_bytes());
+        bytes[24..32].copy_from_slice(&header.commit_ts.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.raw_len.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[44] = header.kind;
+        bytes[45] = self.flags;
+        let end = out.len() + self.frame_len();
+        out.extend_from_slice(&bytes);
+        out.extend_from_slice(&self.stored);
+        out.resize(end, 0);
+    }
+}
+
+/// Completes the frames of one group: the distance to the group's first record, then the header checksum.
+///
+/// `frames` must come from [`Packed::encode`]. Returns the number of records.
+pub(crate) fn finish_group(frames: &mut [u8], salt: u64) -> u64 {
+    let (mut offset, mut count) = (0, 0_u32);
+    while offset < frames.len() {
+        let frame = &mut frames[offset..];
+        frame[32..36].copy_from_slice(&count.to_le_bytes());
+        let crc = header_crc(&frame[..FRAME_HEADER], salt);
+        frame[..4].copy_from_slice(&crc.to_le_bytes());
+        offset += padded(FRAME_HEADER + u32_at(frame, 4) as usize);
+        count += 1;
+    }
+    u64::from(count)
+}
+
+/// The frame that ends a file on purpose; `next` is the number of the record that is not in it.
+pub(crate) fn seal_frame(next: Lsn, salt: u64) -> Vec<u8> {
+    let header = RecordHeader { lsn: next, txn: 0, commit_ts: 0, kind: 0 };
+    let packed = Packed { stored: Bytes::new(), raw_len: 0, crc: crc32c::crc32c(&[]), flags: FLAG_SEAL };
+    let mut frame = Vec::with_capacity(FRAME_HEADER);
+    packed.encode(&header, &mut frame);
+    finish_group(&mut frame, salt);
+    frame
+}
+
+/// What stands at an offset of a log file.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    /// A sound record, and where the next frame starts.
+    Record(StoredRecord, usize),
+    /// The writer ended the file here; the number of the record that would have come next, and the offset behind.
+    Seal(Lsn, usize),
+    /// Only zeros up to the end of the file: nothing was ever written here.
+    Unwritten,
+    /// Neither: torn or damaged.
+    Bad(&'static str),
+}
+
+/// A record whose checksums are right, not yet decompressed.
+#[derive(Debug)]
+pub(crate) struct StoredRecord {
+    pub(crate) header: RecordHeader,
+    stored: Bytes,
+    raw_len: u32,
+    flags: u8,
+}
+
+/// Reads the frame at `offset` of a whole log file. Never allocates by a length read from the file.
+pub(crate) fn read_frame(file: &Bytes, offset: usize, salt: u64) -> Frame {
+    let rest = file.get(offset..).unwrap_or_default();
+    if rest.iter().all(|byte| *byte == 0) {
+        return Frame::Unwritten;
+    }
+    let Some(header) = sound_header(rest, salt) else {
+        return Frame::Bad("its header has a wrong checksum");
+    };
+    let stored_len = u32_at(header, 4) as usize;
+    let end = padded(FRAME_HEADER + stored_len);
+    if end > rest.len() {
+        return Frame::Bad("it reaches beyond the end of the file");
+    }
+    let stored = file.slice(offset + FRAME_HEADER..offset + FRAME_HEADER + stored_len);
+    if crc32c::crc32c(&stored) != u32_at(header, 40) {
+        return Frame::Bad("its payload has a wrong checksum");
+    }
+    if rest[FRAME_HEADER + stored_len..end].iter().any(|byte| *byte != 0) {
+        return Frame::Bad("its padding is not zero");
+    }
+    let (lsn, flags) = (Lsn(u64_at(header, 8)), header[45]);
+    if flags & FLAG_SEAL != 0 {
+        return Frame::Seal(lsn, offset + end);
+    }
+    let record = RecordHeader { lsn, txn: u64_at(header, 16), commit_ts: u64_at(header, 24), kind: header[44] };
+    let record = StoredRecord { header: record, stored, raw_len: u32_at(header, 36), flags };
+    Frame::Record(record, offset + end)
+}
+
+impl StoredRecord {
+    /// The record as it was appended. Decompression stops at the declared size.
+    pub(crate) fn unpack(self) -> Result<Record> {
+        let Self { header, stored, raw_len, flags } = self;
+        if flags & !FLAG_ZSTD != 0 {
+            let message = format!("record {} has flags {flags:#x}, which this version does not know", header.lsn);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let payload = if flags & FLAG_ZSTD != 0 {
+            decompress(&stored, raw_len as usize, header.lsn)?
+        } else if stored.len() <= COPY_BELOW {
+            Bytes::copy_from_slice(&stored)
+        } else {
+            stored
+        };
+        if payload.len() != raw_len as usize {
+            let message = format!("record {} has {} bytes instead of {raw_len}", header.lsn, payload.len());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(Record { header, payload })
+    }
+}
+
+/// Whether a frame somewhere behind `offset` proves that record `missing` was once durable: a frame tells the first
+/// record of its group, and a group is written only when everything before it has been synced. Frames of the same
+/// group prove nothing, since a crash may keep later sectors of one write and lose earlier ones.
+pub(crate) fn proves_durable(file: &Bytes, offset: usize, salt: u64, missing: Lsn) -> bool {
+    let start = offset.next_multiple_of(ALIGNMENT);
+    (start..file.len()).step_by(ALIGNMENT).any(|at| {
+        let rest = &file[at..];
+        // The cheap test first: a checksum over every eighth byte of 64 MiB takes a while.
+        rest.len() >= FRAME_HEADER
+            && u64_at(rest, 8) > missing.0
+            && sound_header(rest, salt)
+                .is_some_and(|header| u64_at(header, 8).saturating_sub(u64::from(u32_at(header, 32))) > missing.0)
+    })
+}
+
+/// Whether the writer ended this file on purpose. Follows frame lengths only.
+pub(crate) fn is_sealed(file: &Bytes, salt: u64) -> bool {
+    let mut offset = FILE_HEADER;
+    while let Some(header) = file.get(offset..).and_then(|rest| sound_header(rest, salt)) {
+        if header[45] & FLAG_SEAL != 0 {
+            return true;
+        }
+        offset += padded(FRAME_HEADER + u32_at(header, 4) as usize);
+    }
+    false
+}
+
+fn sound_header(bytes: &[u8], salt: u64) -> Option<&[u8]> {
+    let header = bytes.get(..FRAME_HEADER)?;
+    (header_crc(header, salt) == u32_at(header, 0)).then_some(header)
+}
+
+fn header_crc(header: &[u8], salt: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &header[4..FRAME_HEADER])
+}
+
+fn decompress(stored: &[u8], raw_len: usize, lsn: Lsn) -> Result<Bytes> {
+    let failed = |error| Error::new(ErrorKind::Corrupt, format!("record {lsn} does not decompress")).with_source(error);
+    let decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(failed)?;
+    let mut payload = Vec::new();
+    // One byte more than declared is enough to notice a payload that is too long.
+    decoder.take(raw_len as u64 + 1).read_to_end(&mut payload).map_err(failed)?;
+    Ok(Bytes::from(payload))
+}
+
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGNMENT)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, at))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+/// `N` bytes at `at`; callers have checked that they are there.
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+#[cfg(test)]
+mod tests;

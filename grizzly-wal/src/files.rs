@@ -1,0 +1,102 @@
+//! The files of one log folder: their names, and what their first bytes say.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use bytes::Bytes;
+
+use crate::codec::{FILE_HEADER, FORMAT_VERSION, FileHeader, HeaderProblem};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::Lsn;
+use crate::storage::{AppendFile, Storage};
+
+const SUFFIX: &str = ".log";
+
+/// One file of the log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogFile {
+    pub(crate) number: u64,
+    pub(crate) path: String,
+    /// Known once its header was read; files before the first needed record are not looked into.
+    pub(crate) first_lsn: Option<Lsn>,
+}
+
+/// All files of the folder, oldest first. Other names in it are not ours and are left alone.
+pub(crate) fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<LogFile>> {
+    let number = |path: &str| path.rsplit('/').next()?.strip_suffix(SUFFIX)?.parse().ok();
+    let files = storage.list_append(dir)?.into_iter();
+    let mut files: Vec<_> =
+        files.filter_map(|path| Some(LogFile { number: number(&path)?, path, first_lsn: None })).collect();
+    files.sort_by_key(|file| file.number);
+    Ok(files)
+}
+
+/// The file a writer that was still alive began after `file`, if there is one. Cheaper than listing them all, which
+/// may take longer than a busy writer needs to begin the next.
+pub(crate) fn successor(storage: &dyn Storage, dir: &str, file: &LogFile) -> Result<Option<LogFile>> {
+    let number = file.number + 1;
+    let path = path(dir, number);
+    match storage.peek_append(&path, FILE_HEADER) {
+        Ok(_) => Ok(Some(LogFile { number, path, first_lsn: None })),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the header of a whole file. `None` if its writer never got as far as that: nothing but zeros follows.
+pub(crate) fn header(path: &str, number: u64, bytes: &Bytes) -> Result<Option<FileHeader>> {
+    match FileHeader::decode(bytes) {
+        Ok(header) if header.number == number => Ok(Some(header)),
+        Ok(header) => Err(Error::corrupt(path, 16, format!("it says it is file {}", header.number))),
+        Err(HeaderProblem::Newer { version, flags }) => Err(newer(path, version, flags)),
+        // The header is synced before the first record is written, so records prove that it was once whole.
+        Err(HeaderProblem::Invalid) if bytes.iter().skip(FILE_HEADER).all(|byte| *byte == 0) => Ok(None),
+        Err(HeaderProblem::Invalid) => Err(Error::corrupt(path, 0, "its header has a wrong magic or checksum")),
+    }
+}
+
+/// Like [`header`], reading no more than needed.
+pub(crate) fn probe(storage: &dyn Storage, file: &LogFile) -> Result<Option<FileHeader>> {
+    let start = storage.peek_append(&file.path, FILE_HEADER)?;
+    match FileHeader::decode(&start) {
+        Err(HeaderProblem::Invalid) => header(&file.path, file.number, &storage.read_append(&file.path)?),
+        _ => header(&file.path, file.number, &start),
+    }
+}
+
+/// Starts the file `number`, its header durable.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] if another writer has begun it, or any later one.
+pub(crate) fn create(
+    storage: &dyn Storage,
+    dir: &str,
+    number: u64,
+    first_lsn: Lsn,
+    preallocate: u64,
+) -> Result<(Box<dyn AppendFile>, LogFile, FileHeader)> {
+    let path = path(dir, number);
+    // Any number that differs from file to file will do; it need not be secret.
+    let salt = RandomState::new().build_hasher().finish();
+    let header = FileHeader { number, first_lsn, salt };
+    let mut file = storage.create_append(&path, preallocate)?;
+    file.append(&header.encode())?;
+    file.sync()?;
+    // Its name may have been taken and become free again while we slept. A file goes only when there is a later one,
+    // so that one gives it away.
+    if let Some(later) = list(storage, dir)?.last().filter(|last| last.number > number) {
+        storage.remove_append(&path)?;
+        let message = format!("another writer has begun {}, after {path}", later.path);
+        return Err(Error::new(ErrorKind::AlreadyExists, message));
+    }
+    Ok((file, LogFile { number, path, first_lsn: Some(first_lsn) }, header))
+}
+
+fn path(dir: &str, number: u64) -> String {
+    format!("{}/{number:010}{SUFFIX}", dir.trim_end_matches('/'))
+}
+
+fn newer(path: &str, version: u16, flags: u16) -> Error {
+    let message =
+        format!("{path} is in log format {version} (flags {flags:#x}); this build reads up to format {FORMAT_VERSION}");
+    Error::new(ErrorKind::Unsupported, message)
+}

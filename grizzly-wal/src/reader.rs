@@ -1,0 +1,289 @@
+//! Records in order, across files. Decides what is a clean end and what is damage.
+//!
+//! A frame that is not sound is either the torn end of what a crash left, or damage to something confirmed. It is
+//! damage if anything proves that the record was once durable: a later frame whose group began after it, or a later
+//! file that begins after it. Otherwise nobody was ever told that the record is safe, and the file ends there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::{FILE_HEADER, Frame, is_sealed, proves_durable, read_frame};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{self, LogFile};
+use crate::ids::Lsn;
+use crate::record::Record;
+use crate::storage::Storage;
+
+/// A file that is being written while it is read may look as if a group in its middle were missing. Another look
+/// settles that.
+const REREADS: u8 = 2;
+
+/// Reads a log without taking it over: for backup, verification and followers.
+///
+/// Yields what is durable in folder `dir` from record `from` on, up to the end as it is when the last file is read.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] if `from` was truncated away, or was confirmed and is not there any more.
+/// [`ErrorKind::NotFound`] if the log's writer truncated it meanwhile.
+pub fn read(storage: Arc<dyn Storage>, dir: &str, from: Lsn) -> Result<LogReader> {
+    LogReader::new(storage, dir, from, false)
+}
+
+/// An iterator over the records of a log. Ends for good after the first error.
+#[derive(Debug)]
+pub struct LogReader {
+    storage: Arc<dyn Storage>,
+    dir: String,
+    /// Whether the last file is to be closed for any other writer.
+    take_over: bool,
+    from: Lsn,
+    /// The record that must come next.
+    expected: Lsn,
+    /// Files still to be read.
+    ahead: VecDeque<LogFile>,
+    /// Files not to be read, and those read already.
+    known: Vec<LogFile>,
+    /// The last file, by number, once no other writer can add to it.
+    closed: Option<Closed>,
+    current: Option<OpenFile>,
+    tail: Option<BadTail>,
+    state: State,
+}
+
+/// A file by number, and all it will ever hold.
+type Closed = (u64, Bytes);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    Finished,
+    Failed,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: String,
+    bytes: Bytes,
+    salt: u64,
+    offset: usize,
+    rereads: u8,
+}
+
+/// A frame that is not sound, until it is known what follows.
+#[derive(Debug)]
+struct BadTail {
+    error: Error,
+    was_durable: bool,
+}
+
+impl LogReader {
+    pub(crate) fn new(storage: Arc<dyn Storage>, dir: &str, from: Lsn, take_over: bool) -> Result<Self> {
+        let from = from.max(Lsn::FIRST);
+        let (mut known, closed) = match take_over {
+            true => close_last(storage.as_ref(), dir)?,
+            false => (files::list(storage.as_ref(), dir)?, None),
+        };
+        let (start, expected) = find_start(storage.as_ref(), dir, &mut known, from)?;
+        let ahead = known.split_off(start).into();
+        let (dir, state) = (dir.to_owned(), State::Reading);
+        Ok(Self { storage, dir, take_over, from, expected, ahead, known, closed, current: None, tail: None, state })
+    }
+
+    /// Whether everything was read, without an error.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state == State::Finished
+    }
+
+    /// The storage, all files of the log, and the number the next record gets. Only when finished.
+    pub(crate) fn into_parts(self) -> (Arc<dyn Storage>, String, Vec<LogFile>, Lsn) {
+        (self.storage, self.dir, self.known, self.expected)
+    }
+
+    fn next_record(&mut self) -> Result<Option<Record>> {
+        loop {
+            let Some(file) = &mut self.current else {
+                if self.open_next()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            match read_frame(&file.bytes, file.offset, file.salt) {
+                Frame::Record(record, next) => {
+                    let lsn = record.header.lsn;
+                    if lsn != self.expected {
+                        return Err(out_of_order(file, lsn, self.expected));
+                    }
+                    let at = std::mem::replace(&mut file.offset, next) as u64;
+                    self.expected = lsn.next();
+                    if lsn >= self.from {
+                        let place = |error: Error| {
+                            let message = format!("{} at byte {at}: {}", file.path, error.message());
+                            Error::new(error.kind(), message).with_source(error)
+                        };
+                        return record.unpack().map(Some).map_err(place);
+                    }
+                }
+                Frame::Seal(lsn, next) => {
+                    if lsn != self.expected {
+                        return Err(out_of_order(file, lsn, self.expected));
+                    }
+                    if file.bytes[next..].iter().any(|byte| *byte != 0) {
+                        return Err(Error::corrupt(&file.path, next as u64, "something follows its end mark"));
+                    }
+                    self.current = None;
+                }
+                Frame::Unwritten => self.current = None,
+                Frame::Bad(_) if !self.take_over && file.rereads < REREADS => {
+                    file.rereads += 1;
+                    file.bytes = self.storage.read_append(&file.path)?;
+                }
+                Frame::Bad(why) => {
+                    let missing = self.expected;
+                    let what = format!("record {missing} cannot be read, {why}");
+                    let error = Error::corrupt(&file.path, file.offset as u64, what);
+                    let was_durable = proves_durable(&file.bytes, file.offset, file.salt, missing);
+                    self.tail = Some(BadTail { error, was_durable });
+                    self.current = None;
+                }
+            }
+        }
+    }
+
+    /// Opens the next file that was ever started. `false` if the log ends here.
+    fn open_next(&mut self) -> Result<bool> {
+        loop {
+            while let Some(mut file) = self.ahead.pop_front() {
+                let bytes = self.load(&file)?;
+                let header = files::header(&file.path, file.number, &bytes)?;
+                file.first_lsn = header.map(|header| header.first_lsn);
+                let path = file.path.clone();
+                self.known.push(file);
+                let Some(header) = header else { continue };
+                if header.first_lsn != self.expected {
+                    return Err(self.gap(&path, header.first_lsn));
+                }
+                self.tail = None;
+                self.current = Some(OpenFile { path, bytes, salt: header.salt, offset: FILE_HEADER, rereads: 0 });
+                return Ok(true);
+            }
+            if !self.find_newer()? {
+                return self.check_end().map(|()| false);
+            }
+        }
+    }
+
+    /// The content of a file. When taking over, the last one is closed for whoever may still hold it.
+    fn load(&mut self, file: &LogFile) -> Result<Bytes> {
+        match self.closed.take_if(|(number, _)| *number == file.number) {
+            Some((_, bytes)) => Ok(bytes),
+            None if self.take_over && self.ahead.is_empty() => close(self.storage.as_ref(), file),
+            None => self.storage.read_append(&file.path),
+        }
+    }
+
+    /// A writer that was still alive may have begun another file before its last one was closed.
+    fn find_newer(&mut self) -> Result<bool> {
+        if self.take_over
+            && let Some(last) = self.known.last()
+        {
+            self.ahead.extend(files::successor(self.storage.as_ref(), &self.dir, last)?);
+        }
+        Ok(!self.ahead.is_empty())
+    }
+
+    fn check_end(&mut self) -> Result<()> {
+        match self.tail.take() {
+            Some(tail) if tail.was_durable => return Err(tail.error),
+            _ => {}
+        }
+        if self.expected < self.from {
+            let message =
+                format!("{} ends before record {}, but {} was durable", self.dir, self.expected, self.from.0 - 1);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        self.state = State::Finished;
+        Ok(())
+    }
+
+    /// The error for a file that does not begin where the one before it ended.
+    fn gap(&mut self, path: &str, first: Lsn) -> Error {
+        let expected = self.expected;
+        match self.tail.take() {
+            Some(tail) if first > expected => tail.error,
+            _ => Error::corrupt(path, 24, format!("it begins with record {first}, but {expected} comes next")),
+        }
+    }
+}
+
+impl Iterator for LogReader {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.state != State::Reading {
+            return None;
+        }
+        let record = self.next_record();
+        if record.is_err() {
+            self.state = State::Failed;
+        }
+        record.transpose()
+    }
+}
+
+/// Closes the last file before anything is read: a writer that is still alive must not add records faster than they
+/// are replayed. Returns all files, and the content of the last one.
+fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<Closed>)> {
+    let mut files = files::list(storage, dir)?;
+    let mut closed = None;
+    while let Some(last) = files.last() {
+        let next = files::successor(storage, dir, last)?;
+        match (next, &closed) {
+            (Some(next), _) => {
+                files.push(next);
+                closed = None;
+            }
+            (None, Some(_)) => break,
+            (None, None) => closed = Some((last.number, close(storage, last)?)),
+        }
+    }
+    Ok((files, closed))
+}
+
+/// All a file will ever hold. One that its writer has ended needs nothing more.
+fn close(storage: &dyn Storage, file: &LogFile) -> Result<Bytes> {
+    let bytes = storage.read_append(&file.path)?;
+    let header = files::header(&file.path, file.number, &bytes)?;
+    if header.is_some_and(|header| is_sealed(&bytes, header.salt)) {
+        return Ok(bytes);
+    }
+    storage.seal_append(&file.path)
+}
+
+/// The newest file that begins at or before `from`, and the record it begins with. Without any started file, the end
+/// of the list and `from` itself.
+fn find_start(storage: &dyn Storage, dir: &str, files: &mut [LogFile], from: Lsn) -> Result<(usize, Lsn)> {
+    let mut oldest = None;
+    for (index, file) in files.iter_mut().enumerate().rev() {
+        let Some(header) = files::probe(storage, file)? else {
+            continue;
+        };
+        file.first_lsn = Some(header.first_lsn);
+        if header.first_lsn <= from {
+            return Ok((index, header.first_lsn));
+        }
+        oldest = Some(header.first_lsn);
+    }
+    match oldest {
+        None => Ok((0, from)),
+        Some(first) => {
+            let message = format!("{dir} begins with record {first}, but {from} is needed: a file is missing");
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
+    }
+}
+
+fn out_of_order(file: &OpenFile, found: Lsn, expected: Lsn) -> Error {
+    Error::corrupt(&file.path, file.offset as u64, format!("record {found} stands where {expected} belongs"))
+}

@@ -1,0 +1,338 @@
+//! Storage on any object store.
+//!
+//! An append file `wal/7` is a sequence of objects `wal/7/00000000`, `wal/7/00000001`, …, one per sync, each created
+//! only if its name is free. Whoever takes the log over claims the next name with an empty object; the old writer's
+//! next sync then finds its name taken and fails. So of two writers at most one gets anything acknowledged, whatever
+//! their clocks and leases say.
+//!
+//! The store's futures run on a small runtime of their own; callers wait on a channel. That works from plain threads
+//! and inside any async runtime alike.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, mpsc};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use tokio::runtime::{Builder, Runtime};
+
+use super::memory::{missing, outside, taken_over};
+use super::{AppendFile, ObjectMeta, PutMode, Storage, path, process_lock};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Parts of one append file that are fetched at the same time.
+const PARALLEL_READS: usize = 32;
+/// How often the end of a file is claimed anew while its old writer keeps adding to it.
+const SEAL_ATTEMPTS: usize = 100;
+
+/// A prefix of an object store.
+#[derive(Debug, Clone)]
+pub struct ObjectStorage {
+    bucket: Arc<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    url: String,
+    /// Only `None` while being dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        // An ordinary drop would wait, which is not allowed on the threads of another runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl ObjectStorage {
+    /// The storage below `prefix` in `store`; `url` is how it is called in messages and locks.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, url: impl Into<String>) -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("grizzly-store")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::io("start", "the object store's threads", error))?;
+        Ok(Self { bucket: Arc::new(Bucket { store, prefix, url: url.into(), runtime: Some(runtime) }) })
+    }
+
+    fn locate(&self, path: &str) -> Result<Path> {
+        path::check(path)?;
+        self.bucket.locate(path)
+    }
+}
+
+impl Bucket {
+    /// Where `path`, which has been checked, stands in the store.
+    fn locate(&self, path: &str) -> Result<Path> {
+        let full = match self.prefix.as_ref() {
+            "" => path.to_owned(),
+            prefix if path.is_empty() => prefix.to_owned(),
+            prefix => format!("{prefix}/{path}"),
+        };
+        Path::parse(&full).map_err(|error| Error::invalid(format!("{path:?} is not a path")).with_source(error))
+    }
+
+    /// Runs a call on the store's own threads and waits for it.
+    fn wait<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        path: &str,
+        call: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let stopped =
+            || Error::new(ErrorKind::Io, format!("cannot {doing} {path} in {}: its threads stopped", self.url));
+        let runtime = self.runtime.as_ref().ok_or_else(stopped)?;
+        runtime.spawn(async move {
+            // Nobody listens any more only if the caller's thread died.
+            let _ = sender.send(call.await);
+        });
+        let outcome = receiver.recv().map_err(|_| stopped())?;
+        outcome.map_err(|error| self.explain(doing, path, error))
+    }
+
+    fn explain(&self, doing: &str, path: &str, error: object_store::Error) -> Error {
+        use object_store::Error as Store;
+        let kind = match &error {
+            Store::NotFound { .. } => ErrorKind::NotFound,
+            Store::AlreadyExists { .. } | Store::Precondition { .. } => ErrorKind::AlreadyExists,
+            Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => ErrorKind::Permission,
+            Store::NotSupported { .. } | Store::NotImplemented { .. } => ErrorKind::Unsupported,
+            Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, format!("cannot {doing} {path} in {}: {error}", self.url)).with_source(error)
+    }
+
+    fn put(&self, path: &str, payload: PutPayload, mode: PutMode) -> Result<()> {
+        let (store, location) = (Arc::clone(&self.store), self.locate(path)?);
+        let mode = match mode {
+            PutMode::Create => object_store::PutMode::Create,
+            PutMode::Overwrite => object_store::PutMode::Overwrite,
+        };
+        self.wait("write", path, async move { store.put_opts(&location, payload, mode.into()).await })?;
+        Ok(())
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
+        let (store, location) = (Arc::clone(&self.store), self.locate(folder)?);
+        let all =
+            self.wait("list", folder, async move { store.list(Some(&location)).try_collect::<Vec<_>>().await })?;
+        let relative = |full: &str| path::below(full, self.prefix.as_ref()).map(str::to_owned);
+        let named = |meta: object_store::ObjectMeta| {
+            relative(meta.location.as_ref()).map(|path| ObjectMeta { path, size: meta.size })
+        };
+        let mut found: Vec<_> = all.into_iter().filter_map(named).collect();
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        let (store, location) = (Arc::clone(&self.store), self.locate(path)?);
+        let removed = self.wait("remove", path, async move { store.delete(&location).await });
+        removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    }
+
+    /// The parts of an append file by number, with their sizes.
+    fn parts(&self, file: &str) -> Result<BTreeMap<u32, u64>> {
+        let mut parts = BTreeMap::new();
+        for object in self.list(file)? {
+            let name = path::below(&object.path, file).unwrap_or_default();
+            let number =
+                name.parse().map_err(|_| Error::corrupt(file, 0, format!("{name} is not one of its parts")))?;
+            parts.insert(number, object.size);
+        }
+        Ok(parts)
+    }
+
+    /// Reads the parts, checking that none is missing. What a removal left of a sealed file is an empty file.
+    fn read_parts(&self, file: &str, parts: &BTreeMap<u32, u64>) -> Result<Bytes> {
+        if parts.is_empty() {
+            return Err(missing(file));
+        }
+        if parts.len() == 1 && parts.values().all(|size| *size == 0) {
+            return Ok(Bytes::new());
+        }
+        let mut offset = 0;
+        for (expected, (number, size)) in (0..).zip(parts) {
+            if expected != *number {
+                return Err(Error::corrupt(file, offset, format!("its part {expected} is missing")));
+            }
+            offset += size;
+        }
+        let names = parts.keys().map(|number| self.locate(&part_name(file, *number))).collect::<Result<Vec<_>>>()?;
+        let store = Arc::clone(&self.store);
+        let bytes = self.wait("read", file, async move {
+            let fetch = |name: Path| {
+                let store = Arc::clone(&store);
+                async move { store.get(&name).await?.bytes().await }
+            };
+            let mut fetched = futures::stream::iter(names).map(fetch).buffered(PARALLEL_READS);
+            let mut whole = BytesMut::new();
+            while let Some(part) = fetched.next().await {
+                whole.extend_from_slice(&part?);
+            }
+            Ok(whole.freeze())
+        })?;
+        Ok(bytes)
+    }
+}
+
+impl Storage for ObjectStorage {
+    fn put(&self, path: &str, parts: &[Bytes], mode: PutMode) -> Result<()> {
+        path::check(path)?;
+        self.bucket.put(path, parts.iter().cloned().collect(), mode)
+    }
+
+    fn get(&self, path: &str) -> Result<Bytes> {
+        let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
+        self.bucket.wait("read", path, async move { store.get(&location).await?.bytes().await })
+    }
+
+    fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
+        if range.start >= range.end {
+            // Stores refuse empty ranges; ours are allowed anywhere inside the object.
+            let size = self.bucket.wait("read", path, async move { store.head(&location).await })?.size;
+            let inside = range.start == range.end && range.end <= size;
+            return if inside { Ok(Bytes::new()) } else { Err(outside(path, &range, size)) };
+        }
+        let wanted = range.clone();
+        let bytes = self.bucket.wait("read", path, async move { store.get_range(&location, wanted).await })?;
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(outside(path, &range, range.start + bytes.len() as u64));
+        }
+        Ok(bytes)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
+        self.bucket.list(path::check_folder(prefix)?)
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        path::check(path)?;
+        self.bucket.remove(path)
+    }
+
+    fn create_append(&self, path: &str, _preallocate: u64) -> Result<Box<dyn AppendFile>> {
+        path::check(path)?;
+        if !self.bucket.parts(path)?.is_empty() {
+            return Err(super::memory::exists(path));
+        }
+        let bucket = Arc::clone(&self.bucket);
+        Ok(Box::new(ObjectAppend { bucket, path: path.to_owned(), next: 0, pending: Vec::new() }))
+    }
+
+    fn read_append(&self, path: &str) -> Result<Bytes> {
+        path::check(path)?;
+        self.bucket.read_parts(path, &self.bucket.parts(path)?)
+    }
+
+    fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
+        match self.get(&part_name(path, 0)) {
+            Ok(part) if part.len() >= len => Ok(part.slice(..len)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => {
+                let file = self.read_append(path)?;
+                Ok(file.slice(..len.min(file.len())))
+            }
+        }
+    }
+
+    fn size_append(&self, path: &str) -> Result<u64> {
+        path::check(path)?;
+        Ok(self.bucket.parts(path)?.values().sum())
+    }
+
+    fn seal_append(&self, path: &str) -> Result<Bytes> {
+        path::check(path)?;
+        for _ in 0..SEAL_ATTEMPTS {
+            let parts = self.bucket.parts(path)?;
+            let last = parts.last_key_value().ok_or_else(|| missing(path))?;
+            if *last.1 == 0 {
+                return self.bucket.read_parts(path, &parts);
+            }
+            match self.bucket.put(&part_name(path, last.0 + 1), PutPayload::new(), PutMode::Create) {
+                Ok(()) => return self.bucket.read_parts(path, &parts),
+                // Its writer was faster; what it wrote counts.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let message = format!("{path} in {} is being written by another writer", self.bucket.url);
+        Err(Error::new(ErrorKind::Locked, message))
+    }
+
+    fn list_append(&self, prefix: &str) -> Result<Vec<String>> {
+        let folder = path::check_folder(prefix)?;
+        let parts = self.bucket.list(folder)?;
+        let file = |part: &ObjectMeta| {
+            let (name, part_name) = path::below(&part.path, folder)?.split_once('/')?;
+            let file = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            (!part_name.contains('/')).then_some(file)
+        };
+        Ok(parts.iter().filter_map(file).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn remove_append(&self, path: &str) -> Result<()> {
+        path::check(path)?;
+        // Backwards, so that a removal that was interrupted leaves a file whose beginning can be read.
+        for (number, size) in self.bucket.parts(path)?.into_iter().rev() {
+            // The empty part is what keeps a writer out that was replaced while it slept.
+            if size > 0 {
+                self.bucket.remove(&part_name(path, number))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        process_lock::acquire(&self.bucket.url)
+    }
+
+    fn url(&self) -> String {
+        self.bucket.url.clone()
+    }
+}
+
+/// The writing end of an append file: what one sync covers becomes one object.
+struct ObjectAppend {
+    bucket: Arc<Bucket>,
+    path: String,
+    next: u32,
+    pending: Vec<u8>,
+}
+
+impl AppendFile for ObjectAppend {
+    fn append(&mut self, data: &[u8]) -> Result<()> {
+        self.pending.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let payload = PutPayload::from(std::mem::take(&mut self.pending));
+        let put = self.bucket.put(&part_name(&self.path, self.next), payload, PutMode::Create);
+        self.next += 1;
+        put.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => taken_over(&self.path).with_source(error),
+            _ => error,
+        })
+    }
+}
+
+fn part_name(file: &str, number: u32) -> String {
+    format!("{file}/{number:08}")
+}
