@@ -261,7 +261,8 @@ fn check(db: &Grizzly, model: &mut [BTreeMap<i64, i64>], done: &mut [i64]) -> Ou
             return Err(format!("client {client}: half a transaction: {}", differences(&left[client], &right[client])).into());
         }
         if left[client] != model[client] {
-            advance(&mut model[client], client as i64, &mut done[client], done[client] + 1);
+            let next = done[client] + 1;
+            advance(&mut model[client], client as i64, &mut done[client], next);
             further += 1;
         }
         if left[client] != model[client] {
