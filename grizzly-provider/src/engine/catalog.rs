@@ -295,9 +295,6 @@ impl TableDef {
         self.indexes.iter().find(|index| index.name.as_ref() == name)
     }
 
-    pub(crate) fn primary_index(&self) -> Option<&IndexDef> {
-        self.indexes.iter().find(|index| index.primary)
-    }
 }
 
 impl IndexDef {

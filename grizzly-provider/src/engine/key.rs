@@ -109,12 +109,8 @@ impl KeyEncoder {
         Ok(Self { columns, width })
     }
 
-    /// How many columns a key has.
-    pub(crate) fn column_count(&self) -> usize {
-        self.columns.len()
-    }
-
     /// Bytes per key, if all keys have one length.
+    #[cfg(test)]
     pub(crate) fn width(&self) -> Option<usize> {
         self.width
     }
@@ -195,15 +191,8 @@ impl KeyEncoder {
         Ok(())
     }
 
-    /// Appends the encoding of `literals` and of the beginning of the text or binary column after them: the prefix of
-    /// all keys whose next column starts with `start` (`LIKE 'start%'`).
-    pub(crate) fn encode_starts_with(&self, literals: &[ArrayRef], start: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        self.check_arity(literals.len() + 1, false)?;
-        self.encode_prefix(literals, out)?;
-        self.columns[literals.len()].encode_start(start, out)
-    }
-
     /// The values of a key, each as an array of length 1 of the declared type.
+    #[cfg(test)]
     pub(crate) fn decode(&self, key: &[u8]) -> Result<Vec<ArrayRef>> {
         let mut reader = Reader::new(key);
         let values = self.columns.iter().map(|column| column.decode(&mut reader)).collect::<Result<Vec<_>>>()?;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     access::{AccessPath, Csn, KeyRange, Predicate, ScanRequest, SystemColumn},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// Index entries up to which one unit of work serves all segments.
@@ -77,10 +77,10 @@ pub(super) fn plan(snapshot: &TableSnapshot, request: &ScanRequest) -> Result<Ta
         AccessPath::Index { index, ranges } => Some((planning::index(&snapshot.table, index)?.0.id, Arc::clone(ranges))),
     };
     let (own, system): (Vec<_>, Vec<_>) =
-        conjuncts(request.predicate.as_ref()).into_iter().partition(|part| columns_of(part).iter().all(|column| *column < width));
+        conjuncts(request.predicate.as_ref()).into_iter().partition(|part| part.columns().iter().all(|column| *column < width));
     let mut needed = request.projection.clone();
-    let tested = if lookup.is_some() { request.predicate.as_ref().map(columns_of) } else { None };
-    for column in tested.unwrap_or_else(|| system.iter().flat_map(columns_of).collect()) {
+    let tested = if lookup.is_some() { request.predicate.as_ref().map(Predicate::columns) } else { None };
+    for column in tested.unwrap_or_else(|| system.iter().flat_map(Predicate::columns).collect()) {
         if !needed.contains(&column) {
             needed.push(column);
         }
@@ -117,15 +117,6 @@ fn all_of(mut parts: Vec<Predicate>) -> Option<Predicate> {
         0 => None,
         1 => parts.pop(),
         _ => Some(Predicate::And(parts)),
-    }
-}
-
-fn columns_of(predicate: &Predicate) -> Vec<usize> {
-    match predicate {
-        Predicate::Test { column, .. } => vec![*column],
-        Predicate::CompareColumns { left, right, .. } => vec![*left, *right],
-        Predicate::And(parts) | Predicate::Or(parts) => parts.iter().flat_map(columns_of).collect(),
-        Predicate::Constant(_) => Vec::new(),
     }
 }
 
@@ -252,8 +243,14 @@ impl Plan {
                 }
             }
         }
+        if mask.as_ref().is_some_and(|mask| mask.count_set_bits() == 0) {
+            return Ok(None);
+        }
+        let columns: Vec<usize> = self.needed.iter().copied().filter(|column| *column < schema.fields().len()).collect();
+        let encoded = cold.file.columns(chunk, &columns)?;
         self.collect(shard, segment, first, rows, mask, |column, mask| {
-            let encoded = cold.file.column(chunk, column)?;
+            let at = columns.iter().position(|fetched| *fetched == column);
+            let encoded = at.map(|at| &encoded[at]).ok_or_else(|| Error::internal("a column was not fetched"))?;
             let field = schema.field(column);
             Ok(match mask {
                 None => encoded.decode(field)?,

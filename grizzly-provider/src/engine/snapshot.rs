@@ -33,7 +33,8 @@ pub struct TableSnapshot {
     pub(super) csn: Csn,
     /// Whether some stored rows are newer than the snapshot, so that each must be asked for its commit.
     pub(super) historic: bool,
-    guard: Arc<SnapshotGuard>,
+    /// Keeps what the snapshot needs while the table is in use.
+    _guard: Arc<SnapshotGuard>,
 }
 
 impl Snapshot {
@@ -67,7 +68,7 @@ impl Snapshot {
 
     fn snapshot_of(&self, table: &Arc<TableVersion>) -> TableSnapshot {
         let historic = self.csn < self.version.csn;
-        TableSnapshot { table: Arc::clone(table), csn: self.csn, historic, guard: Arc::clone(&self.guard) }
+        TableSnapshot { table: Arc::clone(table), csn: self.csn, historic, _guard: Arc::clone(&self.guard) }
     }
 
     /// Names of schemas.

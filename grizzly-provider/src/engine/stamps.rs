@@ -50,12 +50,4 @@ impl Stamps {
         }
         Self::Each(parts.flat_map(|(part, rows)| (0..rows).map(|row| part.get(row))).collect())
     }
-
-    /// The greatest number among the first `rows` rows.
-    pub(crate) fn max(&self) -> u64 {
-        match self {
-            Self::All(value) => *value,
-            Self::Each(values) => values.iter().copied().max().unwrap_or_default(),
-        }
-    }
 }

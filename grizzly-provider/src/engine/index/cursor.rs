@@ -113,6 +113,7 @@ pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut PairVisito
 }
 
 /// The least key that both runs have, with its first row in each.
+#[cfg(test)]
 pub(crate) fn first_common_key(a: &IndexRun, b: &IndexRun) -> Option<(Vec<u8>, u32, u32)> {
     let mut found = None;
     for_each_common_key(a, b, &mut |key, row_in_a, row_in_b| {

@@ -14,10 +14,11 @@ use super::run::IndexRun;
 
 /// Bytes of a row number at the end of an entry.
 const ROW: usize = 4;
+/// About the bytes of a node besides its key.
+#[cfg(test)]
+const NODE_BYTES: usize = 64;
 /// Entries that an estimate looks at.
 const ESTIMATE_LIMIT: usize = 512;
-/// What the skip list allocates for an entry: its header, two links on average, the entry, the allocator's rounding.
-const NODE_BYTES: usize = 64;
 
 /// Key and row of every row of a hot segment. Insert-only, and shared without locks: a reader says how many rows its
 /// snapshot knows, and sees no others.
@@ -48,11 +49,13 @@ impl HotIndex {
     }
 
     /// Whether there is no entry.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Bytes of memory held, about.
+    #[cfg(test)]
     pub(crate) fn nbytes(&self) -> usize {
         self.len() * NODE_BYTES + self.heap_bytes.load(Relaxed)
     }
@@ -84,6 +87,7 @@ impl HotIndex {
     }
 
     /// Calls `f` with every entry in `range` whose row is less than `below_row`, in descending order, until it breaks.
+    #[cfg(test)]
     pub(crate) fn for_each_rev(
         &self,
         range: &KeyRange,

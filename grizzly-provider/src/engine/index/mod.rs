@@ -17,8 +17,11 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
 pub(crate) use builder::RunBuilder;
-pub(crate) use cursor::{first_common_key, for_each_common_key};
+#[cfg(test)]
+pub(crate) use cursor::first_common_key;
+pub(crate) use cursor::for_each_common_key;
 pub(crate) use hot::HotIndex;
 pub(crate) use run::IndexRun;
 

@@ -55,6 +55,7 @@ impl IndexRun {
     }
 
     /// Whether there is no entry.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.layout.len == 0
     }
@@ -65,11 +66,13 @@ impl IndexRun {
     }
 
     /// The least key.
+    #[cfg(test)]
     pub(crate) fn min_key(&self) -> Option<&[u8]> {
         (!self.is_empty()).then(|| self.fence(0))
     }
 
     /// The greatest key.
+    #[cfg(test)]
     pub(crate) fn max_key(&self) -> Option<&[u8]> {
         (!self.is_empty()).then(|| self.fence(self.layout.blocks))
     }
@@ -111,6 +114,7 @@ impl IndexRun {
     }
 
     /// Calls `f` with every entry in `range` in descending order, until it breaks.
+    #[cfg(test)]
     pub(crate) fn for_each_rev(&self, range: &KeyRange, f: &mut dyn FnMut(&[u8], u32) -> ControlFlow<()>) {
         let (start, end) = self.span(range);
         let mut key = Vec::new();

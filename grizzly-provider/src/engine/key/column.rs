@@ -126,18 +126,6 @@ impl Column {
         Ok(())
     }
 
-    /// Appends a value that goes on after `start`.
-    pub(super) fn encode_start(&self, start: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        if self.layout != Layout::Terminated {
-            return Err(KeyError::Unsupported { what: format!("the beginning of a {}", self.data_type) });
-        }
-        if self.nullable {
-            out.push(1);
-        }
-        escape(start, self.mask, out);
-        Ok(())
-    }
-
     /// Checks a whole column and resolves dictionaries, so that [`Self::write`] meets plain arrays without surprises.
     pub(super) fn prepare(&self, array: &ArrayRef, rows: usize, position: usize) -> Result<ArrayRef> {
         self.check_type(array.as_ref(), position)?;

@@ -50,6 +50,7 @@ impl Keys {
     }
 
     /// Whether there is no key.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

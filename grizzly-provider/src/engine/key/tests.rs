@@ -347,20 +347,6 @@ fn displays_for_people() {
 }
 
 #[test]
-fn finds_what_starts_with() {
-    let encoder = KeyEncoder::new(&[(DataType::Int8, false, false), (DataType::Utf8, false, true)]).expect("supported");
-    let ones: ArrayRef = Arc::new(PrimitiveArray::<Int8Type>::from(vec![1, 1, 1, 1, 2]));
-    let text: ArrayRef = Arc::new(StringArray::from(vec!["ab", "a", "abc", "b", "ab"]));
-    let keys = encoder.encode_columns(&[ArrayRef::clone(&ones), text]).expect("encodes");
-    let mut prefix = Vec::new();
-    encoder.encode_starts_with(&[ones.slice(0, 1)], b"ab", &mut prefix).expect("encodes");
-    let range = KeyRange::prefix(&prefix);
-    let found: Vec<bool> = keys.iter().map(|key| range.contains(key)).collect();
-    assert_eq!(found, [true, false, true, false, false]);
-    assert!(encoder.encode_starts_with(&[], b"1", &mut prefix).is_err());
-}
-
-#[test]
 fn keys_hold_any_mixture_of_lengths() {
     let parts: [&[u8]; 4] = [b"ab", b"cd", b"", b"efg"];
     let keys: Keys = parts.into_iter().collect();

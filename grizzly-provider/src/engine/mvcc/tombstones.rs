@@ -55,11 +55,6 @@ impl Tombstones {
         self.count == 0
     }
 
-    /// The latest commit that ended a row.
-    pub(crate) fn latest(&self) -> Csn {
-        self.latest
-    }
-
     /// Ended rows in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Csn)> + '_ {
         self.chunks.iter().flat_map(|(chunk, tombstones)| {

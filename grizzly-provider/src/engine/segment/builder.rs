@@ -45,10 +45,6 @@ pub(crate) struct BuiltSegment {
 }
 
 impl BuiltSegment {
-    /// Length of the file in bytes.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.len() as u64).sum()
-    }
 }
 
 /// What accumulates for one column over the chunks.
@@ -86,6 +82,7 @@ impl SegmentBuilder {
     }
 
     /// Encodes the columns of a chunk on this many threads (default: one per core, at most four).
+    #[cfg(test)]
     pub(crate) fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
@@ -115,11 +112,6 @@ impl SegmentBuilder {
     /// Rows pushed so far.
     pub(crate) fn rows(&self) -> u64 {
         self.footer.rows + self.waiting_rows as u64
-    }
-
-    /// Bytes of the file so far, not counting rows that still wait for a chunk to fill.
-    pub(crate) fn encoded_bytes(&self) -> u64 {
-        self.offset
     }
 
     /// Encodes what is left and closes the file.

@@ -103,13 +103,9 @@ impl ChunkCache {
     }
 
     /// Forgets all chunks of a file.
+    #[cfg(test)]
     pub(crate) fn forget(&self, file: u64) {
         self.chunks.retain(|key, _| key.file != file);
-    }
-
-    /// Changes the budget; chunks beyond it are dropped now.
-    pub(crate) fn set_budget(&self, budget: u64) {
-        self.chunks.set_capacity(budget);
     }
 
     /// What it holds and how well it did.

@@ -150,11 +150,6 @@ impl ColdSegment {
         self.runs.write().remove(&index);
     }
 
-    /// Bytes of the runs that are in memory.
-    pub(crate) fn run_bytes(&self) -> usize {
-        self.runs.read().values().flatten().map(|run| run.nbytes()).sum()
-    }
-
     /// The commits that wrote the rows of a chunk.
     pub(crate) fn created(&self, chunk: usize) -> Result<Stamps> {
         match self.meta.created {
@@ -176,19 +171,6 @@ impl ColdSegment {
         let values = self.file.column(chunk, column)?.decode(&field)?;
         let values = arrow::array::AsArray::as_primitive::<arrow::datatypes::UInt64Type>(&values);
         Ok(Stamps::Each(values.values().as_ref().into()))
-    }
-
-    /// The latest commit that wrote a row, as far as metadata tells.
-    pub(crate) fn created_max(&self) -> Option<u64> {
-        if self.meta.created.is_some() {
-            return self.meta.created;
-        }
-        let maxima = self.file.footer().chunks.iter().map(|chunk| {
-            let mut bytes = chunk.zones.get(self.user_columns)?.max.as_deref()?;
-            let value = super::super::key::decode_value(&mut bytes, &DataType::UInt64).ok()?;
-            Some(arrow::array::AsArray::as_primitive::<arrow::datatypes::UInt64Type>(&value).value(0))
-        });
-        maxima.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// Lets the files go with the last version that names this segment.

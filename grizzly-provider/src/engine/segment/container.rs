@@ -119,26 +119,31 @@ impl SegmentFile {
     }
 
     /// Its columns.
+    #[cfg(test)]
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     /// Where it is.
+    #[cfg(test)]
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Rows in all chunks.
+    #[cfg(test)]
     pub(crate) fn rows(&self) -> u64 {
         self.footer.rows
     }
 
     /// Number of chunks.
+    #[cfg(test)]
     pub(crate) fn chunks(&self) -> usize {
         self.footer.chunks.len()
     }
 
     /// The chunk that has this row of the segment, and the row's position in it.
+    #[cfg(test)]
     pub(crate) fn locate(&self, row: u64) -> Option<(usize, u32)> {
         let chunk = self.footer.chunks.partition_point(|chunk| chunk.first_row <= row).checked_sub(1)?;
         let meta = self.footer.chunks.get(chunk)?;
@@ -186,6 +191,7 @@ impl SegmentFile {
     }
 
     /// Drops its chunks from the cache, when the file is not needed any more.
+    #[cfg(test)]
     pub(crate) fn forget(&self) {
         self.cache.forget(self.file);
     }

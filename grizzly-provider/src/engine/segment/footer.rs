@@ -89,6 +89,7 @@ pub(crate) struct ColumnSummary {
 
 impl SegmentFooter {
     /// The zone map of a column over the whole segment, to prune segments as chunks are pruned.
+    #[cfg(test)]
     pub(crate) fn zone(&self, column: usize) -> Option<ZoneMap> {
         let summary = self.columns.get(column)?;
         let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);

@@ -34,6 +34,5 @@ pub(crate) use cache::ChunkCache;
 pub(crate) use container::{BlobRead, CHUNK_ROWS, SegmentFile};
 pub(crate) use encoding::EncodedColumn;
 pub(crate) use error::{Result, SegmentError};
-pub(crate) use footer::SegmentFooter;
 pub(crate) use sketch::DistinctSketch;
 pub(crate) use zone_map::ZoneMap;

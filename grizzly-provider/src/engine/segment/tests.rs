@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::container::{Problem, VerifyReport};
+use super::container::VerifyReport;
 use super::predicate::{evaluate, evaluate_batch};
 use super::zone_map::{Verdict, may_match};
 use super::*;

@@ -236,8 +236,3 @@ fn conclude(none: bool, all: bool, without_nulls: bool) -> Verdict {
         _ => Verdict::Some,
     }
 }
-
-/// Whether bounds can be kept for this type at all.
-pub(crate) fn has_bounds(data_type: &DataType) -> bool {
-    super::bounds::is_ordered(data_type)
-}

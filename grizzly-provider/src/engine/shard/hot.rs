@@ -132,10 +132,6 @@ impl HotSegment {
         self.index(id).map(|index| index.to_run(self.rows))
     }
 
-    /// The latest commit that added a row.
-    pub(crate) fn created_max(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.created.max()).max().unwrap_or_default()
-    }
 }
 
 /// Bytes a slice itself takes; buffers that it shares with other slices are counted in part.

@@ -44,11 +44,13 @@ impl ShardRouter {
     }
 
     /// The positions of the sharding columns.
+    #[cfg(test)]
     pub(crate) fn columns(&self) -> &[usize] {
         &self.columns
     }
 
     /// How many shards there are.
+    #[cfg(test)]
     pub(crate) fn shards(&self) -> u32 {
         self.shards
     }

@@ -150,6 +150,7 @@ impl EncodedColumn {
     ///
     /// # Errors
     /// [`SegmentError::Internal`] if the literal is not exactly of the column's type.
+    #[cfg(test)]
     pub(crate) fn test(&self, field: &Field, test: &ColumnTest) -> Result<Option<BooleanBuffer>> {
         self.test_all(field, &[test])
     }
@@ -255,6 +256,7 @@ impl EncodedColumn {
     }
 
     /// The tree of encodings, for people tuning them.
+    #[cfg(test)]
     pub(crate) fn describe(&self) -> String {
         match &self.0 {
             Repr::Plain(array) => format!("arrow {}", array.data_type()),
@@ -271,6 +273,7 @@ impl EncodedColumn {
     }
 }
 
+#[cfg(test)]
 fn describe(array: &VortexArray) -> String {
     let name = array.encoding_id().to_string();
     let children: Vec<String> = array.children().iter().map(describe).collect();
