@@ -11,11 +11,7 @@ use arrow::{
     array::{Int32Array, Int64Array, RecordBatch},
     datatypes::{DataType, Field, Schema},
 };
-use datafusion::{
-    execution::session_state::SessionStateBuilder,
-    physical_plan::displayable,
-    prelude::SessionContext,
-};
+use datafusion::{execution::session_state::SessionStateBuilder, physical_plan::displayable, prelude::SessionContext};
 use grizzly_optimizer::{AccessPathRule, Candidate, GrizzlyOptimizerExt, ScanView};
 use grizzly_provider::{
     Grizzly,

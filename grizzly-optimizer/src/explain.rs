@@ -59,10 +59,7 @@ mod tests {
             cost_us: 62.4,
         };
         let losers = [scan(900.0, Some(Arc::new([3]))), scan(7000.0, None)];
-        assert_eq!(
-            reason(&index, &losers),
-            "index by_part cost 62 < scan of 1 shard cost 900 < full scan cost 7000"
-        );
+        assert_eq!(reason(&index, &losers), "index by_part cost 62 < scan of 1 shard cost 900 < full scan cost 7000");
         assert_eq!(unique_key(&index), "index by_part cost 62: at most 30 rows by unique key");
     }
 }

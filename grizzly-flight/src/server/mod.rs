@@ -8,6 +8,7 @@
 //! is rolled back when its connection ends or it expires.
 
 mod auth;
+mod batch;
 mod builder;
 mod connection;
 mod handles;

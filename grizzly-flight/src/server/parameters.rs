@@ -62,6 +62,11 @@ impl Parameters {
         self.schema.fields().is_empty()
     }
 
+    /// Whether they are numbered; otherwise they have names.
+    pub(crate) fn is_positional(&self) -> bool {
+        self.positional
+    }
+
     /// Rows of values, in the plan's types. Columns are taken by position, or by name for named parameters.
     /// Values that do not fit their type are an error.
     pub(crate) fn fit(&self, given: &RecordBatch) -> Result<RecordBatch, Status> {

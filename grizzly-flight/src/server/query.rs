@@ -24,6 +24,7 @@ use grizzly_provider::{Error, ErrorKind};
 use tonic::Status;
 
 use super::{
+    batch::insert_of_all,
     handles::packed,
     parameters::Parameters,
     sessions::{Session, SessionKey, State},
@@ -234,6 +235,11 @@ async fn write(state: &Arc<State>, session: &Arc<Session>, bound: &Bound) -> Res
             return Ok(Vec::new());
         }
     };
+    if let Some(rows) = bound.rows.as_ref().filter(|rows| rows.num_rows() > 1 && bound.parameters.is_positional())
+        && let Some(whole) = insert_of_all(plan, rows).map_err(|error| query_status(&error))?
+    {
+        return collect(session, &whole, ParamValues::List(Vec::new())).await;
+    }
     let mut runs = bound.runs()?;
     if runs.len() == 1 {
         return collect(session, plan, runs.remove(0)).await;

@@ -8,57 +8,49 @@ use datafusion::{
 };
 
 use super::{
-    estimate,
     graph::{Class, Edge, Graph, Set, Shape},
+    model::Model,
     reorder_all,
 };
 
-/// The joins of `graph` in the order of `shape`, with the columns of `schema`.
-pub(super) fn plan_of(graph: Graph, shape: &Shape, schema: &DFSchemaRef) -> Result<LogicalPlan> {
+/// The joins of `graph` in the order of `shape`, with the columns of `schema`. The smaller side of each is built.
+pub(super) fn plan_of(graph: Graph, model: &Model, shape: &Shape, schema: &DFSchemaRef) -> Result<LogicalPlan> {
     let Graph { inputs, classes, edges, filters, .. } = graph;
     let inputs = inputs.into_iter().map(|input| reorder_all(input).map(|input| Some(input.data)));
-    let mut builder = Builder { inputs: inputs.collect::<Result<_>>()?, classes, edges, filters };
-    let (joined, _) = builder.build(shape)?;
+    let mut builder = Builder { inputs: inputs.collect::<Result<_>>()?, classes, edges, filters, model };
+    let joined = builder.build(shape)?;
     if joined.schema() == schema {
         return Ok(joined);
     }
     Ok(LogicalPlan::Projection(Projection::new_from_schema(Arc::new(joined), Arc::clone(schema))))
 }
 
-struct Builder {
+struct Builder<'a> {
     inputs: Vec<Option<LogicalPlan>>,
     classes: Vec<Class>,
     edges: Vec<Edge>,
     filters: Vec<(Expr, Set)>,
+    model: &'a Model,
 }
 
-impl Builder {
-    /// The plan of a shape, and its rows, for the choice of build sides.
-    fn build(&mut self, shape: &Shape) -> Result<(LogicalPlan, f64)> {
-        let (left_shape, right_shape) = match shape {
+impl Builder<'_> {
+    fn build(&mut self, shape: &Shape) -> Result<LogicalPlan> {
+        let (left, right) = match shape {
             Shape::Input(input) => {
                 let plan = self.inputs.get_mut(*input).and_then(Option::take);
-                let plan = plan.ok_or_else(|| internal_datafusion_err!("join input {input} is used twice"))?;
-                let rows = estimate::of(&plan).map_or(f64::MAX, |estimate| estimate.rows);
-                return Ok((plan, rows));
+                return plan.ok_or_else(|| internal_datafusion_err!("join input {input} is used twice"));
             }
+            Shape::Join(left, right) if self.model.rows(right) < self.model.rows(left) => (right, left),
             Shape::Join(left, right) => (left, right),
         };
-        let (left, left_rows) = self.build(left_shape)?;
-        let (right, right_rows) = self.build(right_shape)?;
-        let (mut sets, mut plans) = ([left_shape.set(), right_shape.set()], [left, right]);
-        if right_rows < left_rows {
-            sets.reverse();
-            plans.reverse();
-        }
+        let plans = [self.build(left)?, self.build(right)?];
+        let sets = [left.set(), right.set()];
         let on = self.equalities(sets);
         let filter = self.filters(sets);
         let [left, right] = plans.map(Arc::new);
         let equality = NullEquality::NullEqualsNothing;
         let join = Join::try_new(left, right, on, filter, JoinType::Inner, JoinConstraint::On, equality, false)?;
-        let plan = LogicalPlan::Join(join);
-        let rows = estimate::of(&plan).map_or(f64::MAX, |estimate| estimate.rows);
-        Ok((plan, rows))
+        Ok(LogicalPlan::Join(join))
     }
 
     /// One equality per class, and every edge, between the two sets.

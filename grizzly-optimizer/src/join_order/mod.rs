@@ -111,13 +111,10 @@ fn reorder(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     let Some(best) = enumerate::best_order(&model) else {
         return Ok(None);
     };
-    let better = match model.cost_of(&graph.shape) {
-        Some(cost) => best.cost < WORTH_IT * cost,
-        None => false,
-    };
+    let better = best.cost < WORTH_IT * model.size(&graph.shape).cost;
     if !better && !graph.semi_joins_moved {
         return Ok(None);
     }
     // An order that cannot be expressed is no reason to fail: FROM order can.
-    Ok(build::plan_of(graph, &best.shape, plan.schema()).ok())
+    Ok(build::plan_of(graph, &model, &best.shape, plan.schema()).ok())
 }

@@ -40,7 +40,10 @@ impl Model {
             let known = class.iter().map(|member| {
                 let input = &inputs[member.input];
                 let distinct = input.columns.get(member.position).and_then(|column| column.distinct);
-                KnownMember { input: member.input, distinct: distinct.unwrap_or(input.rows).clamp(1.0, input.rows.max(1.0)) }
+                KnownMember {
+                    input: member.input,
+                    distinct: distinct.unwrap_or(input.rows).clamp(1.0, input.rows.max(1.0)),
+                }
             });
             known.collect()
         });
@@ -109,25 +112,24 @@ impl Model {
 
     fn filtered_share(&self, left: Set, right: Set) -> f64 {
         let within = |set: Set, other: Set| set & !other == 0;
-        let new = self.filters.iter().filter(|(set, _)| {
-            within(*set, left | right) && !within(*set, left) && !within(*set, right)
-        });
+        let new = self
+            .filters
+            .iter()
+            .filter(|(set, _)| within(*set, left | right) && !within(*set, left) && !within(*set, right));
         new.map(|(_, share)| share).product()
     }
 
-    /// What joining in this order costs; `None` if it has a cross product, which is never compared.
-    pub(super) fn cost_of(&self, shape: &Shape) -> Option<f64> {
-        self.size_of(shape).map(|(_, size)| size.cost)
+    /// What joining in this order costs and yields.
+    pub(super) fn size(&self, shape: &Shape) -> Size {
+        match shape {
+            Shape::Input(input) => self.input(*input),
+            Shape::Join(left, right) => self.join((left.set(), self.size(left)), (right.set(), self.size(right))),
+        }
     }
 
-    fn size_of(&self, shape: &Shape) -> Option<(Set, Size)> {
-        match shape {
-            Shape::Input(input) => Some((1 << input, self.input(*input))),
-            Shape::Join(left, right) => {
-                let (left, right) = (self.size_of(left)?, self.size_of(right)?);
-                Some((left.0 | right.0, self.join(left, right)))
-            }
-        }
+    /// How many rows joining in this order yields.
+    pub(super) fn rows(&self, shape: &Shape) -> f64 {
+        self.size(shape).rows
     }
 }
 

@@ -39,7 +39,13 @@ pub(super) fn selectivity(condition: &Expr, columns: &Columns<'_>) -> f64 {
             let any = (one * list.len() as f64).min(1.0);
             if *negated { 1.0 - any } else { any }
         }
-        Expr::Like(like) => if like.negated { 1.0 - LIKE } else { LIKE },
+        Expr::Like(like) => {
+            if like.negated {
+                1.0 - LIKE
+            } else {
+                LIKE
+            }
+        }
         Expr::IsNull(expr) => nulls(expr, columns),
         Expr::IsNotNull(expr) => 1.0 - nulls(expr, columns),
         Expr::Not(expr) => 1.0 - selectivity(expr, columns),
@@ -115,9 +121,9 @@ fn with_literal(column: &ColumnEstimate, op: Operator, value: &ScalarValue) -> f
 }
 
 fn range_share(column: Option<ColumnEstimate>, low: Option<&ScalarValue>, high: Option<&ScalarValue>) -> f64 {
-    let share = column.zip(low.zip(high)).and_then(|(column, (low, high))| {
-        Some(share_below(&column, high)? - share_below(&column, low)?)
-    });
+    let share = column
+        .zip(low.zip(high))
+        .and_then(|(column, (low, high))| Some(share_below(&column, high)? - share_below(&column, low)?));
     share.map_or(BOUND * BOUND, |share| share.max(NARROWEST))
 }
 

@@ -22,9 +22,7 @@ use datafusion::{
         replace_children_if_necessary,
     },
 };
-use grizzly_provider::adapter::GrizzlyScanExec;
-
-use super::metadata_exec::MetadataAggregateExec;
+use grizzly_provider::adapter::{GrizzlyScanExec, MetadataAggregateExec};
 
 /// Puts a [`MetadataAggregateExec`] on top of every aggregate that it can answer. See the module's documentation.
 #[derive(Debug, Clone, Copy, Default)]

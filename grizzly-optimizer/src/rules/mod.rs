@@ -2,10 +2,8 @@
 
 mod aggregate_metadata;
 mod index_lookup;
-mod metadata_exec;
 mod shard_pruning;
 
 pub use aggregate_metadata::AggregateMetadata;
 pub use index_lookup::IndexLookup;
-pub use metadata_exec::MetadataAggregateExec;
 pub use shard_pruning::ShardPruning;

@@ -8,6 +8,7 @@ use datafusion::{
     error::Result,
     physical_plan::collect,
 };
+use grizzly_provider::{access::AsOf, adapter::GrizzlyTables};
 
 use crate::{
     database::{ROWS, batch, database, in_memory, insert, with_rules},
@@ -43,12 +44,29 @@ async fn a_count_is_of_the_moment_it_runs() -> Result<()> {
     assert!(plan(&ctx, sql).await?.contains("MetadataAggregateExec: [count(*)]"));
     // The plan is made once, before the row is there.
     let planned = ctx.sql(sql).await?.create_physical_plan().await?;
-    let row = batch()?.slice(0, 1);
-    let mut columns = row.columns().to_vec();
-    columns[0] = Arc::new(Int64Array::from(vec![ROWS]));
-    insert(&db, RecordBatch::try_new(row.schema(), columns)?)?;
+    insert(&db, one_more()?)?;
     let batches = collect(planned, ctx.task_ctx()).await?;
     let count = ScalarValue::try_from_array(batches[0].column(0), 0)?;
     assert_eq!(count, ScalarValue::Int64(Some(ROWS + 1)));
     Ok(())
+}
+
+#[tokio::test]
+async fn a_count_of_the_past_is_of_the_past() -> Result<()> {
+    let db = database()?;
+    let ctx = with_rules(&db, vec![])?;
+    let before = db.snapshot().csn();
+    insert(&db, one_more()?)?;
+    ctx.register_table("past", Arc::new(db.table("t")?.as_of(AsOf::Csn(before))))?;
+    let sql = "SELECT (SELECT count(*) FROM past), (SELECT max(id) FROM past), (SELECT count(*) FROM t)";
+    assert_eq!(sorted_rows(&ctx, sql).await?, [format!("{ROWS} | {} | {}", ROWS - 1, ROWS + 1)]);
+    Ok(())
+}
+
+/// A row with the next id.
+fn one_more() -> Result<RecordBatch> {
+    let row = batch()?.slice(0, 1);
+    let mut columns = row.columns().to_vec();
+    columns[0] = Arc::new(Int64Array::from(vec![ROWS]));
+    Ok(RecordBatch::try_new(row.schema(), columns)?)
 }

@@ -38,7 +38,8 @@ pub(crate) fn batch() -> Result<RecordBatch> {
     let day = (0..ROWS).map(|id| (id % 11 != 0).then_some(id * 31 % 100)).collect::<Int64Array>();
     let price = (0..ROWS as usize).map(|id| prices[id * 13 % prices.len()]).collect::<Float64Array>();
     let name = (0..ROWS as usize).map(|id| names[id * 5 % names.len()]).collect::<StringArray>();
-    let columns = [Arc::new(id) as _, Arc::new(part) as _, Arc::new(day) as _, Arc::new(price) as _, Arc::new(name) as _];
+    let columns =
+        [Arc::new(id) as _, Arc::new(part) as _, Arc::new(day) as _, Arc::new(price) as _, Arc::new(name) as _];
     Ok(RecordBatch::try_new(Arc::new(schema), columns.to_vec())?)
 }
 

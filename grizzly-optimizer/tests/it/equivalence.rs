@@ -26,8 +26,9 @@ fn integer(column: &'static str, values: std::ops::Range<i64>) -> BoxedStrategy<
 fn condition() -> impl Strategy<Value = String> {
     let null = prop::sample::select(vec!["part", "day", "price", "name"])
         .prop_flat_map(|column| any::<bool>().prop_map(move |not| null_test(column, not)));
-    let price = (prop::sample::select(vec!["=", "<", ">="]), prop::sample::select(vec!["-1.5", "-0.0", "0.0", "'NaN'"]))
-        .prop_map(|(op, value)| format!("price {op} {value}"));
+    let price =
+        (prop::sample::select(vec!["=", "<", ">="]), prop::sample::select(vec!["-1.5", "-0.0", "0.0", "'NaN'"]))
+            .prop_map(|(op, value)| format!("price {op} {value}"));
     let name = (prop::sample::select(vec!["=", "<", ">"]), prop::sample::select(vec!["", "a", "ab", "b", "zz"]))
         .prop_map(|(op, value)| format!("name {op} '{value}'"));
     let leaf = prop_oneof![

@@ -63,11 +63,8 @@ fn table(rows: i64, keys: i64) -> Result<Counted> {
     let names = ["id", "k", "v"];
     let schema = Arc::new(Schema::new(names.map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
     let column = |factor: i64| (0..rows).map(move |id| ((id * factor) % 7 != 3).then_some(id * factor % keys));
-    let columns = [
-        Int64Array::from_iter_values(0..rows),
-        column(5).collect::<Int64Array>(),
-        column(11).collect::<Int64Array>(),
-    ];
+    let columns =
+        [Int64Array::from_iter_values(0..rows), column(5).collect::<Int64Array>(), column(11).collect::<Int64Array>()];
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns.map(|column| Arc::new(column) as _).to_vec())?;
     let known = |distinct: i64, most: i64| ColumnStatistics {
         distinct_count: Precision::Inexact(distinct.min(rows) as usize),
@@ -87,7 +84,8 @@ fn table(rows: i64, keys: i64) -> Result<Counted> {
 fn sessions() -> Result<(SessionContext, SessionContext)> {
     let with = SessionStateBuilder::new().with_default_features().with_grizzly_optimizer()?.build();
     let (with, without) = (SessionContext::new_with_state(with), SessionContext::new());
-    for (name, rows, keys) in [("a", 40, 10), ("b", 300, 40), ("c", 5, 5), ("d", 120, 10), ("e", 60, 40), ("f", 10, 3)] {
+    for (name, rows, keys) in [("a", 40, 10), ("b", 300, 40), ("c", 5, 5), ("d", 120, 10), ("e", 60, 40), ("f", 10, 3)]
+    {
         let table: Arc<dyn TableProvider> = Arc::new(table(rows, keys)?);
         with.register_table(name, Arc::clone(&table))?;
         without.register_table(name, table)?;
@@ -122,12 +120,7 @@ fn query() -> impl Strategy<Value = String> {
             conditions.push(more);
         }
         let outputs: Vec<_> = tables.iter().map(|table| format!("sum({table}.v), max({table}.id)")).collect();
-        format!(
-            "SELECT count(*), {} FROM {} WHERE {}",
-            outputs.join(", "),
-            tables.join(", "),
-            conditions.join(" AND ")
-        )
+        format!("SELECT count(*), {} FROM {} WHERE {}", outputs.join(", "), tables.join(", "), conditions.join(" AND "))
     })
 }
 
@@ -163,7 +156,7 @@ async fn what_is_not_an_inner_join_keeps_its_meaning() -> Result<()> {
         "SELECT count(*) FROM b, a, c WHERE b.k = a.k AND a.v = c.id AND b.id NOT IN (SELECT v FROM f WHERE v IS NOT NULL)",
         "SELECT count(*) FROM b, a, c WHERE b.k = a.k AND a.v = c.id AND b.id NOT IN (SELECT v FROM f)",
         "SELECT count(*) FROM b, a, c WHERE b.k = a.k AND a.v = c.id AND EXISTS (SELECT 1 FROM f WHERE f.id = b.id AND f.v < a.v)",
-        "SELECT count(*) FROM b, a, c WHERE b.k IS NOT DISTINCT FROM a.k AND a.v = c.id",
+        "SELECT count(*) FROM b, a, c WHERE (b.k IS NOT DISTINCT FROM a.k) AND a.v = c.id",
         "SELECT count(*) FROM b, a, c, d WHERE b.k = a.k AND a.v = (SELECT max(v) FROM c) AND c.id = d.id",
     ] {
         assert_eq!(sorted_rows(&with, sql).await?, sorted_rows(&without, sql).await?, "{sql}");

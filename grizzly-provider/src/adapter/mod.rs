@@ -5,6 +5,7 @@ mod defaults;
 mod dml;
 mod error;
 mod estimate;
+mod metadata_aggregate;
 mod options;
 mod plan_cache;
 mod planner;
@@ -20,6 +21,7 @@ mod time_travel;
 
 pub use catalog::GrizzlyCatalog;
 pub use error::{grizzly_error, sqlstate};
+pub use metadata_aggregate::MetadataAggregateExec;
 pub use options::GrizzlyOptions;
 pub use scan::{AccessChoice, GrizzlyScanExec};
 pub use session::{GrizzlySession, GrizzlySessionExt};

@@ -10,9 +10,7 @@ use datafusion::{
     common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     error::Result,
     execution::{SendableRecordBatchStream, TaskContext, context::QueryPlanner},
-    logical_expr::{
-        DdlStatement, LogicalPlan, Statement, TransactionAccessMode, TransactionConclusion,
-    },
+    logical_expr::{DdlStatement, LogicalPlan, Statement, TransactionAccessMode, TransactionConclusion},
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
@@ -47,11 +45,7 @@ impl GrizzlyQueryPlanner {
 
 #[async_trait]
 impl QueryPlanner for GrizzlyQueryPlanner {
-    async fn create_physical_plan(
-        &self,
-        plan: &LogicalPlan,
-        session: &dyn Session,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         if let Some(action) = SessionAction::of(plan, session)? {
             return Ok(Arc::new(SessionExec::new(action)));
         }

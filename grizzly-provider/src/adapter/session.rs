@@ -17,7 +17,7 @@ use datafusion::{
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
     dml::{DmlRule, SubqueriesBelowSink},
-    plan_cache::PlanCache,
+    plan_cache::{PlanCache, TemplateCache},
     planner::GrizzlyQueryPlanner,
     sql::{Front, Parsed, parse, plan_statement},
 };
@@ -70,6 +70,7 @@ pub struct GrizzlySession {
     context: SessionContext,
     handle: Arc<SessionHandle>,
     plans: PlanCache,
+    templates: TemplateCache,
 }
 
 impl std::fmt::Debug for GrizzlySession {
@@ -96,8 +97,8 @@ impl GrizzlySession {
     fn around(mut state: SessionState, db: &Grizzly) -> Self {
         let handle = Arc::new(SessionHandle::new(db));
         state.config_mut().set_extension(Arc::clone(&handle));
-        let plans = PlanCache::for_state(&state);
-        Self { context: SessionContext::new_with_state(state), handle, plans }
+        let (plans, templates) = (PlanCache::for_state(&state), TemplateCache::for_state(&state));
+        Self { context: SessionContext::new_with_state(state), handle, plans, templates }
     }
 
     /// The DataFusion session below.
@@ -166,10 +167,15 @@ impl GrizzlySession {
         self.abort_if_failed(planned.await)
     }
 
-    /// Runs a plan of [`GrizzlySession::plan`] with values for its placeholders, as often as wanted.
+    /// Runs a plan of [`GrizzlySession::plan`] with values for its placeholders, as often as wanted. What planning
+    /// finds out is kept for the next time; it is found again by the plan's address, so keep the plan where it is.
     pub async fn execute_plan(&self, plan: &LogicalPlan, params: impl Into<ParamValues>) -> Result<DataFrame> {
+        let params = params.into();
         let executed = async {
             self.handle.check_usable()?;
+            if let Some(plan) = self.templates.fill(plan, &params, &self.handle, &self.context)? {
+                return Ok(DataFrame::new(self.context.state(), plan));
+            }
             let plan = plan.clone().with_param_values(params)?;
             self.context.execute_logical_plan(plan).await
         };

@@ -39,15 +39,11 @@ impl SessionHandle {
     }
 
     /// What the open transaction sees, its own writes so far included; `None` outside a transaction.
-    pub fn transaction_snapshot(&self) -> Option<Snapshot> {
-        self.with_transaction(|transaction| transaction.snapshot())
-    }
-
-    /// Like [`SessionHandle::transaction_snapshot`], for a statement: an error if the transaction is aborted.
-    pub fn statement_snapshot(&self) -> Result<Option<Snapshot>> {
+    /// An error of kind `TransactionAborted` if the transaction is aborted.
+    pub fn transaction_snapshot(&self) -> Result<Option<Snapshot>> {
         match self.open.lock().as_ref() {
             Some(open) if open.aborted => Err(aborted()),
-            open => Ok(open.map(|open| open.transaction.snapshot())),
+            open => open.map(|open| open.transaction.snapshot()).transpose(),
         }
     }
 
@@ -138,7 +134,7 @@ impl SessionHandle {
             if open.aborted {
                 return Err(aborted());
             }
-            let mark = open.transaction.savepoint();
+            let mark = open.transaction.savepoint()?;
             open.savepoints.push((name.to_owned(), mark));
             Ok(())
         })
@@ -184,8 +180,8 @@ impl SessionHandle {
         if open.read_only {
             return Err(state("a read-only transaction cannot write"));
         }
-        let mark = open.transaction.savepoint();
-        Ok(Some((mark, open.transaction.snapshot())))
+        let mark = open.transaction.savepoint()?;
+        Ok(Some((mark, open.transaction.snapshot()?)))
     }
 
     /// Undoes a failed statement and aborts the transaction.

@@ -66,7 +66,7 @@ fn bind(
     }
     // Read without the lock: the session has a lock of its own. Where two scans come here at once, the first
     // to get the lock again decides for both.
-    let snapshot = read(transaction_snapshot(db, context))?;
+    let snapshot = read(transaction_snapshot(db, context)?)?;
     let mut statements = STATEMENTS.lock();
     let ended = take_ended(&mut statements);
     let statement = statements
@@ -93,9 +93,12 @@ impl Statement {
     }
 }
 
-fn transaction_snapshot(db: &Grizzly, context: &TaskContext) -> Option<Snapshot> {
-    let session = context.session_config().get_extension::<SessionHandle>()?;
-    same_database(session.db(), db).then(|| session.transaction_snapshot())?
+fn transaction_snapshot(db: &Grizzly, context: &TaskContext) -> Result<Option<Snapshot>> {
+    let session = context.session_config().get_extension::<SessionHandle>();
+    match session.filter(|session| same_database(session.db(), db)) {
+        Some(session) => session.transaction_snapshot(),
+        None => Ok(None),
+    }
 }
 
 /// Lets go of the snapshots of statements that have ended. Scans call it as they end.

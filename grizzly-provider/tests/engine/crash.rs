@@ -40,11 +40,15 @@ fn workload(storage: &Arc<dyn Storage>, told: &mut Told) -> Result<()> {
         told.attempted = None;
         match round {
             3 | 8 => db.flush()?,
-            5 => drop(db.create_index("t", grizzly_provider::access::IndexDefinition {
-                name: "by_group".into(),
-                columns: vec![("grp".into(), false)],
-                unique: false,
-            }, true)?),
+            5 => drop(db.create_index(
+                "t",
+                grizzly_provider::access::IndexDefinition {
+                    name: "by_group".into(),
+                    columns: vec![("grp".into(), false)],
+                    unique: false,
+                },
+                true,
+            )?),
             9 => db.compact("t")?,
             _ => {}
         }
@@ -70,7 +74,8 @@ fn check(storage: Arc<dyn Storage>, told: &Told, point: u64) {
 fn crash_everywhere(effect: CrashEffect) -> u64 {
     let mut point = 0;
     loop {
-        let faulty = FaultyStorage::new(FaultPlan { crash: Some((point, effect)), seed: 17 + point, ..FaultPlan::default() });
+        let faulty =
+            FaultyStorage::new(FaultPlan { crash: Some((point, effect)), seed: 17 + point, ..FaultPlan::default() });
         let storage: Arc<dyn Storage> = Arc::new(faulty.clone());
         let mut told = Told::default();
         let ended = workload(&storage, &mut told);

@@ -50,7 +50,8 @@ pub(crate) fn database(shards: u32) -> Result<Grizzly> {
 pub(crate) fn rows(values: impl IntoIterator<Item = (i64, i64)>) -> RecordBatch {
     let (ids, groups): (Vec<i64>, Vec<i64>) = values.into_iter().unzip();
     let names: StringViewArray = ids.iter().map(|id| Some(format!("name-{id}-and-some-more-text"))).collect();
-    let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(ids)), Arc::new(Int64Array::from(groups)), Arc::new(names)];
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from(ids)), Arc::new(Int64Array::from(groups)), Arc::new(names)];
     RecordBatch::try_new(schema(), columns).expect("the columns fit the schema")
 }
 
@@ -86,7 +87,8 @@ pub(crate) fn versions(snapshot: &Snapshot, table: &str) -> Result<Vec<(i64, u64
     let ids = batch.column(0).as_primitive::<Int64Type>();
     let versions = batch.column(1).as_primitive::<arrow::datatypes::UInt64Type>();
     let places = batch.column(2).as_primitive::<arrow::datatypes::UInt64Type>();
-    let mut all: Vec<_> = (0..ids.len()).map(|row| (ids.value(row), versions.value(row), RowId(places.value(row)))).collect();
+    let mut all: Vec<_> =
+        (0..ids.len()).map(|row| (ids.value(row), versions.value(row), RowId(places.value(row)))).collect();
     all.sort_unstable();
     Ok(all)
 }

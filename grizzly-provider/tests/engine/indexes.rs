@@ -25,7 +25,8 @@ fn looked_up(db: &Grizzly, group: i64) -> Result<usize> {
     let value: ArrayRef = Arc::new(Int64Array::from(vec![group]));
     let key = snapshot.table("t")?.index_key("by_group", &[value])?;
     let access = AccessPath::Index { index: "by_group".into(), ranges: [KeyRange::prefix(&key)].into() };
-    let request = ScanRequest { projection: vec![0, 2], predicate: Some(group_is(group)), access, ..ScanRequest::default() };
+    let request =
+        ScanRequest { projection: vec![0, 2], predicate: Some(group_is(group)), access, ..ScanRequest::default() };
     Ok(scan(&snapshot, "t", &request)?.num_rows())
 }
 

@@ -1,7 +1,7 @@
 //! The engine through its public face, without DataFusion.
 
-mod helpers;
 mod crash;
+mod helpers;
 mod history;
 mod indexes;
 mod model;

@@ -69,7 +69,8 @@ fn take(db: &Grizzly, world: &mut World, session: &mut Option<Session>, step: St
         (Step::Compact, _) => db.compact("t"),
         (Step::Begin, None) => {
             let transaction = db.begin()?;
-            *session = Some(Session { transaction, sees: world.rows.clone(), wrote: BTreeMap::new(), began: world.clock });
+            *session =
+                Some(Session { transaction, sees: world.rows.clone(), wrote: BTreeMap::new(), began: world.clock });
             Ok(())
         }
         (Step::Put { id, group }, Some(open)) => {

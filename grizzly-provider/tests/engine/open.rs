@@ -1,6 +1,6 @@
 //! Opening and closing: what survives, and what is refused by name.
 
-use grizzly_provider::{Grizzly, ErrorKind, Result, Settings};
+use grizzly_provider::{ErrorKind, Grizzly, Result, Settings};
 
 use crate::helpers::{definition, manual, pairs, rows};
 

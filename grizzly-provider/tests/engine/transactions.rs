@@ -48,7 +48,10 @@ fn one_transaction_cannot_insert_a_key_twice_but_may_replace_what_it_deleted() -
     transaction.insert("t", rows([(1, 11)]))?;
     assert_eq!(transaction.insert("t", rows([(1, 12)])).map_err(|error| error.kind()), Err(ErrorKind::UniqueViolation));
     transaction.commit()?.into_result()?;
-    assert_eq!(versions(&db.snapshot(), "t")?.iter().map(|(id, version, _)| (*id, *version)).collect::<Vec<_>>(), [(1, 1)]);
+    assert_eq!(
+        versions(&db.snapshot(), "t")?.iter().map(|(id, version, _)| (*id, *version)).collect::<Vec<_>>(),
+        [(1, 1)]
+    );
     Ok(())
 }
 
@@ -132,7 +135,8 @@ fn eight_threads_of_increments_lose_none() -> Result<()> {
                 for _ in 0..25 {
                     loop {
                         let mut transaction = db.begin().expect("the database is open");
-                        let now = pairs(&transaction.snapshot().expect("it can be read"), "t", None).expect("it can be read");
+                        let now =
+                            pairs(&transaction.snapshot().expect("it can be read"), "t", None).expect("it can be read");
                         transaction.put("t", rows([(1, now[0].1 + 1)])).expect("it can be written");
                         if matches!(transaction.commit(), Ok(CommitOutcome::Committed { .. })) {
                             break;

@@ -1,6 +1,6 @@
 //! The database as a catalog: DDL in SQL through a plain DataFusion session, views, metadata tables.
 
-use grizzly_provider::{Grizzly, ErrorKind, adapter::grizzly_error};
+use grizzly_provider::{ErrorKind, Grizzly, adapter::grizzly_error};
 
 use super::fixtures::{TestResult, catalog_context, query, value};
 
@@ -8,7 +8,8 @@ use super::fixtures::{TestResult, catalog_context, query, value};
 async fn create_table_stores_schema_key_defaults_and_rows() -> TestResult {
     let db = Grizzly::open("memory://")?;
     let context = catalog_context(&db, 2)?;
-    query(&context, "CREATE TABLE t (id BIGINT NOT NULL, name VARCHAR DEFAULT 'none', n INT, PRIMARY KEY (id))").await?;
+    query(&context, "CREATE TABLE t (id BIGINT NOT NULL, name VARCHAR DEFAULT 'none', n INT, PRIMARY KEY (id))")
+        .await?;
     let table = db.snapshot().table("t")?;
     assert_eq!(table.primary_key(), [0]);
     assert!(!table.schema().field(0).is_nullable());

@@ -16,7 +16,10 @@ async fn shards_are_declared_in_three_ways() -> Test {
     for (table, create) in [
         ("a", "CREATE TABLE a (id BIGINT, k VARCHAR, PRIMARY KEY (id, k)) PARTITION BY HASH (id) SHARDS 4"),
         ("b", "CREATE TABLE b (id BIGINT, k VARCHAR, PRIMARY KEY (id, k)) WITH (shards = 4, shard_by = 'id')"),
-        ("c", "CREATE TABLE c (id BIGINT, k VARCHAR, PRIMARY KEY (id, k)) WITH ('grizzly.shards' = '4', 'grizzly.shard_by' = 'ID')"),
+        (
+            "c",
+            "CREATE TABLE c (id BIGINT, k VARCHAR, PRIMARY KEY (id, k)) WITH ('grizzly.shards' = '4', 'grizzly.shard_by' = 'ID')",
+        ),
     ] {
         sql.run(create).await?;
         let snapshot = db.snapshot().table(table)?;
@@ -79,7 +82,8 @@ async fn a_table_comes_from_a_query() -> Test {
 async fn indexes_come_and_go() -> Test {
     let (db, sql) = front()?;
     let indexes = || -> grizzly_provider::Result<Vec<String>> {
-        let show = |index: IndexInfo| format!("{}{:?}{:?}{}", index.name, index.columns, index.descending, index.unique);
+        let show =
+            |index: IndexInfo| format!("{}{:?}{:?}{}", index.name, index.columns, index.descending, index.unique);
         Ok(db.snapshot().table("t")?.indexes().into_iter().filter(|index| !index.primary).map(show).collect())
     };
     sql.run("CREATE TABLE t (id BIGINT PRIMARY KEY, a BIGINT, b VARCHAR, UNIQUE (a, b))").await?;

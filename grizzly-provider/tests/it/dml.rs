@@ -304,7 +304,10 @@ async fn on_conflict_do_nothing_keeps_old_rows_and_the_first_of_new_ones() -> Te
     assert_eq!(sql.count(insert).await?, 1);
     assert_eq!(sql.count(insert).await?, 0);
     assert_eq!(sql.count("INSERT INTO t (id, x) VALUES (7, 70), (2, 0) ON CONFLICT (id) DO NOTHING").await?, 1);
-    assert_eq!(sql.rows("SELECT id, x FROM t WHERE id IN (1, 2, 6, 7) ORDER BY id").await?, ["1|10", "2|20", "6|60", "7|70"]);
+    assert_eq!(
+        sql.rows("SELECT id, x FROM t WHERE id IN (1, 2, 6, 7) ORDER BY id").await?,
+        ["1|10", "2|20", "6|60", "7|70"]
+    );
 
     sql.run("CREATE TABLE u (id BIGINT PRIMARY KEY, code BIGINT UNIQUE)").await?;
     sql.run("INSERT INTO u VALUES (1, 1), (2, NULL)").await?;
@@ -321,7 +324,8 @@ async fn on_conflict_do_nothing_keeps_old_rows_and_the_first_of_new_ones() -> Te
 #[tokio::test]
 async fn on_conflict_do_update_sees_old_and_new_row() -> Test {
     let sql = front_with_tables().await?;
-    let upsert = "INSERT INTO t (id, x) VALUES (1, 5), (6, 60) ON CONFLICT (id) DO UPDATE SET x = t.x + excluded.x, A = 1";
+    let upsert =
+        "INSERT INTO t (id, x) VALUES (1, 5), (6, 60) ON CONFLICT (id) DO UPDATE SET x = t.x + excluded.x, A = 1";
     assert_eq!(sql.count(upsert).await?, 2);
     assert_eq!(sql.rows("SELECT * FROM t WHERE id IN (1, 6) ORDER BY id").await?, ["1|15|1|0", "6|60|NULL|NULL"]);
     let guarded = "INSERT INTO t AS o (id, x) VALUES (2, 1), (3, 99) ON CONFLICT (id) DO UPDATE SET (x, b) = (excluded.x, 7) \
@@ -330,12 +334,14 @@ async fn on_conflict_do_update_sees_old_and_new_row() -> Test {
     assert_eq!(sql.rows("SELECT id, x, b FROM t WHERE id IN (2, 3) ORDER BY id").await?, ["2|20|0", "3|99|7"]);
     let twice = "INSERT INTO t (id, x) VALUES (1, 1), (1, 2) ON CONFLICT (id) DO UPDATE SET x = excluded.x";
     assert_eq!(sql.error(twice).await.0, Some(ErrorKind::Cardinality));
-    let from_query = "INSERT INTO t (id, x) SELECT id, x FROM s WHERE x > 200 ON CONFLICT (id) DO UPDATE SET x = excluded.x";
+    let from_query =
+        "INSERT INTO t (id, x) SELECT id, x FROM s WHERE x > 200 ON CONFLICT (id) DO UPDATE SET x = excluded.x";
     sql.run(&format!("EXPLAIN {from_query}")).await?;
     assert_eq!(sql.rows("SELECT x FROM t WHERE id = 4").await?, ["40"]);
     assert_eq!(sql.count(from_query).await?, 1);
     assert_eq!(sql.rows("SELECT x FROM t WHERE id = 4").await?, ["400"]);
-    sql.run("PREPARE up AS INSERT INTO t (id, x) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET x = excluded.x").await?;
+    sql.run("PREPARE up AS INSERT INTO t (id, x) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET x = excluded.x")
+        .await?;
     assert_eq!(sql.count("EXECUTE up(5, 55)").await?, 1);
     assert_eq!(sql.rows("SELECT x FROM t WHERE id = 5").await?, ["55"]);
     Ok(())

@@ -72,7 +72,11 @@ async fn joins_and_top_k_agree_with_datafusion() -> TestResult {
         }
         db.flush()?;
         for sql in QUERIES {
-            assert_eq!(query(&grizzly, sql).await?, query(&memory, sql).await?, "{partitions} partitions, flushed: {sql}");
+            assert_eq!(
+                query(&grizzly, sql).await?,
+                query(&memory, sql).await?,
+                "{partitions} partitions, flushed: {sql}"
+            );
         }
     }
     Ok(())

@@ -36,20 +36,45 @@ fn types() -> Vec<ArrayRef> {
         Arc::new(UInt32Array::from(vec![Some(0), Some(1), Some(2), Some(300), Some(u32::MAX), None])),
         Arc::new(UInt64Array::from(vec![Some(0), Some(1), Some(2), Some(300), Some(u64::MAX), None])),
         Arc::new(Float32Array::from(vec![
-            Some(f32::NEG_INFINITY), Some(-1.5), Some(-0.0), Some(0.0), Some(2.5), Some(f32::INFINITY),
-            Some(f32::NAN), None,
+            Some(f32::NEG_INFINITY),
+            Some(-1.5),
+            Some(-0.0),
+            Some(0.0),
+            Some(2.5),
+            Some(f32::INFINITY),
+            Some(f32::NAN),
+            None,
         ])),
         Arc::new(Float64Array::from(vec![
-            Some(f64::NEG_INFINITY), Some(-1.5), Some(-0.0), Some(0.0), Some(0.1), Some(f64::INFINITY), Some(nan),
-            Some(-nan), None,
+            Some(f64::NEG_INFINITY),
+            Some(-1.5),
+            Some(-0.0),
+            Some(0.0),
+            Some(0.1),
+            Some(f64::INFINITY),
+            Some(nan),
+            Some(-nan),
+            None,
         ])),
         Arc::new(BooleanArray::from(vec![Some(true), Some(false), None])),
         Arc::new(StringArray::from(vec![
-            Some(""), Some("a"), Some("ab"), Some("abc"), Some("b"), Some("\u{10FFFF}x"), Some("\u{D7FF}"), None,
+            Some(""),
+            Some("a"),
+            Some("ab"),
+            Some("abc"),
+            Some("b"),
+            Some("\u{10FFFF}x"),
+            Some("\u{D7FF}"),
+            None,
         ])),
         Arc::new(LargeStringArray::from(vec![Some(""), Some("a"), Some("ab"), Some("abc"), Some("Z"), None])),
         Arc::new(StringViewArray::from(vec![
-            Some(""), Some("a"), Some("ab"), Some("a string longer than twelve bytes"), Some("b"), None,
+            Some(""),
+            Some("a"),
+            Some("ab"),
+            Some("a string longer than twelve bytes"),
+            Some("b"),
+            None,
         ])),
         Arc::new(BinaryArray::from(vec![Some(&b""[..]), Some(b"\0"), Some(b"a"), Some(b"ab"), Some(b"\xff"), None])),
         Arc::new(Date32Array::from(vec![Some(i32::MIN / 400), Some(-1), Some(0), Some(19_000), None])),
@@ -220,13 +245,26 @@ async fn boolean_columns_are_conditions() -> TestResult {
 
 #[tokio::test]
 async fn patterns_agree_with_datafusion() -> TestResult {
-    let texts = || vec![
-        Some(""), Some("a"), Some("ab"), Some("abc"), Some("abd"), Some("ac"), Some("a%"), Some("a_c"), Some("A"),
-        Some("\u{D7FF}z"), Some("\u{E000}"), Some("\u{10FFFF}"), Some("\u{10FFFF}\u{10FFFF}"), None,
-    ];
-    let patterns = [
-        "a%", "ab%", "ab", "", "%", "%b", "a%c", "a_c", "a\\%", "\u{D7FF}%", "\u{10FFFF}%", "_", "ab_", "a%%",
-    ];
+    let texts = || {
+        vec![
+            Some(""),
+            Some("a"),
+            Some("ab"),
+            Some("abc"),
+            Some("abd"),
+            Some("ac"),
+            Some("a%"),
+            Some("a_c"),
+            Some("A"),
+            Some("\u{D7FF}z"),
+            Some("\u{E000}"),
+            Some("\u{10FFFF}"),
+            Some("\u{10FFFF}\u{10FFFF}"),
+            None,
+        ]
+    };
+    let patterns =
+        ["a%", "ab%", "ab", "", "%", "%b", "a%c", "a_c", "a\\%", "\u{D7FF}%", "\u{10FFFF}%", "_", "ab_", "a%%"];
     let arrays: [ArrayRef; 3] = [
         Arc::new(StringArray::from(texts())),
         Arc::new(LargeStringArray::from(texts())),
@@ -251,8 +289,13 @@ async fn patterns_agree_with_datafusion() -> TestResult {
 #[tokio::test]
 async fn casts_agree_with_datafusion() -> TestResult {
     let wider = [
-        DataType::Int16, DataType::Int64, DataType::UInt64, DataType::Float64, DataType::Decimal128(25, 4),
-        DataType::Utf8, DataType::LargeUtf8,
+        DataType::Int16,
+        DataType::Int64,
+        DataType::UInt64,
+        DataType::Float64,
+        DataType::Decimal128(25, 4),
+        DataType::Utf8,
+        DataType::LargeUtf8,
     ];
     for values in types() {
         let mut conditions = Vec::new();
@@ -279,8 +322,17 @@ async fn what_is_pushed_down_is_not_evaluated_again() -> TestResult {
     store(&db, "t", &pairs(&values)?, &["id"], 1)?;
     let context = table_context(&db, "t", 1)?;
     let exact = [
-        "id = 3", "3 < id", "id BETWEEN 2 AND 5", "a IN ('a', 'b', 'c', 'd', 'e')", "a NOT IN ('a', 'x', 'y', 'z')",
-        "a IS NULL", "NOT (a = 'a' OR b > 'a')", "a = b", "a LIKE 'a%'", "a NOT LIKE 'a%'", "(a = 'a') IS UNKNOWN",
+        "id = 3",
+        "3 < id",
+        "id BETWEEN 2 AND 5",
+        "a IN ('a', 'b', 'c', 'd', 'e')",
+        "a NOT IN ('a', 'x', 'y', 'z')",
+        "a IS NULL",
+        "NOT (a = 'a' OR b > 'a')",
+        "a = b",
+        "a LIKE 'a%'",
+        "a NOT LIKE 'a%'",
+        "(a = 'a') IS UNKNOWN",
         "id = 1 OR (id > 5 AND a <> 'b')",
     ];
     for condition in exact {

@@ -8,7 +8,10 @@ use datafusion::{
     execution::SessionStateBuilder,
     prelude::{col, lit},
 };
-use grizzly_provider::{ErrorKind, adapter::{GrizzlySession, GrizzlySessionExt}};
+use grizzly_provider::{
+    ErrorKind,
+    adapter::{GrizzlySession, GrizzlySessionExt},
+};
 
 use crate::support::{Sql, Test, database, failure, text};
 
@@ -96,7 +99,8 @@ async fn a_plan_takes_parameters() -> Test {
     let params = vec![ScalarValue::Int32(Some(2))];
     assert_eq!(text(&session.execute_plan(&query, params).await?.collect().await?)?, ["20"]);
 
-    let insert = session.plan("INSERT INTO t (id, x) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET x = excluded.x").await?;
+    let insert =
+        session.plan("INSERT INTO t (id, x) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET x = excluded.x").await?;
     for (id, x) in [(3i64, 30i64), (1, 11), (3, 33)] {
         let params = vec![ScalarValue::from(id), ScalarValue::from(x)];
         let rows = session.execute_plan(&insert, params).await?.collect().await?;
@@ -105,6 +109,115 @@ async fn a_plan_takes_parameters() -> Test {
     let delete = session.plan("DELETE FROM t WHERE id = $1").await?;
     session.execute_plan(&delete, vec![ScalarValue::from(2i64)]).await?.collect().await?;
     assert_eq!(text(&session.execute("SELECT * FROM t ORDER BY id").await?)?, ["1|11", "3|33"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_filled_plan_means_what_the_plan_with_values_means() -> Test {
+    let session = session().await?;
+    session.execute("CREATE TABLE w (id INT PRIMARY KEY, name VARCHAR NOT NULL, n INT); INSERT INTO w VALUES (1, 'a', NULL), (2, 'b', 2)").await?;
+    let null = ScalarValue::Int32(None);
+    let text_of = |text: &str| ScalarValue::Utf8(Some(text.to_owned()));
+    for (query, runs) in [
+        (
+            "SELECT id FROM w WHERE id = $1 OR $1 IS NULL ORDER BY id",
+            vec![(vec![ScalarValue::from(1)], "1"), (vec![null.clone()], "1 2"), (vec![ScalarValue::from(2)], "2")],
+        ),
+        (
+            "SELECT id FROM w WHERE id = $1",
+            vec![
+                (vec![ScalarValue::Int64(Some(2))], "2"),
+                (vec![ScalarValue::Int64(Some(5_000_000_000))], ""),
+                (vec![ScalarValue::Float64(Some(1.5))], ""),
+                (vec![null.clone()], ""),
+                (vec![ScalarValue::UInt8(Some(1))], "1"),
+            ],
+        ),
+        (
+            "SELECT id FROM w WHERE name = $1 AND id < $2",
+            vec![(vec![text_of("b"), ScalarValue::from(9)], "2"), (vec![text_of("b"), ScalarValue::from(2)], "")],
+        ),
+        (
+            "SELECT id FROM w ORDER BY id DESC LIMIT $1",
+            vec![(vec![ScalarValue::Int64(Some(1))], "2"), (vec![ScalarValue::Int64(Some(5))], "2 1")],
+        ),
+        (
+            "SELECT id + $1 FROM w WHERE id IN (SELECT id FROM t WHERE x > $2)",
+            vec![
+                (vec![ScalarValue::from(5), ScalarValue::Int64(Some(10))], "7"),
+                (vec![ScalarValue::from(6), ScalarValue::Int64(Some(99))], ""),
+            ],
+        ),
+    ] {
+        let plan = session.plan(query).await?;
+        for (params, expected) in runs {
+            for _ in 0..2 {
+                let rows = session.execute_plan(&plan, params.clone()).await?.collect().await?;
+                assert_eq!(text(&rows)?.join(" "), expected, "{query} {params:?}");
+            }
+        }
+        let none: Vec<ScalarValue> = Vec::new();
+        assert!(session.execute_plan(&plan, none).await.is_err(), "{query} without values");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn plans_at_one_address_are_not_confused() -> Test {
+    let session = session().await?;
+    let mut plan = session.plan("SELECT x FROM t WHERE id = $1").await?;
+    let one = vec![ScalarValue::Int64(Some(1))];
+    assert_eq!(text(&session.execute_plan(&plan, one.clone()).await?.collect().await?)?, ["10"]);
+    plan = session.plan("SELECT x + 1 FROM t WHERE id = $1").await?;
+    assert_eq!(text(&session.execute_plan(&plan, one.clone()).await?.collect().await?)?, ["11"]);
+    session
+        .execute("DROP TABLE t; CREATE TABLE t (id BIGINT PRIMARY KEY, x BIGINT); INSERT INTO t VALUES (1, 77)")
+        .await?;
+    assert!(session.execute_plan(&plan, one.clone()).await?.collect().await.is_err());
+    plan = session.plan("SELECT x + 1 FROM t WHERE id = $1").await?;
+    assert_eq!(text(&session.execute_plan(&plan, one).await?.collect().await?)?, ["78"]);
+    Ok(())
+}
+
+/// How long a lookup by key takes; run it with `--release -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement, not a test"]
+async fn measure_lookups_by_key() -> Test {
+    let session = GrizzlySession::new(&database()?);
+    session.execute("CREATE TABLE k (id BIGINT PRIMARY KEY, x BIGINT); INSERT INTO k SELECT value, value FROM generate_series(1, 100000)").await?;
+    let runs = 2_000u32;
+    let query = "SELECT x FROM k WHERE id = 4711";
+    let start = std::time::Instant::now();
+    for _ in 0..runs {
+        session.context().sql(query).await?.collect().await?;
+    }
+    println!("DataFusion's sql:  {:?}", start.elapsed() / runs);
+    let start = std::time::Instant::now();
+    for _ in 0..runs {
+        session.execute(query).await?;
+    }
+    println!("execute, same text: {:?}", start.elapsed() / runs);
+    let plan = session.plan("SELECT x FROM k WHERE id = $1").await?;
+    let start = std::time::Instant::now();
+    for id in 0..runs {
+        let params = vec![ScalarValue::Int64(Some(i64::from(id)))];
+        session.execute_plan(&plan, params).await?.collect().await?;
+    }
+    println!("execute_plan:      {:?}", start.elapsed() / runs);
+    let update = session.plan("UPDATE k SET x = x + 1 WHERE id = $1").await?;
+    let start = std::time::Instant::now();
+    for id in 0..runs {
+        let params = vec![ScalarValue::Int64(Some(i64::from(id)))];
+        session.execute_plan(&update, params).await?.collect().await?;
+    }
+    println!("UPDATE by key:     {:?}", start.elapsed() / runs);
+    let insert = session.plan("INSERT INTO k VALUES ($1, 0)").await?;
+    let start = std::time::Instant::now();
+    for id in 0..runs {
+        let params = vec![ScalarValue::Int64(Some(200_000 + i64::from(id)))];
+        session.execute_plan(&insert, params).await?.collect().await?;
+    }
+    println!("INSERT of a row:   {:?}", start.elapsed() / runs);
     Ok(())
 }
 
@@ -141,7 +254,7 @@ async fn tables_in_memory_join_and_feed_tables_of_the_database() -> Test {
     let values = Int64Array::from(vec![3, 4]);
     let batch = RecordBatch::try_from_iter([("id", Arc::new(values) as ArrayRef)])?;
     session.context().register_batch("m", batch)?;
-    assert_eq!(text(&session.execute("INSERT INTO t SELECT id, id FROM m").await?)?, ["2"]);
+    assert_eq!(text(&session.execute("INSERT INTO t SELECT id, id + 1 FROM m").await?)?, ["2"]);
     assert_eq!(text(&session.execute("DELETE FROM t WHERE id IN (SELECT id FROM m)").await?)?, ["2"]);
     let error = session.execute("INSERT INTO t SELECT value, 'x' FROM generate_series(5, 6)").await.err();
     assert!(error.is_some_and(|error| failure(&error).1.starts_with("22")));

@@ -1,7 +1,7 @@
 //! Reading tables as they were.
 
-use grizzly_provider::{Grizzly, adapter::GrizzlyTables, access::AsOf};
 use datafusion::prelude::SessionContext;
+use grizzly_provider::{Grizzly, access::AsOf, adapter::GrizzlyTables};
 
 use super::fixtures::{TestResult, catalog_context, query, value};
 
@@ -15,7 +15,8 @@ async fn a_table_can_be_read_as_of_a_commit_or_a_time() -> TestResult {
     let batch = context.sql("SELECT column1 FROM t").await?.collect().await?.swap_remove(0);
     transaction.insert("t", batch)?;
     transaction.commit()?.into_result()?;
-    let count = async |at: String| value(&context, &format!("SELECT count(*) FROM t FOR SYSTEM_TIME AS OF {at} AS x")).await;
+    let count =
+        async |at: String| value(&context, &format!("SELECT count(*) FROM t FOR SYSTEM_TIME AS OF {at} AS x")).await;
     assert_eq!(value(&context, "SELECT count(*) FROM t").await?, "4");
     assert_eq!(count(before.to_string()).await?, "2");
     assert_eq!(count("now()".to_owned()).await?, "4");

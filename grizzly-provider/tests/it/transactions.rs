@@ -37,7 +37,9 @@ async fn a_transaction_sees_its_own_writes_and_nobody_elses() -> Test {
 #[tokio::test]
 async fn rollback_forgets_everything() -> Test {
     let [one, two] = two_sessions().await?;
-    for (begin, end) in [("BEGIN TRANSACTION", "ROLLBACK"), ("START TRANSACTION", "ABORT"), ("begin work", "rollback work")] {
+    for (begin, end) in
+        [("BEGIN TRANSACTION", "ROLLBACK"), ("START TRANSACTION", "ABORT"), ("begin work", "rollback work")]
+    {
         one.run(begin).await?;
         one.run("DELETE FROM t").await?;
         one.run("INSERT INTO t VALUES (5, 50)").await?;
@@ -85,7 +87,13 @@ async fn a_failed_statement_aborts_the_transaction_until_rollback() -> Test {
         one.run("BEGIN").await?;
         one.run("INSERT INTO t VALUES (3, 30)").await?;
         assert!(one.run(statement).await.is_err(), "{statement}");
-        for next in [ALL, "INSERT INTO t VALUES (4, 40)", "CREATE TABLE u (id INT)", "SAVEPOINT late", "SET TRANSACTION READ ONLY"] {
+        for next in [
+            ALL,
+            "INSERT INTO t VALUES (4, 40)",
+            "CREATE TABLE u (id INT)",
+            "SAVEPOINT late",
+            "SET TRANSACTION READ ONLY",
+        ] {
             let (kind, state, message) = one.error(next).await;
             assert_eq!((kind, state), (Some(ErrorKind::TransactionAborted), "25P02"), "{statement}; {next}: {message}");
         }
@@ -215,7 +223,9 @@ async fn the_state_of_a_transaction_is_checked() -> Test {
     assert_eq!(kind, Some(ErrorKind::TransactionState), "{message}");
     one.run("ROLLBACK").await?;
 
-    for definition in ["CREATE TABLE u (id INT)", "CREATE INDEX i ON t (x)", "DROP TABLE t", "CREATE VIEW v AS SELECT 1"] {
+    for definition in
+        ["CREATE TABLE u (id INT)", "CREATE INDEX i ON t (x)", "DROP TABLE t", "CREATE VIEW v AS SELECT 1"]
+    {
         one.run("BEGIN").await?;
         let (kind, _, message) = one.error(definition).await;
         assert_eq!(kind, Some(ErrorKind::TransactionState), "{definition}: {message}");
@@ -261,7 +271,11 @@ async fn a_dropped_statement_leaves_nothing_behind() -> Test {
 
     let Sql::Front(session) = sql else { return Ok(()) };
     session.begin().await?;
-    let mut rows = session.sql("INSERT INTO t SELECT value, 0 FROM generate_series(2000000, 9000000)").await?.execute_stream().await?;
+    let mut rows = session
+        .sql("INSERT INTO t SELECT value, 0 FROM generate_series(2000000, 9000000)")
+        .await?
+        .execute_stream()
+        .await?;
     let first = tokio::time::timeout(std::time::Duration::from_millis(1), rows.next()).await;
     assert!(first.is_err(), "seven million rows within a millisecond");
     drop(rows);
@@ -285,7 +299,12 @@ async fn several_statements_in_one_text_run_in_order() -> Test {
     assert_eq!(crate::support::text(&rows)?, ["a;b"]);
     assert!(session.sql("SELECT 1; SELECT 2").await.is_err());
     assert!(session.sql("  ").await.is_err());
-    assert!(session.execute("INSERT INTO t VALUES (2, 'b'); INSERT INTO t VALUES (1, 'x'); INSERT INTO t VALUES (3, 'c')").await.is_err());
+    assert!(
+        session
+            .execute("INSERT INTO t VALUES (2, 'b'); INSERT INTO t VALUES (1, 'x'); INSERT INTO t VALUES (3, 'c')")
+            .await
+            .is_err()
+    );
     assert_eq!(Sql::Front(session).rows("SELECT id FROM t ORDER BY id").await?, ["1", "2"]);
     Ok(())
 }

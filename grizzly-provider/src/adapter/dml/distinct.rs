@@ -39,7 +39,8 @@ impl DistinctRows {
         let rows = self.keys.iter().map(|key| key.rows(batch)).collect::<Result<Vec<_>>>()?;
         let mut keep = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
-            let fresh = |(key, rows): (&Key, &Rows)| key.has_null(batch, row) || !key.seen.contains(&rows.row(row).owned());
+            let fresh =
+                |(key, rows): (&Key, &Rows)| key.has_null(batch, row) || !key.seen.contains(&rows.row(row).owned());
             let kept = self.keys.iter().zip(&rows).all(fresh);
             if kept {
                 for (key, rows) in self.keys.iter_mut().zip(&rows) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use datafusion::{
     catalog::TableProvider,
-    common::{TableReference, Column, JoinType, ScalarValue},
+    common::{Column, JoinType, ScalarValue, TableReference},
     error::Result,
     logical_expr::{
         Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, col,
@@ -149,7 +149,8 @@ fn mark(source: LogicalPlan) -> Result<LogicalPlan> {
 fn choose_clause(row_id: &Expr, joined: LogicalPlan, op: &MergeIntoOp, outer: Outer) -> Result<LogicalPlan> {
     let mut choices = Vec::with_capacity(op.clauses.len());
     for (number, clause) in (0i32..).zip(&op.clauses) {
-        let condition = applies(row_id.clone(), clause, outer).into_iter().chain(clause.predicate.clone()).reduce(Expr::and);
+        let condition =
+            applies(row_id.clone(), clause, outer).into_iter().chain(clause.predicate.clone()).reduce(Expr::and);
         choices.push((Box::new(condition.unwrap_or_else(|| lit(true))), Box::new(lit(number))));
     }
     let mut columns: Vec<Expr> = joined.schema().columns().into_iter().map(Expr::Column).collect();
@@ -214,7 +215,8 @@ fn new_value(name: &TableReference, table: &GrizzlyTable, clause: &MergeIntoClau
         }
         MergeIntoAction::Insert { columns, values } => {
             let given = if columns.is_empty() { Some(at) } else { columns.iter().position(|given| given == column) };
-            let default = || table.get_column_default(column).cloned().unwrap_or(Expr::Literal(ScalarValue::Null, None));
+            let default =
+                || table.get_column_default(column).cloned().unwrap_or(Expr::Literal(ScalarValue::Null, None));
             Some(given.and_then(|at| values.get(at).cloned()).unwrap_or_else(default))
         }
     }

@@ -26,5 +26,6 @@ mod write;
 pub(crate) use merge::{Repeats, insert_new_rows, merge};
 pub(crate) use rule::DmlRule;
 pub(crate) use sink::insert_into;
+pub(crate) use source::table_id;
 pub(crate) use subqueries::SubqueriesBelowSink;
 pub(crate) use target::grizzly_table;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use datafusion::{
     common::{
-        TableReference,
+        DFSchema, TableReference,
         tree_node::{Transformed, TreeNode},
     },
     config::ConfigOptions,
     error::{DataFusionError, Result},
     logical_expr::{
-        DmlStatement, Expr, Filter, LogicalPlan, Projection, Statement, SubqueryAlias, WriteOp, expr::Alias,
+        DmlStatement, Expr, Filter, LogicalPlan, Projection, Statement, SubqueryAlias, Values, WriteOp, expr::Alias,
     },
     optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule},
 };
@@ -76,9 +76,33 @@ fn rewrite_statement(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
         WriteOp::Truncate => truncate(&dml, table)?,
         WriteOp::MergeInto(op) => merge(&dml.table_name, table, (*dml.input).clone(), op, Repeats::Refused)?,
         // INSERT already has an input worth its name: `insert_into` gets it.
+        WriteOp::Insert(_) => return insert(dml),
         _ => return Ok(Transformed::no(LogicalPlan::Dml(dml))),
     };
     Ok(Transformed::yes(rewritten))
+}
+
+/// The planner declares columns of VALUES as NOT NULL where the table's are, and then fails on a NULL without saying
+/// where. The sink does better, if NULLs get there.
+fn insert(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
+    let strict = |plan: &LogicalPlan| matches!(plan, LogicalPlan::Values(values) if values.schema.fields().iter().any(|field| !field.is_nullable()));
+    if !dml.input.exists(|plan| Ok(strict(plan)))? {
+        return Ok(Transformed::no(LogicalPlan::Dml(dml)));
+    }
+    let input = dml.input.as_ref().clone().transform_up(|plan| match plan {
+        LogicalPlan::Values(values) => Ok(Transformed::yes(LogicalPlan::Values(nullable(values)?))),
+        plan => Ok(Transformed::yes(plan.recompute_schema()?)),
+    })?;
+    Ok(Transformed::yes(LogicalPlan::Dml(DmlStatement { input: Arc::new(input.data), ..dml })))
+}
+
+fn nullable(values: Values) -> Result<Values> {
+    let fields = values
+        .schema
+        .iter()
+        .map(|(qualifier, field)| (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true))));
+    let schema = DFSchema::new_with_metadata(fields.collect(), values.schema.metadata().clone())?;
+    Ok(Values { schema: Arc::new(schema), ..values })
 }
 
 fn truncate(dml: &DmlStatement, table: &GrizzlyTable) -> Result<LogicalPlan> {
@@ -118,11 +142,7 @@ fn keeps_column(value: &Expr) -> bool {
 
 /// The same rows with their ids, and the name their columns are qualified with. Only the chain the SQL planner
 /// builds is accepted: anything else might mean other rows than those of the table.
-fn rows_to_write(
-    plan: &LogicalPlan,
-    table: &GrizzlyTable,
-    statement: &str,
-) -> Result<(LogicalPlan, TableReference)> {
+fn rows_to_write(plan: &LogicalPlan, table: &GrizzlyTable, statement: &str) -> Result<(LogicalPlan, TableReference)> {
     match plan {
         LogicalPlan::TableScan(scan) => {
             let same = grizzly_table(&scan.source).is_some_and(|scanned| scanned.id() == table.id());

@@ -40,7 +40,7 @@ impl WriteScope {
             }
         }
         let transaction = db.begin()?;
-        let snapshot = transaction.snapshot();
+        let snapshot = transaction.snapshot()?;
         Self::bound(db, context, Scope::Own(Some(transaction)), snapshot)
     }
 
@@ -78,6 +78,11 @@ impl WriteScope {
             Scope::Session { session, .. } => session.with_transaction(f).unwrap_or_else(|| Err(ended())),
             Scope::Own(None) => Err(ended()),
         }
+    }
+
+    /// Whether the statement is one of several of an open transaction.
+    pub(super) fn in_transaction(&self) -> bool {
+        matches!(self.transaction, Scope::Session { .. })
     }
 
     /// Ends the statement well: commits it if the transaction is its own.

@@ -17,8 +17,7 @@ use datafusion::{
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
-        InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
-        SendableRecordBatchStream,
+        InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream,
         coalesce_partitions::CoalescePartitionsExec,
         execution_plan::{EvaluationType, SchedulingType},
         metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet},
@@ -26,7 +25,11 @@ use datafusion::{
     },
 };
 
-use super::{scope::WriteScope, source::SinkTable, target::{Target, check_writable}};
+use super::{
+    scope::WriteScope,
+    source::SinkTable,
+    target::{Target, check_writable},
+};
 use crate::{
     Error,
     adapter::{
@@ -92,7 +95,11 @@ pub(super) fn write_plan(
 }
 
 /// What [`GrizzlyTable`] answers to `TableProvider::insert_into`.
-pub(crate) fn insert_into(table: &GrizzlyTable, input: Arc<dyn ExecutionPlan>, op: InsertOp) -> Result<Arc<dyn ExecutionPlan>> {
+pub(crate) fn insert_into(
+    table: &GrizzlyTable,
+    input: Arc<dyn ExecutionPlan>,
+    op: InsertOp,
+) -> Result<Arc<dyn ExecutionPlan>> {
     check_writable(table)?;
     let action = match op {
         InsertOp::Append => Action::Append,

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
     error::Result,
-    logical_expr::{Expr, TableType, dml::InsertOp},
+    logical_expr::{Expr, TableSource, TableType, dml::InsertOp},
     physical_plan::ExecutionPlan,
 };
 
@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use super::{
     sink::{Action, DmlExec},
-    target::Target,
+    target::{Target, write_target},
 };
-use crate::Error;
+use crate::{Error, adapter::GrizzlyTable};
 
 /// Turns "insert these rows" into the write the statement asked for.
 #[derive(Debug)]
@@ -24,6 +24,13 @@ pub(super) struct SinkTable {
     pub(super) action: Action,
     /// Schema of the rows to come.
     pub(super) schema: SchemaRef,
+}
+
+/// The id of the Grizzly table that a plan names, to read it or to write to it; `None` if it is none.
+pub(crate) fn table_id(source: &Arc<dyn TableSource>) -> Option<u64> {
+    let provider = write_target(source)?;
+    let written = provider.downcast_ref::<SinkTable>().map(|sink| sink.target.id);
+    written.or_else(|| provider.downcast_ref::<GrizzlyTable>().map(GrizzlyTable::id))
 }
 
 #[async_trait]

@@ -14,7 +14,7 @@ use datafusion::{
     config::ConfigOptions,
     error::Result,
     physical_optimizer::PhysicalOptimizerRule,
-    physical_plan::{ExecutionPlan, scalar_subquery::ScalarSubqueryExec, replace_children_if_necessary},
+    physical_plan::{ExecutionPlan, replace_children_if_necessary, scalar_subquery::ScalarSubqueryExec},
 };
 
 use super::sink::DmlExec;

@@ -17,7 +17,7 @@ use crate::{Error, Grizzly, Result, Snapshot, TableSnapshot, adapter::GrizzlyTab
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) db: Grizzly,
-    id: u64,
+    pub(crate) id: u64,
     /// For messages and EXPLAIN.
     pub(crate) name: String,
     pub(crate) schema: SchemaRef,

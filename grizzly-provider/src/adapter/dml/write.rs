@@ -13,11 +13,11 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::{
+    error::Result as DfResult,
     execution::{
         SendableRecordBatchStream, TaskContext,
         memory_pool::{MemoryConsumer, MemoryReservation},
     },
-    error::Result as DfResult,
 };
 use futures::StreamExt;
 
@@ -34,6 +34,10 @@ use crate::{
     access::{RowId, ScanRequest, SystemColumn},
 };
 
+/// Within a transaction a statement hears at once of keys that are taken, as long as it writes no more rows than
+/// this; of those beyond, the commit tells.
+const CHECKED_ROWS: usize = 65_536;
+
 /// A statement that writes to one table.
 pub(super) struct Writer {
     target: Target,
@@ -41,6 +45,8 @@ pub(super) struct Writer {
     name: String,
     table: TableSnapshot,
     scope: WriteScope,
+    /// How many more rows have their keys checked before the transaction commits.
+    unchecked: usize,
     /// Memory for what is collected before it can be written.
     collected: MemoryReservation,
 }
@@ -52,7 +58,8 @@ impl Writer {
             return Err(Error::invalid(format!("table {} has changed: prepare the statement again", target.name)));
         }
         let collected = MemoryConsumer::new(format!("GrizzlyDmlExec[{}]", target.name)).register(context.memory_pool());
-        Ok(Self { name: full_name(&table), target, table, scope, collected })
+        let unchecked = if scope.in_transaction() { CHECKED_ROWS } else { 0 };
+        Ok(Self { name: full_name(&table), target, table, scope, unchecked, collected })
     }
 
     /// Ends the statement and commits it if it stands for itself.
@@ -62,12 +69,25 @@ impl Writer {
 
     fn insert(&mut self, columns: &[ArrayRef]) -> Result<u64> {
         let rows = conform(&self.target, columns)?;
-        self.scope.write(|transaction| transaction.insert(&self.name, rows))
+        let count = self.scope.write(|transaction| transaction.insert(&self.name, rows.clone()))?;
+        self.check_unique(&rows)?;
+        Ok(count)
     }
 
     fn put(&mut self, columns: &[ArrayRef]) -> Result<u64> {
         let rows = conform(&self.target, columns)?;
-        self.scope.write(|transaction| transaction.put(&self.name, rows))
+        let count = self.scope.write(|transaction| transaction.put(&self.name, rows.clone()))?;
+        self.check_unique(&rows)?;
+        Ok(count)
+    }
+
+    fn check_unique(&mut self, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() > self.unchecked {
+            self.unchecked = 0;
+            return Ok(());
+        }
+        self.unchecked -= rows.num_rows();
+        self.scope.write(|transaction| transaction.check_unique(&self.name, rows))
     }
 
     fn delete(&mut self, ids: &[RowId]) -> Result<u64> {
@@ -82,6 +102,13 @@ impl Writer {
             return Ok(0);
         }
         self.scope.write(|transaction| transaction.update(&self.name, ids, rows))
+    }
+
+    /// The same where keys may be new.
+    fn update_keys(&mut self, ids: &[RowId], rows: RecordBatch) -> Result<u64> {
+        let count = self.update(ids, rows.clone())?;
+        self.check_unique(&rows)?;
+        Ok(count)
     }
 
     /// Whether new values in these columns can collide with other rows.
@@ -148,7 +175,7 @@ async fn update_at_once(writer: &mut Writer, mut rows: SendableRecordBatchStream
         new.push(conform(&writer.target, &batch.columns()[1..])?);
     }
     let new = concat_batches(&writer.target.schema, &new)?;
-    Ok(writer.update(&ids, new)?)
+    Ok(writer.update_keys(&ids, new)?)
 }
 
 /// What the rows of a MERGE come to.
@@ -170,7 +197,7 @@ async fn merge_at_once(writer: &mut Writer, merge: &MergeAction, mut rows: Senda
     }
     let mut count = writer.delete(&changes.deleted)?;
     let new = concat_batches(&writer.target.schema, &changes.new)?;
-    count += writer.update(&changes.updated, new)?;
+    count += writer.update_keys(&changes.updated, new)?;
     for batch in &changes.inserted {
         count += writer.insert(batch.columns())?;
     }
@@ -247,4 +274,3 @@ fn row_id(ids: &UInt64Array, row: usize) -> Result<RowId> {
     }
     Ok(RowId(ids.value(row)))
 }
-

@@ -80,7 +80,8 @@ fn conflicting_keys(
     target: Option<&ConflictTarget>,
 ) -> Result<Vec<Vec<usize>>> {
     let snapshot = table.planning_snapshot()?;
-    let mut unique: Vec<IndexInfo> = snapshot.indexes().into_iter().filter(|index| index.unique || index.primary).collect();
+    let mut unique: Vec<IndexInfo> =
+        snapshot.indexes().into_iter().filter(|index| index.unique || index.primary).collect();
     match target {
         None => {}
         Some(ConflictTarget::OnConstraint(name)) => {

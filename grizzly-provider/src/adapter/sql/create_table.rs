@@ -13,12 +13,14 @@ use datafusion::{
     datasource::{MemTable, provider_as_source},
     error::Result,
     execution::SessionState,
-    logical_expr::{CreateMemoryTable, DdlStatement, DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp, dml::InsertOp},
+    logical_expr::{
+        CreateMemoryTable, DdlStatement, DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp, dml::InsertOp,
+    },
     sql::{
         parser::Statement,
         sqlparser::ast::{
-            ColumnOption, CreateTable, CreateTableOptions, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-            SqlOption, Statement as SqlStatement, Value,
+            ColumnOption, CreateTable, CreateTableOptions, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
+            Ident, SqlOption, Statement as SqlStatement, Value,
         },
     },
 };
@@ -206,7 +208,8 @@ fn take_sharding(state: &SessionState, create: &mut CreateTable, shards: Option<
                 sharding.shards = Some(shards);
             }
             "shard_by" => {
-                sharding.shard_by = text.split(',').map(|column| identifier(state, &Ident::new(column.trim()))).collect();
+                sharding.shard_by =
+                    text.split(',').map(|column| identifier(state, &Ident::new(column.trim()))).collect();
             }
             _ => return refuse(&format!("the table option {key}")),
         }
@@ -228,7 +231,8 @@ fn option_text(value: &Expr) -> Option<String> {
 
 /// The columns of `HASH (a, b)`.
 fn hash_columns(state: &SessionState, by: &Expr) -> crate::Result<Vec<String>> {
-    let unsupported = || Error::unsupported(format!("not supported: PARTITION BY {by}; use PARTITION BY HASH (columns)"));
+    let unsupported =
+        || Error::unsupported(format!("not supported: PARTITION BY {by}; use PARTITION BY HASH (columns)"));
     let Expr::Function(function) = by else { return Err(unsupported()) };
     let FunctionArguments::List(arguments) = &function.args else { return Err(unsupported()) };
     if !function.name.to_string().eq_ignore_ascii_case("hash") {

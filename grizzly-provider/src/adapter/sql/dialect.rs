@@ -1,4 +1,4 @@
-//! The SQL dialect of the front: sqlparser's generic dialect plus `FOR SYSTEM_TIME AS OF`.
+//! The SQL dialect of the front: sqlparser's generic dialect plus `FOR SYSTEM_TIME AS OF` and `INSERT INTO t AS a`.
 //!
 //! sqlparser asks the dialect one method per feature, so every method the generic dialect answers differently from
 //! the default is passed on here.
@@ -7,7 +7,7 @@ use std::any::TypeId;
 
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 
-/// sqlparser's generic dialect, with versions of tables.
+/// sqlparser's generic dialect, with versions of tables and aliases of insert targets.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct GrizzlyDialect;
 
@@ -33,6 +33,10 @@ impl Dialect for GrizzlyDialect {
 
     fn is_identifier_part(&self, ch: char) -> bool {
         GenericDialect.is_identifier_part(ch)
+    }
+
+    fn supports_insert_table_alias(&self) -> bool {
+        true
     }
 
     fn supports_table_versioning(&self) -> bool {

@@ -12,7 +12,9 @@ use datafusion::{
 };
 use std::sync::Arc;
 
-use super::{Parsed, conflict, create_table, index, joined, normalize::normalize, parse::parse_template, refuse, transaction};
+use super::{
+    Parsed, conflict, create_table, index, joined, normalize::normalize, parse::parse_template, refuse, transaction,
+};
 use crate::{Error, adapter::SessionHandle};
 
 /// One session's SQL.

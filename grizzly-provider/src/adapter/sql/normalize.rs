@@ -4,7 +4,9 @@
 use datafusion::{
     error::Result,
     execution::SessionState,
-    sql::sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident, MergeAction, ObjectName, ObjectNamePart, Statement},
+    sql::sqlparser::ast::{
+        Assignment, AssignmentTarget, Expr, Ident, MergeAction, ObjectName, ObjectNamePart, Statement,
+    },
 };
 
 use super::names::identifier;
@@ -13,6 +15,11 @@ use crate::Error;
 /// Brings the assignments of `statement` into the form the planner takes.
 pub(super) fn normalize(state: &SessionState, statement: &mut Statement) -> Result<()> {
     match statement {
+        // Only ON CONFLICT can refer to the alias.
+        Statement::Insert(insert) if insert.on.is_none() => {
+            insert.table_alias = None;
+            Ok(())
+        }
         Statement::Update(update) => assignments(state, &mut update.assignments),
         Statement::Merge(merge) => {
             for clause in &mut merge.clauses {
@@ -34,7 +41,9 @@ pub(super) fn assignments(state: &SessionState, assignments: &mut Vec<Assignment
             AssignmentTarget::ColumnName(name) => flat.push((name, assignment.value)),
             AssignmentTarget::Tuple(names) => match assignment.value {
                 Expr::Tuple(values) if values.len() == names.len() => flat.extend(names.into_iter().zip(values)),
-                Expr::Nested(value) if names.len() == 1 => flat.extend(names.into_iter().map(|name| (name, (*value).clone()))),
+                Expr::Nested(value) if names.len() == 1 => {
+                    flat.extend(names.into_iter().map(|name| (name, (*value).clone())))
+                }
                 other => {
                     let message = format!("not supported: assigning {other} to {} columns", names.len());
                     return Err(Error::unsupported(message).into());

@@ -78,7 +78,8 @@ fn take_shards(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<u32>> {
             (Token::RParen, _) => depth = depth.saturating_sub(1),
             (word, Token::Number(number, _)) if depth == 0 && is_word(word, "SHARDS") => {
                 let shards = number.parse().ok().filter(|shards| *shards > 0);
-                let shards = shards.ok_or_else(|| Error::invalid(format!("SHARDS {number} is not a number of shards")))?;
+                let shards =
+                    shards.ok_or_else(|| Error::invalid(format!("SHARDS {number} is not a number of shards")))?;
                 tokens.drain(pair[0]..=pair[1]);
                 return Ok(Some(shards));
             }

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, CreateTable, FromTable, Query, Statement, TableConstraint, TableFactor, TableWithJoins, Visit, Visitor,
+    ColumnOption, CreateTable, FromTable, Query, Statement, TableConstraint, TableFactor, TableWithJoins, Visit,
+    Visitor,
 };
 
 use crate::{Error, Result};

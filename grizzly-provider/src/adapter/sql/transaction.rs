@@ -5,9 +5,7 @@
 
 use datafusion::{
     error::Result,
-    sql::sqlparser::ast::{
-        Ident, Set, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode,
-    },
+    sql::sqlparser::ast::{Ident, Set, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode},
 };
 
 use crate::{Error, adapter::SessionHandle};

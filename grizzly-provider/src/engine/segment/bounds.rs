@@ -9,17 +9,16 @@ use arrow::array::{
 use arrow::compute;
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 
+use super::super::key;
 use super::{Result, SegmentError};
 
 /// Types whose values have an order and key bytes.
 pub(super) fn is_ordered(data_type: &DataType) -> bool {
     use DataType::*;
-    match data_type {
-        Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => true,
-        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 => true,
-        Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..) | Decimal128(..) | Decimal256(..) => true,
-        _ => false,
-    }
+    let is_text = matches!(data_type, Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView);
+    let is_time = matches!(data_type, Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..));
+    let is_number = data_type.is_integer() || matches!(data_type, Float32 | Float64 | Decimal128(..) | Decimal256(..));
+    is_text || is_time || is_number
 }
 
 /// The smallest and the largest value, each as an array of one row; `None` if there are only NULLs, if the type has no
@@ -97,70 +96,7 @@ pub(super) fn key_of(array: &ArrayRef, row: usize) -> Result<Option<Vec<u8>>> {
     if !is_ordered(array.data_type()) {
         return Ok(None);
     }
-    let mut key = Vec::with_capacity(17);
-    encode_value(array, row, &mut key)?;
-    Ok(Some(key))
-}
-
-/// One value as bytes whose order is the order of values: a marker (0 NULL, 1 value), then integers big-endian with the
-/// sign bit flipped, floats with all bits flipped when negative, strings and binaries as they are.
-fn encode_value(array: &dyn Array, row: usize, out: &mut Vec<u8>) -> Result<()> {
-    use arrow::datatypes::*;
-    if array.is_null(row) {
-        out.push(0);
-        return Ok(());
-    }
-    out.push(1);
-    macro_rules! int {
-        ($type:ty, $native:ty) => {{
-            let value = array.as_primitive::<$type>().value(row) as $native ^ <$native>::MIN;
-            out.extend_from_slice(&value.to_be_bytes());
-        }};
-    }
-    macro_rules! float {
-        ($type:ty, $bits:ty, $signed:ty) => {{
-            let value = array.as_primitive::<$type>().value(row);
-            let bits = if value == 0.0 { 0 } else { value.to_bits() };
-            let sign = ((bits as $signed) >> (<$bits>::BITS - 1)) as $bits;
-            let flip = sign | (1 << (<$bits>::BITS - 1));
-            out.extend_from_slice(&(bits ^ flip).to_be_bytes());
-        }};
-    }
-    match array.data_type() {
-        DataType::Boolean => out.push(u8::from(array.as_boolean().value(row))),
-        DataType::Int8 => int!(Int8Type, i8),
-        DataType::Int16 => int!(Int16Type, i16),
-        DataType::Int32 => int!(Int32Type, i32),
-        DataType::Int64 => int!(Int64Type, i64),
-        DataType::UInt8 => int!(UInt8Type, u8),
-        DataType::UInt16 => int!(UInt16Type, u16),
-        DataType::UInt32 => int!(UInt32Type, u32),
-        DataType::UInt64 => int!(UInt64Type, u64),
-        DataType::Float32 => float!(Float32Type, u32, i32),
-        DataType::Float64 => float!(Float64Type, u64, i64),
-        DataType::Date32 => int!(Date32Type, i32),
-        DataType::Date64 => int!(Date64Type, i64),
-        DataType::Time32(TimeUnit::Second) => int!(Time32SecondType, i32),
-        DataType::Time32(_) => int!(Time32MillisecondType, i32),
-        DataType::Time64(TimeUnit::Microsecond) => int!(Time64MicrosecondType, i64),
-        DataType::Time64(_) => int!(Time64NanosecondType, i64),
-        DataType::Timestamp(TimeUnit::Second, _) => int!(TimestampSecondType, i64),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => int!(TimestampMillisecondType, i64),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => int!(TimestampMicrosecondType, i64),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => int!(TimestampNanosecondType, i64),
-        DataType::Decimal128(..) => int!(Decimal128Type, i128),
-        DataType::Decimal256(..) => {
-            let mut bytes = array.as_primitive::<Decimal256Type>().value(row).to_be_bytes();
-            bytes[0] ^= 0x80;
-            out.extend_from_slice(&bytes);
-        }
-        DataType::Utf8 => out.extend_from_slice(array.as_string::<i32>().value(row).as_bytes()),
-        DataType::LargeUtf8 => out.extend_from_slice(array.as_string::<i64>().value(row).as_bytes()),
-        DataType::Utf8View => out.extend_from_slice(array.as_string_view().value(row).as_bytes()),
-        DataType::Binary => out.extend_from_slice(array.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => out.extend_from_slice(array.as_binary::<i64>().value(row)),
-        DataType::BinaryView => out.extend_from_slice(array.as_binary_view().value(row)),
-        other => return Err(SegmentError::Unsupported { what: format!("key bytes of {other}") }),
-    }
-    Ok(())
+    let mut bytes = Vec::with_capacity(17);
+    key::encode_value(array, row, &mut bytes).map_err(|e| SegmentError::Unsupported { what: e.to_string() })?;
+    Ok(Some(bytes))
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute;
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
 use super::footer::{BlobMeta, ChunkMeta, ColumnSummary, SegmentFooter};
@@ -209,10 +209,18 @@ fn encode_columns(
     let rows = arrays.first().map_or(0, |array| array.len());
     let sketches: Vec<_> = totals.iter_mut().map(|totals| Mutex::new(&mut totals.distinct)).collect();
     let work = |index: usize| -> Result<Encoded> {
+        let (array, field) = (&arrays[index], schema.field(index));
+        let column = EncodedColumn::encode(array, field)?;
+        // A dictionary has far fewer values to look at than the column has rows.
+        let values = column.distinct_values(field)?;
         if let Ok(mut sketch) = sketches[index].lock() {
-            add_distinct(&mut sketch, &arrays[index]);
+            add_distinct(&mut sketch, values.as_ref().unwrap_or(array));
         }
-        encode_column(&arrays[index], schema.field(index))
+        let zone = match values {
+            Some(values) => ZoneMap::of_values(array.len(), array.logical_null_count(), &values)?,
+            None => ZoneMap::of(array)?,
+        };
+        Ok(Encoded { parts: column.to_bytes()?, zone, column })
     };
     if threads < 2 || rows < PARALLEL_ROWS || arrays.len() < 2 {
         return (0..arrays.len()).map(work).collect();
@@ -241,11 +249,6 @@ fn add_distinct(distinct: &mut Option<DistinctSketch>, array: &ArrayRef) {
     if !counted {
         *distinct = None;
     }
-}
-
-fn encode_column(array: &ArrayRef, field: &Field) -> Result<Encoded> {
-    let column = EncodedColumn::encode(array, field)?;
-    Ok(Encoded { parts: column.to_bytes()?, zone: ZoneMap::of(array)?, column })
 }
 
 fn append_blob(parts: &mut Vec<Bytes>, offset: &mut u64, blob: Vec<Bytes>) -> BlobMeta {

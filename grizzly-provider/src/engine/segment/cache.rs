@@ -89,6 +89,14 @@ impl ChunkCache {
         self.chunks.get_or_insert_with(&key, read)
     }
 
+    /// The chunk, if it is in memory.
+    pub(crate) fn get(&self, key: ChunkKey) -> Option<EncodedColumn> {
+        let found = self.chunks.get(&key);
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
     /// Keeps a chunk that is already in memory, if there is room for it.
     pub(crate) fn keep(&self, key: ChunkKey, column: EncodedColumn) {
         self.chunks.insert(key, column);

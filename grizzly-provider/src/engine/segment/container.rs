@@ -18,6 +18,9 @@ pub(crate) const CHUNK_ROWS: usize = 65_536;
 /// One read from the end that usually has the whole footer.
 const TAIL_BYTES: u64 = 64 * 1024;
 
+/// Bytes between two wanted blobs that cost less to read along than another read.
+const WORTH_READING: u64 = 256 * 1024;
+
 /// The storage below, as far as segments need it. Calls block.
 pub(crate) trait BlobRead: fmt::Debug + Send + Sync {
     /// The bytes of `path` in `range`, exactly as many as asked for.
@@ -148,8 +151,38 @@ impl SegmentFile {
     /// # Errors
     /// [`SegmentError::Corrupt`] naming file, column and chunk; [`SegmentError::Storage`] if it cannot be read.
     pub(crate) fn column(&self, chunk: usize, column: usize) -> Result<EncodedColumn> {
-        let key = ChunkKey { file: self.file, column: column as u32, chunk: chunk as u32 };
-        self.cache.get_or_read(key, || self.read(chunk, column))
+        self.cache.get_or_read(self.key(chunk, column), || self.read(chunk, column))
+    }
+
+    /// Several columns of one chunk, in the order asked for. Blobs that are not in the cache and lie near each other are
+    /// read at once: on an object store every read is a round trip.
+    ///
+    /// # Errors
+    /// As [`column`](Self::column).
+    pub(crate) fn columns(&self, chunk: usize, columns: &[usize]) -> Result<Vec<EncodedColumn>> {
+        let mut found: Vec<Option<EncodedColumn>> =
+            columns.iter().map(|column| self.cache.get(self.key(chunk, *column))).collect();
+        let mut missing: Vec<(usize, BlobMeta)> = Vec::new();
+        for (place, column) in columns.iter().enumerate().filter(|(place, _)| found[*place].is_none()) {
+            missing.push((place, self.blob(chunk, *column)?));
+        }
+        missing.sort_by_key(|(_, blob)| blob.offset);
+        for run in missing.chunk_by(|(_, a), (_, b)| b.offset <= a.offset + a.len + WORTH_READING) {
+            let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else { continue };
+            let bytes = read_range(self.store.as_ref(), &self.path, first.offset..last.offset + last.len)?;
+            for (place, blob) in run {
+                let start = (blob.offset - first.offset) as usize;
+                let mut part = bytes.slice(start..start + blob.len as usize);
+                if run.len() > 1 {
+                    // A part of a larger read would keep all of it in memory as long as it is cached.
+                    part = Bytes::copy_from_slice(&part);
+                }
+                let column = self.parse(chunk, columns[*place], part)?;
+                self.cache.keep(self.key(chunk, columns[*place]), column.clone());
+                found[*place] = Some(column);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Drops its chunks from the cache, when the file is not needed any more.
@@ -157,21 +190,31 @@ impl SegmentFile {
         self.cache.forget(self.file);
     }
 
+    fn key(&self, chunk: usize, column: usize) -> ChunkKey {
+        ChunkKey { file: self.file, column: column as u32, chunk: chunk as u32 }
+    }
+
+    fn blob(&self, chunk: usize, column: usize) -> Result<BlobMeta> {
+        let blob = self.footer.chunks.get(chunk).and_then(|meta| meta.columns.get(column));
+        blob.copied()
+            .ok_or_else(|| SegmentError::internal("reading a segment", format!("no column {column} in chunk {chunk}")))
+    }
+
     fn read(&self, chunk: usize, column: usize) -> Result<EncodedColumn> {
-        let (Some(meta), Some(field)) = (self.footer.chunks.get(chunk), self.schema.fields().get(column)) else {
-            return Err(SegmentError::internal("reading a segment", format!("no column {column} in chunk {chunk}")));
-        };
+        let blob = self.blob(chunk, column)?;
+        let bytes = read_range(self.store.as_ref(), &self.path, blob.offset..blob.offset + blob.len)?;
+        self.parse(chunk, column, bytes)
+    }
+
+    fn parse(&self, chunk: usize, column: usize, bytes: Bytes) -> Result<EncodedColumn> {
+        let (blob, field) = (self.blob(chunk, column)?, self.schema.field(column));
         let place = || format!("{}, column {}, chunk {chunk}", self.path, field.name());
-        let bytes = self.read_blob(meta.columns[column])?;
-        check_blob(&bytes, meta.columns[column]).map_err(|what| SegmentError::corrupt(place(), what))?;
-        EncodedColumn::from_bytes(bytes, field, meta.rows as usize).map_err(|e| match e {
+        check_blob(&bytes, blob).map_err(|what| SegmentError::corrupt(place(), what))?;
+        let rows = self.footer.chunks[chunk].rows as usize;
+        EncodedColumn::from_bytes(bytes, field, rows).map_err(|e| match e {
             SegmentError::Corrupt { what, .. } => SegmentError::corrupt(place(), what),
             other => other,
         })
-    }
-
-    fn read_blob(&self, blob: BlobMeta) -> Result<Bytes> {
-        read_range(self.store.as_ref(), &self.path, blob.offset..blob.offset + blob.len)
     }
 
     /// Reads the whole file, not through the cache: every checksum, every gap, every value against its zone map.

@@ -13,6 +13,7 @@
 //! - [`cache`]: encoded chunks kept in memory under one budget.
 //! - [`cold`]: a segment as the rest of the engine sees it: file, index runs, row stamps.
 
+mod arrow_test;
 mod bounds;
 pub(crate) mod builder;
 pub(crate) mod cache;
@@ -21,8 +22,11 @@ pub(crate) mod container;
 pub(crate) mod encoding;
 mod error;
 pub(crate) mod footer;
+mod hash;
 pub(crate) mod predicate;
 pub(crate) mod sketch;
+#[cfg(test)]
+mod tests;
 pub(crate) mod zone_map;
 
 pub(crate) use builder::{BuiltSegment, SegmentBuilder};

@@ -4,23 +4,18 @@
 //! push it down to the tests, where it is well defined). Comparisons are Arrow's: floats by total order, strings and
 //! binaries by bytes.
 
-use std::collections::HashSet;
-use std::hash::Hash;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch, Scalar};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::kernels::cmp;
-use arrow::datatypes::{ArrowNativeType, DataType, Schema, i256};
+use arrow::datatypes::Schema;
 
+use super::arrow_test::{compare, test_all, test_array};
 use super::{EncodedColumn, Result, SegmentError};
 use crate::access::{ColumnTest, CompareOp, Predicate};
 
 /// Below one selected row in this many, a column is first reduced to the selected rows and only they are tested.
 const SPARSE: usize = 24;
-
-/// In-lists longer than this are looked up in a hash set.
-const SHORT_LIST: usize = 4;
 
 impl Predicate {
     /// The columns this predicate reads, ascending, each once.
@@ -45,14 +40,44 @@ impl Predicate {
     fn cost(&self, schema: &Schema) -> u32 {
         match self {
             Self::Constant(_) => 0,
-            Self::Test { test: ColumnTest::IsNull | ColumnTest::IsNotNull, .. } => 1,
-            Self::Test { column, test } => {
-                let width = schema.fields().get(*column).and_then(|f| f.data_type().primitive_width());
-                let list = if matches!(test, ColumnTest::InList { .. }) { 4 } else { 1 };
-                list * if width.is_some_and(|width| width <= 8) { 2 } else { 6 }
-            }
+            Self::Test { column, test } => test.cost(schema, *column),
             Self::CompareColumns { .. } => 12,
             Self::And(all) | Self::Or(all) => all.iter().map(|one| one.cost(schema)).sum(),
+        }
+    }
+}
+
+impl ColumnTest {
+    fn cost(&self, schema: &Schema, column: usize) -> u32 {
+        let width = schema.fields().get(column).and_then(|field| field.data_type().primitive_width());
+        let value = if width.is_some_and(|width| width <= 16) { 2 } else { 5 };
+        match self {
+            Self::IsNull | Self::IsNotNull => 1,
+            Self::Compare { op: CompareOp::Eq, .. } => value,
+            Self::Compare { .. } => value + 1,
+            Self::InList { .. } => value * 2,
+        }
+    }
+}
+
+/// One step of an AND.
+enum Step<'a> {
+    Tests(usize, Vec<&'a ColumnTest>),
+    Other(&'a Predicate),
+}
+
+/// Flattens an AND into tests by column and the rest.
+fn split<'a>(
+    all: &'a [Predicate],
+    tests: &mut BTreeMap<usize, Vec<&'a ColumnTest>>,
+    steps: &mut Vec<(u32, Step<'a>)>,
+    schema: &Schema,
+) {
+    for one in all {
+        match one {
+            Predicate::And(inner) => split(inner, tests, steps, schema),
+            Predicate::Test { column, test } => tests.entry(*column).or_default().push(test),
+            other => steps.push((other.cost(schema), Step::Other(other))),
         }
     }
 }
@@ -121,7 +146,7 @@ impl Chunk<'_> {
             Predicate::Constant(false) => Ok(BooleanBuffer::new_unset(self.rows)),
             Predicate::And(all) => self.and(all, selection),
             Predicate::Or(all) => self.or(all, selection),
-            Predicate::Test { column, test } => self.test(*column, test, selection),
+            Predicate::Test { column, test } => self.test(*column, &[test], selection),
             Predicate::CompareColumns { left, op, right } => self.compare_columns(*left, *op, *right, selection),
         }
     }
@@ -133,7 +158,7 @@ impl Chunk<'_> {
         right: usize,
         selection: Option<&BooleanBuffer>,
     ) -> Result<BooleanBuffer> {
-        if let Some(few) = self.worth_reducing(selection, 2) {
+        if let Some(few) = self.worth_reducing(selection, 8) {
             let (left, right) = (self.values(left, Some(few))?, self.values(right, Some(few))?);
             return Ok(expand(&compare(&left, op, &right)?, few));
         }
@@ -141,16 +166,26 @@ impl Chunk<'_> {
         Ok(within(compare(&left, op, &right)?, selection))
     }
 
+    /// Cheap conditions first, all tests of one column together, until no row is left.
     fn and(&mut self, all: &[Predicate], selection: Option<&BooleanBuffer>) -> Result<BooleanBuffer> {
-        let mut ordered: Vec<&Predicate> = all.iter().collect();
-        ordered.sort_by_key(|one| one.cost(self.schema));
+        let mut tests: BTreeMap<usize, Vec<&ColumnTest>> = BTreeMap::new();
+        let mut steps: Vec<(u32, Step<'_>)> = Vec::new();
+        split(all, &mut tests, &mut steps, self.schema);
+        for (column, tests) in tests {
+            let cost = tests.iter().map(|test| test.cost(self.schema, column)).min().unwrap_or_default();
+            steps.push((cost, Step::Tests(column, tests)));
+        }
+        steps.sort_by_key(|(cost, _)| *cost);
         let mut kept: Option<BooleanBuffer> = None;
-        for one in ordered {
+        for (_, step) in steps {
             let so_far = kept.as_ref().or(selection);
             if so_far.is_some_and(|so_far| so_far.count_set_bits() == 0) {
                 return Ok(BooleanBuffer::new_unset(self.rows));
             }
-            kept = Some(self.evaluate(one, so_far)?);
+            kept = Some(match step {
+                Step::Tests(column, tests) => self.test(column, &tests, so_far)?,
+                Step::Other(one) => self.evaluate(one, so_far)?,
+            });
         }
         Ok(kept.unwrap_or_else(|| self.all(selection)))
     }
@@ -172,16 +207,16 @@ impl Chunk<'_> {
     fn test(
         &mut self,
         column: usize,
-        test: &ColumnTest,
+        tests: &[&ColumnTest],
         selection: Option<&BooleanBuffer>,
     ) -> Result<BooleanBuffer> {
         if let Some(few) = self.worth_reducing(selection, SPARSE) {
             let values = self.values(column, Some(few))?;
-            return Ok(expand(&test_array(&values, test)?, few));
+            return Ok(expand(&test_all(&values, tests)?, few));
         }
-        let found = match self.column(column)?.test(self.schema.field(column), test)? {
+        let found = match self.column(column)?.test_all(self.schema.field(column), tests)? {
             Some(found) => found,
-            None => test_array(&self.values(column, None)?, test)?,
+            None => test_all(&self.values(column, None)?, tests)?,
         };
         Ok(within(found, selection))
     }
@@ -228,112 +263,4 @@ fn expand(found: &BooleanBuffer, selection: &BooleanBuffer) -> BooleanBuffer {
         }
     }
     BooleanBuffer::new(bits.into(), 0, selection.len())
-}
-
-/// Rows of `array` for which `test` is TRUE.
-pub(super) fn test_array(array: &ArrayRef, test: &ColumnTest) -> Result<BooleanBuffer> {
-    match test {
-        ColumnTest::IsNull => Ok(match array.logical_nulls() {
-            Some(nulls) => !nulls.inner(),
-            None => BooleanBuffer::new_unset(array.len()),
-        }),
-        ColumnTest::IsNotNull => Ok(match array.logical_nulls() {
-            Some(nulls) => nulls.into_inner(),
-            None => BooleanBuffer::new_set(array.len()),
-        }),
-        ColumnTest::Compare { value, .. } if value.is_null(0) || array.data_type().is_null() => {
-            Ok(BooleanBuffer::new_unset(array.len()))
-        }
-        ColumnTest::Compare { op, value } => compare(array, *op, &Scalar::new(Arc::clone(value))),
-        ColumnTest::InList { values, negated } => in_list(array, values, *negated),
-    }
-}
-
-fn compare(left: &dyn Datum, op: CompareOp, right: &dyn Datum) -> Result<BooleanBuffer> {
-    let compared = match op {
-        CompareOp::Eq => cmp::eq(left, right),
-        CompareOp::NotEq => cmp::neq(left, right),
-        CompareOp::Lt => cmp::lt(left, right),
-        CompareOp::LtEq => cmp::lt_eq(left, right),
-        CompareOp::Gt => cmp::gt(left, right),
-        CompareOp::GtEq => cmp::gt_eq(left, right),
-    };
-    Ok(is_true(compared.map_err(|e| SegmentError::Unsupported { what: e.to_string() })?))
-}
-
-fn is_true(array: BooleanArray) -> BooleanBuffer {
-    match array.into_parts() {
-        (bits, Some(nulls)) => &bits & nulls.inner(),
-        (bits, None) => bits,
-    }
-}
-
-fn in_list(array: &ArrayRef, values: &ArrayRef, negated: bool) -> Result<BooleanBuffer> {
-    if values.is_empty() {
-        return Ok(if negated { BooleanBuffer::new_set(array.len()) } else { BooleanBuffer::new_unset(array.len()) });
-    }
-    let found = match find_in_set(array, values) {
-        Some(found) if values.len() > SHORT_LIST => found,
-        _ => {
-            let mut found = BooleanBuffer::new_unset(array.len());
-            for row in 0..values.len() {
-                found = &found | &compare(array, CompareOp::Eq, &Scalar::new(values.slice(row, 1)))?;
-            }
-            found
-        }
-    };
-    let found = if negated { !&found } else { found };
-    Ok(match array.logical_nulls() {
-        Some(nulls) => &found & nulls.inner(),
-        None => found,
-    })
-}
-
-/// Membership by hashing, for types whose equality is equality of bytes; NULL rows get any answer.
-fn find_in_set(array: &ArrayRef, values: &ArrayRef) -> Option<BooleanBuffer> {
-    if array.data_type() != values.data_type() {
-        return None;
-    }
-    match array.data_type() {
-        DataType::Utf8 => Some(find(array.as_string::<i32>(), values.as_string::<i32>())),
-        DataType::LargeUtf8 => Some(find(array.as_string::<i64>(), values.as_string::<i64>())),
-        DataType::Utf8View => Some(find(array.as_string_view(), values.as_string_view())),
-        DataType::Binary => Some(find(array.as_binary::<i32>(), values.as_binary::<i32>())),
-        DataType::LargeBinary => Some(find(array.as_binary::<i64>(), values.as_binary::<i64>())),
-        DataType::BinaryView => Some(find(array.as_binary_view(), values.as_binary_view())),
-        // Made of parts, and aligned as those.
-        DataType::Interval(_) => None,
-        other => match other.primitive_width()? {
-            1 => Some(find_native::<u8>(array, values)),
-            2 => Some(find_native::<u16>(array, values)),
-            4 => Some(find_native::<u32>(array, values)),
-            8 => Some(find_native::<u64>(array, values)),
-            16 => Some(find_native::<i128>(array, values)),
-            32 => Some(find_native::<i256>(array, values)),
-            _ => None,
-        },
-    }
-}
-
-fn find<A, T>(array: A, values: A) -> BooleanBuffer
-where
-    A: arrow::array::ArrayAccessor<Item = T>,
-    T: Hash + Eq,
-{
-    let set: HashSet<T> = (0..values.len()).map(|row| values.value(row)).collect();
-    BooleanBuffer::collect_bool(array.len(), |row| set.contains(&array.value(row)))
-}
-
-fn find_native<T: ArrowNativeType + Hash + Eq + Ord>(array: &ArrayRef, values: &ArrayRef) -> BooleanBuffer {
-    let (array, values) = (array.to_data(), values.to_data());
-    let rows = &array.buffer::<T>(0)[..array.len()];
-    let set: HashSet<T> = values.buffer::<T>(0)[..values.len()].iter().copied().collect();
-    // Most rows are outside of the range: two comparisons instead of a hash.
-    let (Some(least), Some(most)) = (set.iter().min().copied(), set.iter().max().copied()) else {
-        return BooleanBuffer::new_unset(rows.len());
-    };
-    BooleanBuffer::collect_bool(rows.len(), |row| {
-        let value = rows[row];
-        value >= least && value <= most && set.contains(&value)
-    })
 }

@@ -8,6 +8,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::hash::mix;
+
 const REGISTER_BITS: u32 = 10;
 const REGISTERS: usize = 1 << REGISTER_BITS;
 
@@ -95,14 +97,6 @@ impl DistinctSketch {
             self.registers[register] = rank;
         }
     }
-}
-
-/// Spreads every input bit over all 64 output bits (the finaliser of SplitMix64). Part of the file format.
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 /// One printable character per register, `0` for an empty one.

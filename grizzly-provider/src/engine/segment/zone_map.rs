@@ -52,13 +52,20 @@ impl ZoneMap {
     /// # Errors
     /// If a value cannot be encoded as key bytes.
     pub(crate) fn of(array: &ArrayRef) -> Result<Self> {
+        Self::of_values(array.len(), array.logical_null_count(), array)
+    }
+
+    /// The zone map of `rows` rows, `nulls` of them NULL and the others all among `values`, each of which occurs.
+    ///
+    /// # Errors
+    /// If a value cannot be encoded as key bytes.
+    pub(crate) fn of_values(rows: usize, nulls: usize, values: &ArrayRef) -> Result<Self> {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let nulls = array.logical_null_count();
-        let (min, max) = match extremes(array)? {
+        let (min, max) = match extremes(values)? {
             Some((min, max)) => (bound(&min)?, bound(&max)?),
             None => (None, None),
         };
-        Ok(Self { rows: count(array.len()), nulls: count(nulls), min, max })
+        Ok(Self { rows: count(rows), nulls: count(nulls), min, max })
     }
 
     /// The zone map of an array of whose values nothing is known.

@@ -181,6 +181,30 @@ impl Transaction {
         Ok(self.update(table, &old, pick(replaced)?)? + self.insert(table, pick(fresh)?)?)
     }
 
+    /// Checks that no key of `rows`, which this transaction has written to `table`, belongs to a committed row that
+    /// it has not ended. A commit checks this too, and against what was committed meanwhile; here the statement that
+    /// wrote the rows hears of it. An error of kind `UniqueViolation` names the key.
+    pub fn check_unique(&self, table: &str, rows: &RecordBatch) -> Result<()> {
+        let writes = self.writes.lock();
+        let version = writes.working.table_named(table)?;
+        let own = writes.tables.get(&version.def.id).map_or(&[][..], |writes| &writes.attached);
+        for (index, encoder) in version.codecs.keys.iter().filter(|(index, _)| index.unique) {
+            let columns: Vec<_> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+            let keys = encoder.encode_columns(&columns)?;
+            for key in keys.iter().filter(|key| !encoder.has_null(key)) {
+                let mut taken = false;
+                lookup::live_rows(version, index, key, None, |segment, _| {
+                    taken = !own.iter().any(|(_, id)| *id == segment.id());
+                    Ok(!taken)
+                })?;
+                if taken {
+                    return Err(unique_violation(&version.def, &index.name, &encoder.display(key)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Marks the present state, to return to with [`Transaction::rollback_to`].
     pub fn savepoint(&mut self) -> Result<usize> {
         self.writes.lock().savepoint(&self.db)

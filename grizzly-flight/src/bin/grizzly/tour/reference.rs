@@ -10,9 +10,9 @@ use datafusion::{
     catalog::streaming::StreamingTable,
     datasource::{MemTable, TableProvider},
     error::DataFusionError,
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnvBuilder},
     physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
-    prelude::SessionContext,
+    prelude::{SessionConfig, SessionContext},
 };
 use futures::TryStreamExt;
 
@@ -20,7 +20,9 @@ use super::data::Table;
 
 /// A session without anything of Grizzly's.
 pub(crate) fn stock(scale: f64, memory: usize) -> Result<SessionContext, DataFusionError> {
-    let context = SessionContext::new();
+    // Beyond the database's own budget plain DataFusion gets as much as Grizzly's queries do, and spills like them.
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory / 2, 1.0).build_arc()?;
+    let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
     // A budget, not a sum of money: rounding does not matter.
     let mut budget = memory as f64 / 4.0;
     for table in Table::ALL {

@@ -8,7 +8,10 @@
 //! A blob ends in one byte that says what it is: [`Form`]. The rest is the library's own serialisation (buffers first,
 //! so that they can be used in place), or an Arrow IPC stream.
 
+mod dictionary;
+mod gather;
 mod point;
+mod search;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -21,11 +24,9 @@ use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use std::sync::Arc;
-use vortex_array::arrays::{ConstantArray, PrimitiveArray};
-use vortex_array::builtins::ArrayBuiltins;
+use vortex_array::arrays::dict::DictArraySlotsExt;
+use vortex_array::arrays::{Constant, Dict, PrimitiveArray};
 use vortex_array::dtype::Nullability;
-use vortex_array::scalar::Scalar;
-use vortex_array::scalar_fn::fns::operators::Operator;
 use vortex_array::serde::{SerializeOptions, SerializedArray};
 use vortex_array::validity::Validity;
 use vortex_array::{ArrayRef as VortexArray, ExecutionCtx, IntoArray};
@@ -34,15 +35,9 @@ use vortex_buffer::{BitBuffer, Buffer as VortexBuffer, ByteBuffer};
 use vortex_error::{VortexError, VortexResult};
 use vortex_mask::Mask;
 
-use crate::access::{ColumnTest, CompareOp};
 use super::{Result, SegmentError};
+use crate::access::ColumnTest;
 use session::{Encodings, encodings};
-
-/// Up to this many rows are read one by one; more are gathered by the encodings' own kernels.
-const POINT_READS: usize = 8;
-
-/// In-lists up to this length are searched on encoded data, one comparison per value.
-const ENCODED_IN_LIST: usize = 4;
 
 /// One column of one chunk, encoded. Cloning shares the bytes.
 #[derive(Clone, Debug)]
@@ -89,8 +84,13 @@ impl EncodedColumn {
         let nullable = array.null_count() > 0;
         let array = relabel(array, &physical)?;
         let compress = || -> VortexResult<VortexArray> {
+            let mut context = encodings.context();
+            if let Some(dictionary) = dictionary::of_strings(encodings, &array, &mut context)? {
+                return Ok(dictionary);
+            }
             let plain = encodings.session.arrow().from_arrow_array(array, nullable)?;
-            encodings.compressor.compress(&plain, &mut encodings.context())
+            let compressed = encodings.compressor.compress(&plain, &mut context)?;
+            dictionary::sorted(encodings, compressed, &mut context)
         };
         compress().map(|array| Self(Repr::Encoded(array))).map_err(failed("encoding", field))
     }
@@ -151,12 +151,18 @@ impl EncodedColumn {
     /// # Errors
     /// [`SegmentError::Internal`] if the literal is not exactly of the column's type.
     pub(crate) fn test(&self, field: &Field, test: &ColumnTest) -> Result<Option<BooleanBuffer>> {
-        let Repr::Encoded(array) = &self.0 else { return Ok(None) };
-        if !is_testable(field.data_type(), test) {
-            return Ok(None);
-        }
-        let test = relabel_literals(field, test)?;
-        test_encoded(encodings()?, array, &test).map(Some).map_err(failed("testing", field))
+        self.test_all(field, &[test])
+    }
+
+    /// The rows for which all of `tests` are TRUE: two bounds of a range cost no more than one.
+    ///
+    /// # Errors
+    /// As [`test`](Self::test).
+    pub(crate) fn test_all(&self, field: &Field, tests: &[&ColumnTest]) -> Result<Option<BooleanBuffer>> {
+        let (Repr::Encoded(array), Some(physical)) = (&self.0, physical(field.data_type())) else { return Ok(None) };
+        let tests: Vec<ColumnTest> = tests.iter().map(|test| relabel_literals(field, test)).collect::<Result<_>>()?;
+        let encodings = encodings()?;
+        search::search(encodings, array, &physical, &tests, &mut encodings.context()).map_err(failed("testing", field))
     }
 
     /// The blob: parts to be written one after the other, at a file offset divisible by 64 for reading without copies.
@@ -212,6 +218,24 @@ impl EncodedColumn {
             parsed.decode(&dtype, rows, &encodings.read, &encodings.session)
         };
         open().map(|array| Self(Repr::Encoded(array))).map_err(|e| corrupt(said(&e)))
+    }
+
+    /// Its different values, where the encoding lists them anyway: each at least once in the column, no NULL.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
+    pub(crate) fn distinct_values(&self, field: &Field) -> Result<Option<ArrayRef>> {
+        let Repr::Encoded(array) = &self.0 else { return Ok(None) };
+        let values = if let Some(dict) = array.as_opt::<Dict>() {
+            dict.values().clone()
+        } else if array.is::<Constant>() {
+            array.slice(0..1).map_err(failed("reading values of", field))?
+        } else {
+            return Ok(None);
+        };
+        let encodings = encodings()?;
+        let values = to_arrow(encodings, values, field, true, &mut encodings.context())?;
+        Ok(Some(values).filter(|values| values.null_count() == 0))
     }
 
     /// Bytes of memory this column holds on to.
@@ -275,17 +299,6 @@ fn relabel(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
     Ok(make_array(array.to_data().into_builder().data_type(data_type.clone()).build()?))
 }
 
-/// Tests whose answer on encoded data is proven equal to Arrow's kernels.
-fn is_testable(data_type: &DataType, test: &ColumnTest) -> bool {
-    match test {
-        ColumnTest::IsNull | ColumnTest::IsNotNull => true,
-        // Total order decides -0.0 and NaN in Arrow; some float encodings compare in their own way.
-        _ if data_type.is_floating() || data_type.is_null() => false,
-        ColumnTest::Compare { .. } => true,
-        ColumnTest::InList { values, .. } => values.len() <= ENCODED_IN_LIST,
-    }
-}
-
 fn failed(doing: &'static str, field: &Field) -> impl Fn(VortexError) -> SegmentError {
     move |e| SegmentError::internal(doing, format!("column {}: {}", field.name(), said(&e)))
 }
@@ -313,10 +326,9 @@ fn to_arrow(
 
 fn take_encoded(encodings: &Encodings, array: &VortexArray, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
     let mut context = encodings.context();
-    if rows.len() <= POINT_READS {
-        let physical = physical(field.data_type()).unwrap_or_else(|| field.data_type().clone());
-        let values = point::read(array, &physical, rows, &mut context).map_err(failed("reading rows", field))?;
-        return relabel(&values, field.data_type());
+    let read = point::read(array, field.data_type(), rows, &mut context).map_err(failed("reading rows", field))?;
+    if let Some(read) = read {
+        return Ok(read);
     }
     let positions = PrimitiveArray::new(VortexBuffer::<u32>::copy_from(rows), Validity::NonNullable);
     let taken = array.take(positions.into_array()).map_err(failed("taking rows", field))?;
@@ -341,63 +353,6 @@ fn relabel_literals(field: &Field, test: &ColumnTest) -> Result<ColumnTest> {
         ColumnTest::Compare { op, value } => ColumnTest::Compare { op: *op, value: relabelled(value)? },
         ColumnTest::InList { values, negated } => ColumnTest::InList { values: relabelled(values)?, negated: *negated },
     })
-}
-
-fn test_encoded(encodings: &Encodings, array: &VortexArray, test: &ColumnTest) -> VortexResult<BooleanBuffer> {
-    let mut context = encodings.context();
-    match test {
-        ColumnTest::IsNotNull => Ok(bits(array.validity()?.execute_mask(array.len(), &mut context)?)),
-        ColumnTest::IsNull => Ok(!&bits(array.validity()?.execute_mask(array.len(), &mut context)?)),
-        ColumnTest::Compare { value, .. } if value.is_null(0) => Ok(BooleanBuffer::new_unset(array.len())),
-        ColumnTest::Compare { op, value } => {
-            let literal = literal(encodings, value, &mut context)?;
-            compare(array, literal, *op, &mut context)
-        }
-        ColumnTest::InList { values, negated } => {
-            let op = if *negated { CompareOp::NotEq } else { CompareOp::Eq };
-            // `x NOT IN ()` is TRUE for every x, even NULL, and `x IN ()` for none.
-            let mut found: Option<BooleanBuffer> = None;
-            for row in 0..values.len() {
-                let literal = literal(encodings, &values.slice(row, 1), &mut context)?;
-                let one = compare(array, literal, op, &mut context)?;
-                found = Some(match found {
-                    None => one,
-                    Some(found) if *negated => &found & &one,
-                    Some(found) => &found | &one,
-                });
-            }
-            Ok(found.unwrap_or_else(|| BooleanBuffer::collect_bool(array.len(), |_| *negated)))
-        }
-    }
-}
-
-/// Rows where `array op literal` is TRUE: a NULL row is not.
-fn compare(
-    array: &VortexArray,
-    literal: Scalar,
-    op: CompareOp,
-    context: &mut ExecutionCtx,
-) -> VortexResult<BooleanBuffer> {
-    let operator = match op {
-        CompareOp::Eq => Operator::Eq,
-        CompareOp::NotEq => Operator::NotEq,
-        CompareOp::Lt => Operator::Lt,
-        CompareOp::LtEq => Operator::Lte,
-        CompareOp::Gt => Operator::Gt,
-        CompareOp::GtEq => Operator::Gte,
-    };
-    let literal = ConstantArray::new(literal, array.len()).into_array();
-    let compared = array.binary(literal, operator)?;
-    let compared = if compared.dtype().is_nullable() { compared.fill_null(false)? } else { compared };
-    Ok(bits(compared.execute::<Mask>(context)?))
-}
-
-fn literal(encodings: &Encodings, value: &ArrayRef, context: &mut ExecutionCtx) -> VortexResult<Scalar> {
-    encodings.session.arrow().from_arrow_array(Arc::clone(value), false)?.execute_scalar(0, context)
-}
-
-fn bits(mask: Mask) -> BooleanBuffer {
-    BooleanBuffer::from(mask.into_bit_buffer())
 }
 
 fn ipc_bytes(array: &ArrayRef) -> Result<Bytes> {

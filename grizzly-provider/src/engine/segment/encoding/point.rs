@@ -3,51 +3,64 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray, LargeStringArray,
+    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray, LargeStringArray,
     NullArray, PrimitiveArray, StringArray, StringViewArray,
 };
-use arrow::datatypes::{self as types, DataType, i256};
+use arrow::datatypes::{self as types, DataType, TimeUnit, i256};
+use vortex_buffer::ByteBuffer;
 use vortex_array::scalar::{DecimalValue, PValue, ScalarValue};
 use vortex_array::{ArrayRef as VortexArray, ExecutionCtx};
 use vortex_error::{VortexResult, vortex_bail, vortex_err};
 
-type Values = Vec<Option<ScalarValue>>;
+use super::gather;
 
-/// The values at `rows`, in that order, as Arrow of type `data_type`.
+/// Up to this many rows the short ways are shorter than the encodings' own kernels.
+const SHORT_WAY: usize = 256;
+
+/// Up to this many rows are looked up one by one if there is no shorter way.
+const ONE_BY_ONE: usize = 8;
+
+/// What was found at the rows asked for.
+enum Found {
+    /// Integers of any width, or unscaled decimals; no NULL.
+    Integers(Vec<i64>),
+    /// Strings or binaries; no NULL.
+    Bytes(Vec<ByteBuffer>),
+    /// Anything.
+    Scalars(Vec<Option<ScalarValue>>),
+}
+
+/// The values at `rows`, in that order, as Arrow of the column's own type `data_type`; `None` if that would take longer
+/// than the encodings' own kernels.
 pub(super) fn read(
     array: &VortexArray,
     data_type: &DataType,
     rows: &[u32],
     context: &mut ExecutionCtx,
-) -> VortexResult<ArrayRef> {
-    use DataType::*;
-    let values = values(array, rows, context)?;
-    match data_type {
-        Null => Ok(Arc::new(NullArray::new(rows.len()))),
-        Boolean => Ok(Arc::new(BooleanArray::from(each(&values, boolean)?))),
-        Int8 => primitive::<types::Int8Type>(&values, data_type),
-        Int16 => primitive::<types::Int16Type>(&values, data_type),
-        Int32 => primitive::<types::Int32Type>(&values, data_type),
-        Int64 => primitive::<types::Int64Type>(&values, data_type),
-        UInt8 => primitive::<types::UInt8Type>(&values, data_type),
-        UInt16 => primitive::<types::UInt16Type>(&values, data_type),
-        UInt32 => primitive::<types::UInt32Type>(&values, data_type),
-        UInt64 => primitive::<types::UInt64Type>(&values, data_type),
-        Float32 => primitive::<types::Float32Type>(&values, data_type),
-        Float64 => primitive::<types::Float64Type>(&values, data_type),
-        Decimal128(..) => primitive::<types::Decimal128Type>(&values, data_type),
-        Decimal256(..) => primitive::<types::Decimal256Type>(&values, data_type),
-        Utf8 => Ok(Arc::new(StringArray::from_iter(each(&values, text)?))),
-        LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(each(&values, text)?))),
-        Utf8View => Ok(Arc::new(StringViewArray::from_iter(each(&values, text)?))),
-        Binary => Ok(Arc::new(BinaryArray::from_iter(each(&values, binary)?))),
-        LargeBinary => Ok(Arc::new(LargeBinaryArray::from_iter(each(&values, binary)?))),
-        BinaryView => Ok(Arc::new(BinaryViewArray::from_iter(each(&values, binary)?))),
-        other => vortex_bail!("no single values of {other}"),
-    }
+) -> VortexResult<Option<ArrayRef>> {
+    let found = match short_way(array, rows, context)? {
+        Some(found) => found,
+        None if rows.len() <= ONE_BY_ONE => Found::Scalars(scalars(array, rows, context)?),
+        None => return Ok(None),
+    };
+    to_arrow(&found, data_type, rows.len()).map(Some)
 }
 
-fn values(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> VortexResult<Values> {
+fn short_way(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> VortexResult<Option<Found>> {
+    if rows.len() > SHORT_WAY {
+        return Ok(None);
+    }
+    if let Some(integers) = gather::integers(array, rows, context)? {
+        return Ok(Some(Found::Integers(integers)));
+    }
+    Ok(gather::from_dictionary(array, rows, context)?.map(Found::Bytes))
+}
+
+fn scalars(
+    array: &VortexArray,
+    rows: &[u32],
+    context: &mut ExecutionCtx,
+) -> VortexResult<Vec<Option<ScalarValue>>> {
     if let [row] = rows {
         return Ok(vec![array.execute_scalar(*row as usize, context)?.into_value()]);
     }
@@ -55,19 +68,83 @@ fn values(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> Vort
     rows.iter().map(|row| Ok(probe.execute_scalar(*row as usize, context)?.into_value())).collect()
 }
 
+fn to_arrow(found: &Found, data_type: &DataType, rows: usize) -> VortexResult<ArrayRef> {
+    use DataType::*;
+    match data_type {
+        Null => Ok(Arc::new(NullArray::new(rows))),
+        Boolean => Ok(Arc::new(BooleanArray::from(each(found, boolean)?))),
+        Int8 => primitive::<types::Int8Type>(found, data_type),
+        Int16 => primitive::<types::Int16Type>(found, data_type),
+        Int32 => primitive::<types::Int32Type>(found, data_type),
+        Int64 => primitive::<types::Int64Type>(found, data_type),
+        UInt8 => primitive::<types::UInt8Type>(found, data_type),
+        UInt16 => primitive::<types::UInt16Type>(found, data_type),
+        UInt32 => primitive::<types::UInt32Type>(found, data_type),
+        UInt64 => primitive::<types::UInt64Type>(found, data_type),
+        Float32 => primitive::<types::Float32Type>(found, data_type),
+        Float64 => primitive::<types::Float64Type>(found, data_type),
+        Date32 => primitive::<types::Date32Type>(found, data_type),
+        Date64 => primitive::<types::Date64Type>(found, data_type),
+        Time32(TimeUnit::Second) => primitive::<types::Time32SecondType>(found, data_type),
+        Time32(_) => primitive::<types::Time32MillisecondType>(found, data_type),
+        Time64(TimeUnit::Microsecond) => primitive::<types::Time64MicrosecondType>(found, data_type),
+        Time64(_) => primitive::<types::Time64NanosecondType>(found, data_type),
+        Timestamp(TimeUnit::Second, _) => primitive::<types::TimestampSecondType>(found, data_type),
+        Timestamp(TimeUnit::Millisecond, _) => primitive::<types::TimestampMillisecondType>(found, data_type),
+        Timestamp(TimeUnit::Microsecond, _) => primitive::<types::TimestampMicrosecondType>(found, data_type),
+        Timestamp(TimeUnit::Nanosecond, _) => primitive::<types::TimestampNanosecondType>(found, data_type),
+        Duration(TimeUnit::Second) => primitive::<types::DurationSecondType>(found, data_type),
+        Duration(TimeUnit::Millisecond) => primitive::<types::DurationMillisecondType>(found, data_type),
+        Duration(TimeUnit::Microsecond) => primitive::<types::DurationMicrosecondType>(found, data_type),
+        Duration(TimeUnit::Nanosecond) => primitive::<types::DurationNanosecondType>(found, data_type),
+        Decimal128(..) => primitive::<types::Decimal128Type>(found, data_type),
+        Decimal256(..) => primitive::<types::Decimal256Type>(found, data_type),
+        Utf8 => Ok(Arc::new(StringArray::from_iter(texts(found)?))),
+        LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts(found)?))),
+        Utf8View => Ok(Arc::new(StringViewArray::from_iter(texts(found)?))),
+        Binary => Ok(Arc::new(BinaryArray::from_iter(binaries(found)?))),
+        LargeBinary => Ok(Arc::new(LargeBinaryArray::from_iter(binaries(found)?))),
+        BinaryView => Ok(Arc::new(BinaryViewArray::from_iter(binaries(found)?))),
+        other => vortex_bail!("no single values of {other}"),
+    }
+}
+
 /// `get` of every value that is not NULL.
-fn each<'a, T>(values: &'a Values, get: impl Fn(&'a ScalarValue) -> Option<T>) -> VortexResult<Vec<Option<T>>> {
+fn each<'a, T>(found: &'a Found, get: impl Fn(&'a ScalarValue) -> Option<T>) -> VortexResult<Vec<Option<T>>> {
+    let Found::Scalars(values) = found else { vortex_bail!("values of another type") };
     let get = |value: &'a ScalarValue| get(value).ok_or_else(|| vortex_err!("a value of another type: {value:?}"));
     values.iter().map(|value| value.as_ref().map(get).transpose()).collect()
 }
 
-fn primitive<T>(values: &Values, data_type: &DataType) -> VortexResult<ArrayRef>
+fn texts(found: &Found) -> VortexResult<Vec<Option<&str>>> {
+    match found {
+        Found::Bytes(values) => {
+            let text = |value| std::str::from_utf8(value).map_err(|e| vortex_err!("a string that is not UTF-8: {e}"));
+            values.iter().map(|value| text(value.as_slice()).map(Some)).collect()
+        }
+        other => each(other, text),
+    }
+}
+
+fn binaries(found: &Found) -> VortexResult<Vec<Option<&[u8]>>> {
+    match found {
+        Found::Bytes(values) => Ok(values.iter().map(|value| Some(value.as_slice())).collect()),
+        other => each(other, binary),
+    }
+}
+
+fn primitive<T>(found: &Found, data_type: &DataType) -> VortexResult<ArrayRef>
 where
     T: ArrowPrimitiveType,
-    T::Native: FromScalar,
+    T::Native: Native,
 {
-    let array: PrimitiveArray<T> = each(values, T::Native::from_scalar)?.into_iter().collect();
-    Ok(Arc::new(array.with_data_type(data_type.clone())))
+    let array: PrimitiveArray<T> = match found {
+        Found::Integers(values) => {
+            PrimitiveArray::from_iter_values(values.iter().map(|value| T::Native::from_wrapped(*value)))
+        }
+        other => each(other, T::Native::from_scalar)?.into_iter().collect(),
+    };
+    Ok(Arc::new(if array.data_type() == data_type { array } else { array.with_data_type(data_type.clone()) }))
 }
 
 fn boolean(value: &ScalarValue) -> Option<bool> {
@@ -91,19 +168,26 @@ fn binary(value: &ScalarValue) -> Option<&[u8]> {
     }
 }
 
-/// The native value of a scalar, if it is of exactly this type.
-trait FromScalar: Sized {
+/// Values as Arrow stores them.
+trait Native: Sized {
     fn from_scalar(value: &ScalarValue) -> Option<Self>;
+
+    /// From the 64 bits of an integer that has this type's width, or is a decimal's.
+    fn from_wrapped(bits: i64) -> Self;
 }
 
 macro_rules! from_primitive {
     ($($native:ty => $variant:ident),* $(,)?) => {$(
-        impl FromScalar for $native {
+        impl Native for $native {
             fn from_scalar(value: &ScalarValue) -> Option<Self> {
                 match value {
                     ScalarValue::Primitive(PValue::$variant(value)) => Some(*value),
                     _ => None,
                 }
+            }
+
+            fn from_wrapped(bits: i64) -> Self {
+                bits as Self
             }
         }
     )*};
@@ -120,14 +204,22 @@ fn decimal(value: &ScalarValue) -> Option<DecimalValue> {
     }
 }
 
-impl FromScalar for i128 {
+impl Native for i128 {
     fn from_scalar(value: &ScalarValue) -> Option<Self> {
         decimal(value)?.cast()
     }
+
+    fn from_wrapped(bits: i64) -> Self {
+        i128::from(bits)
+    }
 }
 
-impl FromScalar for i256 {
+impl Native for i256 {
     fn from_scalar(value: &ScalarValue) -> Option<Self> {
         Some(decimal(value)?.as_i256().into())
+    }
+
+    fn from_wrapped(bits: i64) -> Self {
+        Self::from_i128(i128::from(bits))
     }
 }

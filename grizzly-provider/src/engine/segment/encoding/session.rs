@@ -7,7 +7,9 @@
 use std::sync::LazyLock;
 
 use vortex_array::{ArrayContext, ExecutionCtx, VortexSessionExecute, array_session};
-use vortex_btrblocks::{BtrBlocksCompressor, BtrBlocksCompressorBuilder, CompressionSession};
+use vortex_btrblocks::schemes::binary::BinaryDictScheme;
+use vortex_btrblocks::schemes::string::{OnPairScheme, StringDictScheme};
+use vortex_btrblocks::{BtrBlocksCompressor, BtrBlocksCompressorBuilder, CompressionSession, SchemeExt};
 use vortex_edition::declarations::core::CORE_2026_08_3;
 use vortex_edition::{ComponentKind, EDITION_DECLARATIONS, EDITION_FAMILIES, EditionSessionExt};
 use vortex_error::VortexResult;
@@ -98,7 +100,10 @@ fn build() -> VortexResult<Encodings> {
     // Without an enabled edition the compressor would leave everything as it is, and say nothing.
     session.enable_edition(CORE_2026_08_3)?;
 
-    let compressor = BtrBlocksCompressorBuilder::from_session(&session).build();
+    let compressor = BtrBlocksCompressorBuilder::from_session(&session)
+        // Our own dictionaries are sorted, and found faster. OnPair decodes more slowly for little gain.
+        .exclude_schemes([StringDictScheme.id(), BinaryDictScheme.id(), OnPairScheme.id()])
+        .build();
     let ids: Vec<Id> = WIRE_ENCODINGS.into_iter().map(Id::new_static).collect();
     let permitted = session.enabled_component_ids(ComponentKind::Array).into_iter().collect();
     Ok(Encodings {

@@ -11,9 +11,12 @@ use arrow::datatypes::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
-use super::super::predicate::test_array;
+use super::super::arrow_test::test_array;
 use super::*;
-use crate::engine::segment::{Predicate, ZoneMap, evaluate, evaluate_batch, may_match, Verdict};
+use super::super::predicate::{evaluate, evaluate_batch};
+use super::super::zone_map::{Verdict, may_match};
+use crate::access::{ColumnTest, CompareOp, Predicate};
+use crate::engine::segment::ZoneMap;
 
 /// A small generator of our own, so that a failing case is its seed.
 struct Random(u64);
@@ -40,7 +43,7 @@ fn numbers(random: &mut Random, pattern: usize, len: usize) -> Vec<i128> {
     let mut last = base;
     (0..len as i128)
         .map(|row| match pattern {
-            0 => (i128::from(random.next()) << 64 | i128::from(random.next())) as i128,
+            0 => i128::from(random.next()) << 64 | i128::from(random.next()),
             1 => base,
             2 => base + random.below(7) as i128 * 1_000_003,
             3 => base + row,
@@ -134,8 +137,8 @@ fn array_of(data_type: &DataType, n: &[i128]) -> ArrayRef {
         Duration(_) => primitives::<DurationSecondType>(n, data_type, |n| n as i64),
         Interval(_) => primitives::<IntervalMonthDayNanoType>(n, data_type, |n| IntervalMonthDayNano::new(n as i32, 3, n as i64)),
         FixedSizeBinary(_) => {
-            let values = n.iter().map(|n| n.to_le_bytes()[..3].to_vec());
-            Arc::new(FixedSizeBinaryArray::try_from_iter(values).expect("three bytes each"))
+            let values = n.iter().map(|n| Some(n.to_le_bytes()[..3].to_vec()));
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, 3).expect("three bytes each"))
         }
         Dictionary(..) => {
             let words = words(n);

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use super::{GrizzlyScanExec, GrizzlyTable};
+use crate::TableSnapshot;
 use arrow::{array::ArrayRef, datatypes::DataType, record_batch::RecordBatch};
 use datafusion::{
     common::{
@@ -11,14 +13,13 @@ use datafusion::{
     logical_expr::StatisticsArgs as AggregateArgs,
     physical_expr::{EquivalenceProperties, PhysicalExpr, aggregate::AggregateFunctionExpr, expressions::Column},
     physical_plan::{
-        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements,
-        Partitioning, PlanProperties, ReplaceChildrenOptions,
+        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan,
+        InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
         execution_plan::{Boundedness, EmissionType},
         statistics::StatisticsArgs,
         stream::RecordBatchStreamAdapter,
     },
 };
-use grizzly_provider::{TableSnapshot, adapter::{GrizzlyScanExec, GrizzlyTable}};
 
 /// One row of aggregates over a whole table, from metadata where the statement's snapshot can tell, otherwise by
 /// running `fallback`.
@@ -33,8 +34,9 @@ pub struct MetadataAggregateExec {
 }
 
 impl MetadataAggregateExec {
-    /// Answers `aggregates` over `scan` as `fallback` would; `None` if the present snapshot could not.
-    pub(super) fn try_new(
+    /// Answers `aggregates`, without groups or filters, over all rows of `scan`, as the plan `fallback` does in one
+    /// partition. `None` if the present snapshot could not.
+    pub fn try_new(
         aggregates: &[Arc<AggregateFunctionExpr>],
         scan: &GrizzlyScanExec,
         fallback: &Arc<dyn ExecutionPlan>,
@@ -75,6 +77,10 @@ impl MetadataAggregateExec {
 
     /// Exact statistics of the scan's columns.
     fn statistics(&self, table: &TableSnapshot) -> Option<Statistics> {
+        // The past is not counted, only the present is.
+        if !table.is_current() {
+            return None;
+        }
         let rows = usize::try_from(table.row_count()).ok()?;
         let mut column_statistics = vec![ColumnStatistics::new_unknown(); self.projection.len()];
         for position in self.columns_needed() {
