@@ -5,10 +5,10 @@ use std::{ops::Not, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array, Float32Array, Float64Array,
-        Int8Array, Int16Array, Int32Array, Int64Array, LargeStringArray, StringArray, StringViewArray,
-        Time64MicrosecondArray, TimestampMicrosecondArray, TimestampNanosecondArray, UInt8Array, UInt16Array,
-        UInt32Array, UInt64Array,
+        ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Date32Array, Date64Array, Decimal128Array,
+        DurationMicrosecondArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
+        LargeBinaryArray, LargeStringArray, StringArray, StringViewArray, Time32SecondArray, Time64MicrosecondArray,
+        TimestampMicrosecondArray, TimestampNanosecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
     },
     compute::take,
     datatypes::{DataType, Field, Schema},
@@ -86,6 +86,10 @@ fn types() -> Vec<ArrayRef> {
                 .with_timezone("UTC"),
         ),
         Arc::new(decimals(vec![Some(-10_050), Some(-1), Some(0), Some(1), Some(10_050), None])),
+        Arc::new(LargeBinaryArray::from(vec![Some(&b""[..]), Some(b"a"), Some(b"\xff"), None])),
+        Arc::new(BinaryViewArray::from(vec![Some(&b""[..]), Some(b"more than twelve bytes"), Some(b"\xff"), None])),
+        Arc::new(Time32SecondArray::from(vec![Some(0), Some(1), Some(86_399), None])),
+        Arc::new(DurationMicrosecondArray::from(vec![Some(-1), Some(0), Some(i64::MAX), None])),
     ]
 }
 

@@ -16,6 +16,7 @@ use crate::{Morsel, Result, TableScan};
 #[derive(Debug)]
 pub(super) struct Run {
     scan: TableScan,
+    pruned: AtomicUsize,
     next: AtomicUsize,
     /// Rows that may still be returned.
     budget: Option<AtomicUsize>,
@@ -28,12 +29,19 @@ impl Run {
         let table = exec.table().bind(context)?;
         let steal = context.session_config().options().execution.enable_file_stream_work_stealing;
         let partitions = exec.properties.output_partitioning().partition_count();
+        let scan = table.scan(exec.request())?;
         Ok(Self {
-            scan: table.scan(exec.request())?,
+            pruned: AtomicUsize::new(scan.pruned()),
+            scan,
             next: AtomicUsize::new(0),
             budget: exec.fetch.map(AtomicUsize::new),
             stride: (!steal).then_some(partitions),
         })
+    }
+
+    /// Morsels that metadata ruled out, told once: to the first partition that asks.
+    pub(super) fn take_pruned(&self) -> usize {
+        self.pruned.swap(0, Ordering::Relaxed)
     }
 
     pub(super) fn scan(&self) -> &TableScan {

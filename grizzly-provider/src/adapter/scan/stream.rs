@@ -55,6 +55,7 @@ impl ScanStream {
         batch_size: usize,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Self {
+        MetricBuilder::new(metrics).counter("pruned_morsels", partition).add(run.take_pruned());
         Self {
             run,
             partition,
