@@ -266,15 +266,21 @@ impl FlightSqlConnection {
     /// All endpoints of an info, one after another.
     async fn fetch(&self, info: FlightInfo) -> Result<Rows> {
         let endpoints = info.endpoint.clone();
+        let is_announced = !info.schema.is_empty();
         let announced = self.columns(info)?;
         let connection = self.clone();
-        let batches = futures::stream::iter(endpoints)
-            .then(move |endpoint| {
-                let connection = connection.clone();
-                async move { connection.fetch_endpoint(endpoint).await }
-            })
-            .try_flatten();
-        Ok(Rows { schema: announced, batches: batches.boxed() })
+        let batches = futures::stream::iter(endpoints).then(move |endpoint| {
+            let connection = connection.clone();
+            async move { connection.fetch_endpoint(endpoint).await }
+        });
+        let mut batches = batches.try_flatten().boxed();
+        if is_announced {
+            return Ok(Rows { schema: announced, batches });
+        }
+        // The columns of a statement that writes come with its result.
+        let first = batches.try_next().await?;
+        let schema = first.as_ref().map_or(announced, RecordBatch::schema);
+        Ok(Rows { schema, batches: futures::stream::iter(first.map(Ok)).chain(batches).boxed() })
     }
 
     async fn fetch_endpoint(&self, endpoint: FlightEndpoint) -> Result<BoxStream<'static, Result<RecordBatch>>> {

@@ -161,8 +161,12 @@ pub(crate) fn announce(
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo, Status> {
     let schema = wire_schema(&statement.bound.understood.schema);
+    let writes = !matches!(statement.bound.understood.kind, Kind::Read(_));
     let statement_handle = state.statements.insert(statement)?;
-    flight_info(&schema, packed(&TicketStatementQuery { statement_handle }), descriptor)
+    let info = flight_info(&schema, packed(&TicketStatementQuery { statement_handle }), descriptor)?;
+    // A driver that knows the columns may fetch in the background, and let its user go on as if the write were done.
+    // Without them it must wait for the stream's first message, which is sent when it is.
+    Ok(if writes { FlightInfo { schema: Bytes::new(), ..info } } else { info })
 }
 
 /// One endpoint, on this server, with this ticket.

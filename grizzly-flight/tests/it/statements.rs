@@ -29,14 +29,13 @@ async fn a_write_runs_once_at_its_first_do_get() -> TestResult {
     connection.update("CREATE TABLE t (id BIGINT)").await?;
     let mut client = served.stock_client().await?;
     let info = client.execute("INSERT INTO t VALUES (1), (2)".to_owned(), None).await?;
-    let schema = info.clone().try_decode_schema()?;
-    assert_eq!(schema.field(0).name(), "count");
+    assert!(info.schema.is_empty(), "a driver must wait for the result, not fetch it in the background");
     assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 0, "planning runs nothing");
     let ticket = ticket(&info)?;
     for _ in 0..3 {
         let batches = fetch(&mut client, ticket.clone()).await?;
         assert_eq!(numbers(&batches), [2]);
-        assert_eq!(batches[0].schema().fields(), schema.fields());
+        assert_eq!(batches[0].schema().field(0).name(), "count");
     }
     assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 2, "a ticket sent again writes nothing");
     Ok(())
