@@ -30,11 +30,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Several statements, one commit; a conflict with another session would be an error of kind `Conflict`.
     session.execute("BEGIN; UPDATE bears SET kg = kg + 60 WHERE name = 'Otis'; COMMIT").await?;
-    session.execute("INSERT INTO bears VALUES (3, 'Grazer', 330) ON CONFLICT (id) DO UPDATE SET kg = excluded.kg").await?;
+    session
+        .execute("INSERT INTO bears VALUES (3, 'Grazer', 330) ON CONFLICT (id) DO UPDATE SET kg = excluded.kg")
+        .await?;
 
     println!("now, and how often each row was changed:");
     print_batches(
-        &session.execute("SELECT id, name, kg, row_version FROM \"bears$rows\" WHERE deleted IS NULL ORDER BY id").await?,
+        &session
+            .execute("SELECT id, name, kg, row_version FROM \"bears$rows\" WHERE deleted IS NULL ORDER BY id")
+            .await?,
     )?;
 
     println!("before the changes:");
@@ -42,8 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     print_batches(&session.execute(&sql).await?)?;
 
     // The same rows without SQL.
-    let key: datafusion::arrow::array::ArrayRef =
-        std::sync::Arc::new(datafusion::arrow::array::Int64Array::from(vec![2]));
+    let key: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from(vec![2]));
     let holly = db.get("bears", &[key])?.ok_or("Holly is gone")?;
     println!("by key, without SQL: {} columns, {} row", holly.num_columns(), holly.num_rows());
     db.close()?;

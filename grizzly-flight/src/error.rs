@@ -42,7 +42,8 @@ pub fn query_status(error: &DataFusionError) -> Status {
 
 /// What a status received from a server means here. `remote` names the server in the message.
 pub fn from_status(status: &Status, remote: &str) -> Error {
-    let kind = sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)).unwrap_or_else(|| kind_of_code(status.code()));
+    let kind =
+        sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)).unwrap_or_else(|| kind_of_code(status.code()));
     Error::new(kind, format!("{remote}: {}", status.message()))
 }
 

@@ -11,7 +11,7 @@ mod engine;
 mod error;
 
 pub use engine::{
-    CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, Settings, Snapshot, TableScan, TableSnapshot, Transaction,
-    VerifyReport,
+    CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, Settings, Snapshot, TableScan, TableSnapshot,
+    Transaction, VerifyReport,
 };
 pub use error::{Error, ErrorKind, Result};

@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::{Array, AsArray}, compute::cast, datatypes::DataType, record_batch::RecordBatch};
+use arrow::{
+    array::{Array, AsArray},
+    compute::cast,
+    datatypes::DataType,
+    record_batch::RecordBatch,
+};
 use arrow_flight::sql::CommandGetTables;
 use async_trait::async_trait;
 use datafusion::{

@@ -164,7 +164,8 @@ impl FlightSqlConnection {
 
     /// Begins a transaction.
     pub async fn begin(&self) -> Result<Transaction> {
-        let result: ActionBeginTransactionResult = self.act("BeginTransaction", &ActionBeginTransactionRequest {}).await?;
+        let result: ActionBeginTransactionResult =
+            self.act("BeginTransaction", &ActionBeginTransactionRequest {}).await?;
         Ok(Transaction { connection: self.clone(), id: result.transaction_id })
     }
 
@@ -374,7 +375,8 @@ impl FlightSqlConnection {
 
     fn request<T>(&self, message: T) -> Result<Request<T>> {
         let mut request = Request::new(message);
-        let unfit = |what: &str| Error::new(ErrorKind::Invalid, format!("the {what} has characters headers cannot carry"));
+        let unfit =
+            |what: &str| Error::new(ErrorKind::Invalid, format!("the {what} has characters headers cannot carry"));
         if let Some(token) = &self.options.token {
             let value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| unfit("token"))?;
             request.metadata_mut().insert("authorization", value);
@@ -392,9 +394,9 @@ impl FlightSqlConnection {
 
     async fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         let Some(timeout) = self.options.timeout else { return Ok(future.await) };
-        tokio::time::timeout(timeout, future).await.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, format!("{}: no answer within {timeout:?}", self.remote))
-        })
+        tokio::time::timeout(timeout, future)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {timeout:?}", self.remote)))
     }
 
     fn columns(&self, info: FlightInfo) -> Result<SchemaRef> {

@@ -24,9 +24,7 @@ pub(crate) fn is_allowed(expr: &Expr) -> bool {
             is_allowed_operator(binary.op) && is_allowed(&binary.left) && is_allowed(&binary.right)
         }
         Expr::Not(inner) | Expr::IsNull(inner) | Expr::IsNotNull(inner) => is_allowed(inner),
-        Expr::Between(between) => {
-            is_allowed(&between.expr) && is_allowed(&between.low) && is_allowed(&between.high)
-        }
+        Expr::Between(between) => is_allowed(&between.expr) && is_allowed(&between.low) && is_allowed(&between.high),
         Expr::InList(list) => is_allowed(&list.expr) && list.list.iter().all(is_allowed),
         Expr::Like(like) => {
             like.escape_char.is_none() && !like.case_insensitive && is_allowed(&like.expr) && is_allowed(&like.pattern)

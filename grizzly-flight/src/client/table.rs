@@ -73,10 +73,7 @@ impl TableProvider for RemoteTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
         let class = |filter: &&Expr| {
             if filter::is_allowed(filter) {
                 TableProviderFilterPushDown::Exact

@@ -21,11 +21,7 @@ use datafusion::{
     },
     datasource::{MemTable, provider_as_source},
     error::Result,
-    logical_expr::{
-        Expr, LogicalPlan, LogicalPlanBuilder, Values, WriteOp,
-        dml::InsertOp,
-        expr::Placeholder,
-    },
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Values, WriteOp, dml::InsertOp, expr::Placeholder},
 };
 
 const PARAMETERS: &str = "parameters";
@@ -36,7 +32,8 @@ pub(crate) fn insert_of_all(plan: &LogicalPlan, rows: &RecordBatch) -> Result<Op
         return Ok(None);
     }
     let fields = rows.schema_ref().fields().iter().enumerate();
-    let fields: Vec<Field> = fields.map(|(at, field)| Field::new(name(at + 1), field.data_type().clone(), true)).collect();
+    let fields: Vec<Field> =
+        fields.map(|(at, field)| Field::new(name(at + 1), field.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new(Arc::clone(&schema), rows.columns().to_vec())?;
     let table = Arc::new(MemTable::try_new(schema, vec![vec![batch]])?);

@@ -102,7 +102,12 @@ impl Parameters {
 }
 
 fn column_named<'a>(given: &'a RecordBatch, name: &str) -> Option<&'a ArrayRef> {
-    given.schema_ref().fields().iter().position(|field| field.name().trim_start_matches('$') == name).map(|at| given.column(at))
+    given
+        .schema_ref()
+        .fields()
+        .iter()
+        .position(|field| field.name().trim_start_matches('$') == name)
+        .map(|at| given.column(at))
 }
 
 /// The column in the parameter's type. A number that a whole-number type cannot hold is refused, not rounded.
@@ -119,7 +124,8 @@ fn fit_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Status> {
     let refuse = |why: String| invalid(format!("parameter ${} does not fit {target}: {why}", field.name()));
     let fitted = cast_with_options(column, target, &strict).map_err(|error| refuse(error.to_string()))?;
     if target.is_integer() && column.data_type().is_numeric() && !column.data_type().is_integer() {
-        let back = cast_with_options(&fitted, column.data_type(), &strict).map_err(|error| refuse(error.to_string()))?;
+        let back =
+            cast_with_options(&fitted, column.data_type(), &strict).map_err(|error| refuse(error.to_string()))?;
         let same = not_distinct(&back, column).map_err(|error| refuse(error.to_string()))?;
         if same.true_count() != column.len() {
             return Err(refuse("it has a fraction".to_owned()));
@@ -143,7 +149,8 @@ mod tests {
     }
 
     fn batch(columns: Vec<ArrayRef>) -> RecordBatch {
-        RecordBatch::try_from_iter(columns.into_iter().enumerate().map(|(at, c)| (format!("c{at}"), c))).expect("columns of one length")
+        RecordBatch::try_from_iter(columns.into_iter().enumerate().map(|(at, c)| (format!("c{at}"), c)))
+            .expect("columns of one length")
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo,
-    SchemaAsIpc, SchemaResult, Ticket, flight_descriptor::DescriptorType,
-    flight_service_server::FlightService,
+    SchemaAsIpc, SchemaResult, Ticket, flight_descriptor::DescriptorType, flight_service_server::FlightService,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use grizzly_provider::Error;

@@ -39,8 +39,27 @@ pub(crate) enum Kind {
 
 /// First words of statements that are carried out by the session itself.
 const CONTROL: [&str; 21] = [
-    "ABORT", "ALTER", "ANALYZE", "BEGIN", "CHECKPOINT", "COMMENT", "COMMIT", "CREATE", "DEALLOCATE", "DROP", "END",
-    "GRANT", "PREPARE", "RELEASE", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SET", "START", "VACUUM",
+    "ABORT",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CHECKPOINT",
+    "COMMENT",
+    "COMMIT",
+    "CREATE",
+    "DEALLOCATE",
+    "DROP",
+    "END",
+    "GRANT",
+    "PREPARE",
+    "RELEASE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SET",
+    "START",
+    "VACUUM",
 ];
 
 /// Finds out what `sql` is, and plans it if it reads or writes rows.

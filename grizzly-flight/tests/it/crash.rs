@@ -258,7 +258,9 @@ fn check(db: &Grizzly, model: &mut [BTreeMap<i64, i64>], done: &mut [i64]) -> Ou
     let mut further = 0;
     for client in 0..model.len() {
         if left[client] != right[client] {
-            return Err(format!("client {client}: half a transaction: {}", differences(&left[client], &right[client])).into());
+            return Err(
+                format!("client {client}: half a transaction: {}", differences(&left[client], &right[client])).into()
+            );
         }
         if left[client] != model[client] {
             let next = done[client] + 1;

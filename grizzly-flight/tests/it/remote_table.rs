@@ -1,6 +1,9 @@
 //! A server's tables in a DataFusion session here.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use datafusion::{arrow::util::pretty::pretty_format_batches, prelude::SessionContext};
 use grizzly_flight::{FlightSqlConnection, RemoteCatalog, RemoteTable, client::ConnectOptions};
@@ -33,16 +36,37 @@ async fn what_is_pushed_gives_the_rows_that_staying_here_gives() -> TestResult {
     let all = remote.sql("SELECT * FROM t").await?.cache().await?;
     local.register_table("t", all.into_view())?;
     let conditions = [
-        "id > 1", "id <> 2 AND id < 4", "name = 'it''s'", "name IS NULL", "name IS NOT NULL", "NOT (id = 1)",
-        "price = 0.05", "price BETWEEN -0.05 AND 0.05", "price < 0.06", "day >= DATE '2026-01-02'",
-        "id IN (1, 3, 7)", "name NOT IN ('a', 'b')", "name LIKE 'A%'", "name LIKE '%t''s'", "upper(name) = 'A'",
-        "id % 2 = 0", "id = 1 OR price IS NULL", "name NOT IN ('a', NULL)", "true", "false", "id = price",
+        "id > 1",
+        "id <> 2 AND id < 4",
+        "name = 'it''s'",
+        "name IS NULL",
+        "name IS NOT NULL",
+        "NOT (id = 1)",
+        "price = 0.05",
+        "price BETWEEN -0.05 AND 0.05",
+        "price < 0.06",
+        "day >= DATE '2026-01-02'",
+        "id IN (1, 3, 7)",
+        "name NOT IN ('a', 'b')",
+        "name LIKE 'A%'",
+        "name LIKE '%t''s'",
+        "upper(name) = 'A'",
+        "id % 2 = 0",
+        "id = 1 OR price IS NULL",
+        "name NOT IN ('a', NULL)",
+        "true",
+        "false",
+        "id = price",
     ];
     for condition in conditions {
         let sql = format!("SELECT id, day FROM t WHERE {condition} ORDER BY id");
         let there = remote.sql(&sql).await?.collect().await?;
         let here = local.sql(&sql).await?.collect().await?;
-        assert_eq!(pretty_format_batches(&there)?.to_string(), pretty_format_batches(&here)?.to_string(), "{condition}");
+        assert_eq!(
+            pretty_format_batches(&there)?.to_string(),
+            pretty_format_batches(&here)?.to_string(),
+            "{condition}"
+        );
         let count = format!("SELECT count(*) FROM t WHERE {condition}");
         let (there, here) = (remote.sql(&count).await?.collect().await?, local.sql(&count).await?.collect().await?);
         assert_eq!(numbers(&there), numbers(&here), "{condition}");

@@ -132,7 +132,8 @@ async fn statements_time_out() -> TestResult {
     let limits = Limits { statement_timeout: Some(Duration::from_millis(200)), ..Limits::default() };
     let served = Served::start_with(|builder| builder.limits(limits)).await?;
     let connection = served.connect().await?;
-    let sql = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a.value <> b.value";
+    let sql =
+        "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a.value <> b.value";
     let error = connection.execute(sql).await.err().ok_or("it must not finish")?;
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
     assert_eq!(ask(&connection, "SELECT 1").await?, 1);
@@ -172,7 +173,9 @@ async fn beyond_this_machine_a_token_is_mandatory() -> TestResult {
 async fn malformed_requests_are_refused_and_harm_nobody() -> TestResult {
     let served = Served::start().await?;
     let mut client = served.stock_client().await?;
-    for bytes in [vec![], vec![0xff; 10], Any { type_url: "nonsense".to_owned(), value: vec![1, 2].into() }.encode_to_vec()] {
+    for bytes in
+        [vec![], vec![0xff; 10], Any { type_url: "nonsense".to_owned(), value: vec![1, 2].into() }.encode_to_vec()]
+    {
         let descriptor = arrow_flight::FlightDescriptor::new_cmd(bytes.clone());
         assert!(client.inner_mut().get_flight_info(descriptor.clone()).await.is_err());
         assert!(client.inner_mut().get_schema(descriptor).await.is_err());

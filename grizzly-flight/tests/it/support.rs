@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::{array::AsArray, compute::cast, datatypes::{DataType, Int64Type}, record_batch::RecordBatch};
+use arrow::{
+    array::AsArray,
+    compute::cast,
+    datatypes::{DataType, Int64Type},
+    record_batch::RecordBatch,
+};
 use arrow_flight::{FlightInfo, Ticket, sql::client::FlightSqlServiceClient};
 use futures::TryStreamExt;
 use grizzly_flight::{FlightSqlConnection, FlightSqlServer, FlightSqlServerBuilder, SessionFactory};

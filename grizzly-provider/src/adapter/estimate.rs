@@ -1,7 +1,10 @@
 //! What a scan is likely to return: DataFusion's `Statistics` from the engine's, after the scan's predicate. Since a
 //! pushed-down filter takes DataFusion's own guess away with it, the guess is made here.
 
-use arrow::{array::ArrayRef, datatypes::{DataType, Schema}};
+use arrow::{
+    array::ArrayRef,
+    datatypes::{DataType, Schema},
+};
 use datafusion::{
     common::{ColumnStatistics, Statistics, stats::Precision},
     scalar::ScalarValue,
@@ -51,9 +54,9 @@ fn column_statistics(
         max_value: inexact(&known.max),
         min_value: inexact(&known.min),
         sum_value: Precision::Absent,
-        distinct_count: known.distinct.map_or(Precision::Absent, |distinct| {
-            Precision::Inexact(as_usize(distinct.min(rows)))
-        }),
+        distinct_count: known
+            .distinct
+            .map_or(Precision::Absent, |distinct| Precision::Inexact(as_usize(distinct.min(rows)))),
         byte_size: Precision::Inexact((rows as f64 * width) as usize),
     }
 }

@@ -108,10 +108,7 @@ pub(crate) fn release_ended() {
 }
 
 fn take_ended(statements: &mut HashMap<usize, Statement>) -> Vec<Statement> {
-    let ended: Vec<usize> = statements
-        .iter()
-        .filter(|(_, statement)| statement.context.strong_count() == 0)
-        .map(|(key, _)| *key)
-        .collect();
+    let ended: Vec<usize> =
+        statements.iter().filter(|(_, statement)| statement.context.strong_count() == 0).map(|(key, _)| *key).collect();
     ended.into_iter().filter_map(|key| statements.remove(&key)).collect()
 }

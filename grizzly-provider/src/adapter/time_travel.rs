@@ -41,7 +41,8 @@ impl RelationPlanner for TimeTravelPlanner {
         let source = context.context_provider().get_table_source(reference.clone())?;
         let provider = source_as_provider(&source)?;
         let Some(table) = provider.downcast_ref::<GrizzlyTable>() else {
-            let message = format!("{reference} has no history: only Grizzly's tables can be read AS OF a point in time");
+            let message =
+                format!("{reference} has no history: only Grizzly's tables can be read AS OF a point in time");
             return Err(Error::unsupported(message).into());
         };
         let past = provider_as_source(Arc::new(table.as_of(at)));

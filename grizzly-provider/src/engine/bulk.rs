@@ -105,7 +105,13 @@ pub(crate) fn write_segment(
     store(db, table, id, stamped, builder)
 }
 
-fn store(db: &Inner, table: &TableVersion, id: u32, stamped: bool, builder: SegmentBuilder) -> Result<Arc<ColdSegment>> {
+fn store(
+    db: &Inner,
+    table: &TableVersion,
+    id: u32,
+    stamped: bool,
+    builder: SegmentBuilder,
+) -> Result<Arc<ColdSegment>> {
     let rows = builder.rows() as u32;
     let built = builder.finish()?;
     let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();

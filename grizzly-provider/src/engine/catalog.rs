@@ -179,7 +179,9 @@ impl TableDef {
             return Err(Error::invalid(format!("table '{name}' needs at least one column")));
         }
         if shards == 0 || shards > MAX_SHARDS {
-            return Err(Error::invalid(format!("table '{name}': shards must be between 1 and {MAX_SHARDS}, not {shards}")));
+            return Err(Error::invalid(format!(
+                "table '{name}': shards must be between 1 and {MAX_SHARDS}, not {shards}"
+            )));
         }
         let column = |column: &String| column_number(&schema, &name, column);
         let primary_key = primary_key.iter().map(column).collect::<Result<Vec<_>>>()?;
@@ -236,7 +238,14 @@ impl TableDef {
         self.index(&definition.name, columns, descending, definition.unique, false)
     }
 
-    fn index(&self, name: &str, columns: Vec<usize>, descending: Vec<bool>, unique: bool, primary: bool) -> Result<IndexDef> {
+    fn index(
+        &self,
+        name: &str,
+        columns: Vec<usize>,
+        descending: Vec<bool>,
+        unique: bool,
+        primary: bool,
+    ) -> Result<IndexDef> {
         for (position, column) in columns.iter().enumerate() {
             self.check_key_column(*column)?;
             if columns[..position].contains(column) {
@@ -294,7 +303,6 @@ impl TableDef {
     pub(crate) fn find_index(&self, name: &str) -> Option<&IndexDef> {
         self.indexes.iter().find(|index| index.name.as_ref() == name)
     }
-
 }
 
 impl IndexDef {
@@ -310,9 +318,9 @@ impl IndexDef {
 }
 
 fn column_number(schema: &Schema, table: &str, column: &str) -> Result<usize> {
-    schema.index_of(column).map_err(|_| {
-        Error::new(ErrorKind::NotFound, format!("column '{column}' does not exist in table '{table}'"))
-    })
+    schema
+        .index_of(column)
+        .map_err(|_| Error::new(ErrorKind::NotFound, format!("column '{column}' does not exist in table '{table}'")))
 }
 
 /// The schema as stored: key columns NOT NULL, every type one that files can hold, names unique.

@@ -444,7 +444,12 @@ impl Inner {
     }
 
     /// A segment that was just written, its chunks in the cache already.
-    pub(super) fn built_segment(&self, meta: &SegmentMeta, schema: &SchemaRef, built: BuiltSegment) -> Result<SegmentFile> {
+    pub(super) fn built_segment(
+        &self,
+        meta: &SegmentMeta,
+        schema: &SchemaRef,
+        built: BuiltSegment,
+    ) -> Result<SegmentFile> {
         let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
         let bytes = Arc::new(SegmentBytes { storage: Arc::clone(&self.storage), len: meta.file_bytes });
         Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.cache), built))

@@ -36,7 +36,8 @@ pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange) -> Re
         }
         CatalogChange::CreateIndex { table, .. } | CatalogChange::DropIndex { table, .. } => {
             let def = version.catalog.tables.get(table).cloned();
-            let def = def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
+            let def =
+                def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
             let table = version.table_mut(*table)?;
             table.redefine(def)?;
             seal(table);
@@ -108,7 +109,9 @@ pub(super) fn create_schema(db: &Inner, name: &str, if_not_exists: bool) -> Resu
         match exists {
             true if if_not_exists => Ok(None),
             true => Err(Error::new(ErrorKind::AlreadyExists, format!("schema '{name}' already exists"))),
-            false if name.is_empty() || name.contains('.') => Err(Error::invalid(format!("'{name}' cannot name a schema"))),
+            false if name.is_empty() || name.contains('.') => {
+                Err(Error::invalid(format!("'{name}' cannot name a schema")))
+            }
             false => Ok(Some(CatalogChange::CreateSchema { name: name.to_owned() })),
         }
     })
@@ -217,7 +220,9 @@ pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists:
             Some(wanted) => catalog.find_table(wanted).is_some_and(|found| found.id == def.id),
             None => true,
         });
-        let found: Vec<_> = tables.filter_map(|def| Some((def, def.find_index(name).filter(|index| !index.primary || table.is_some())?))).collect();
+        let found: Vec<_> = tables
+            .filter_map(|def| Some((def, def.find_index(name).filter(|index| !index.primary || table.is_some())?)))
+            .collect();
         let (def, index) = match found.as_slice() {
             [only] => *only,
             [] if if_exists => return Ok(None),

@@ -6,10 +6,7 @@ use super::{
     key::KeyRange,
     version::{OVERLAY, Segment, SegmentData, TableVersion},
 };
-use crate::{
-    access::RowId,
-    error::Result,
-};
+use crate::{access::RowId, error::Result};
 
 /// Row numbers that an index has for some ranges in one segment.
 pub(crate) enum Hits {

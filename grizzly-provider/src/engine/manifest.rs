@@ -87,7 +87,10 @@ impl Manifest {
         if head.format > FORMAT {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("'{path}' was written by a newer Grizzly: format {}, this one reads up to {FORMAT}", head.format),
+                format!(
+                    "'{path}' was written by a newer Grizzly: format {}, this one reads up to {FORMAT}",
+                    head.format
+                ),
             ));
         }
         redo::decode_json(&format!("manifest '{path}'"), json)

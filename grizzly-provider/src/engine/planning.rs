@@ -29,7 +29,12 @@ fn chosen<'a>(table: &'a TableVersion, shards: Option<&'a [u32]>) -> impl Iterat
         .map(|(_, segment)| segment)
 }
 
-pub(crate) fn estimate_index_rows(table: &TableVersion, name: &str, ranges: &[KeyRange], shards: Option<&[u32]>) -> u64 {
+pub(crate) fn estimate_index_rows(
+    table: &TableVersion,
+    name: &str,
+    ranges: &[KeyRange],
+    shards: Option<&[u32]>,
+) -> u64 {
     let Ok((index, _)) = index(table, name) else { return u64::MAX };
     let in_segment = |segment: &Arc<Segment>| match &segment.data {
         SegmentData::Hot(hot) => match hot.index(index.id) {

@@ -16,13 +16,15 @@ use super::{
     database::{Inner, hot_rows, now, open_segment},
     ddl,
     maintenance::{
-        collect, compact, flush,
-        tombstone_file,
+        collect, compact, flush, tombstone_file,
         worker::{self, Signals},
     },
     manifest::{FORMAT, Manifest},
     redo::{self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_REPLACE, RedoOp, Replace},
-    segment::{ChunkCache, cold::{ColdSegment, SegmentMeta, segment_of_path, DATA_DIR}},
+    segment::{
+        ChunkCache,
+        cold::{ColdSegment, DATA_DIR, SegmentMeta, segment_of_path},
+    },
     settings::Settings,
     shard::hot::HotSegment,
     txn::{

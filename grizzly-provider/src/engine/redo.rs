@@ -78,8 +78,13 @@ impl EncodedRows {
     pub(crate) fn encode(batch: &RecordBatch) -> Result<Self> {
         let mut tracker = DictionaryTracker::new(false);
         let options = IpcWriteOptions::default();
-        let (_, encoded) = IpcDataGenerator::default().encode(batch, &mut tracker, &options, &mut Default::default())?;
-        Ok(Self { count: batch.num_rows() as u32, message: encoded.ipc_message.into(), body: encoded.arrow_data.into() })
+        let (_, encoded) =
+            IpcDataGenerator::default().encode(batch, &mut tracker, &options, &mut Default::default())?;
+        Ok(Self {
+            count: batch.num_rows() as u32,
+            message: encoded.ipc_message.into(),
+            body: encoded.arrow_data.into(),
+        })
     }
 
     pub(crate) fn decode(&self, schema: &SchemaRef) -> Result<RecordBatch> {
@@ -87,7 +92,8 @@ impl EncodedRows {
         let message = root_as_message(&self.message).map_err(|error| corrupt(&error))?;
         let header = message.header_as_record_batch().ok_or_else(|| corrupt(&"not a record batch"))?;
         let body = Buffer::from_slice_ref(&self.body);
-        let batch = read_record_batch(&body, header, SchemaRef::clone(schema), &HashMap::new(), None, &message.version());
+        let batch =
+            read_record_batch(&body, header, SchemaRef::clone(schema), &HashMap::new(), None, &message.version());
         batch.map_err(|error| corrupt(&error))
     }
 }
@@ -150,7 +156,8 @@ fn decode_op(payload: &mut Bytes) -> Option<RedoOp> {
             let table = payload.try_get_u64_le().ok()?;
             let count = payload.try_get_u32_le().ok()? as usize;
             let bytes = take(payload, count.checked_mul(8)?)?;
-            let rows = bytes.chunks_exact(8).filter_map(|row| row.try_into().ok()).map(|row| RowId(u64::from_le_bytes(row)));
+            let rows =
+                bytes.chunks_exact(8).filter_map(|row| row.try_into().ok()).map(|row| RowId(u64::from_le_bytes(row)));
             Some(RedoOp::Delete { table, rows: rows.collect() })
         }
         TAG_ATTACH => serde_json::from_slice(&get_bytes(payload)?).ok().map(RedoOp::Attach),
@@ -212,12 +219,16 @@ fn get_stamps(payload: &mut Bytes, count: usize) -> Option<Stamps> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::{array::{Int64Array, StringViewArray}, datatypes::{DataType, Field, Schema}};
+    use arrow::{
+        array::{Int64Array, StringViewArray},
+        datatypes::{DataType, Field, Schema},
+    };
 
     use super::*;
 
     fn batch() -> RecordBatch {
-        let schema = Schema::new(vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Utf8View, true)]);
+        let schema =
+            Schema::new(vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Utf8View, true)]);
         let columns: Vec<arrow::array::ArrayRef> = vec![
             Arc::new(Int64Array::from(vec![1, 2])),
             Arc::new(StringViewArray::from(vec![Some("a string that is longer than twelve bytes"), None])),
@@ -227,7 +238,14 @@ mod tests {
 
     fn payload() -> Bytes {
         let rows = EncodedRows::encode(&batch()).expect("rows encode");
-        let insert = RedoOp::Insert { table: 3, shard: 1, segment: 9, first_row: 5, versions: Stamps::Each([1, 4].into()), rows };
+        let insert = RedoOp::Insert {
+            table: 3,
+            shard: 1,
+            segment: 9,
+            first_row: 5,
+            versions: Stamps::Each([1, 4].into()),
+            rows,
+        };
         let delete = RedoOp::Delete { table: 3, rows: vec![RowId::new(2, 7)] };
         encode_commit(&[insert, delete]).expect("commits encode")
     }
@@ -235,8 +253,10 @@ mod tests {
     #[test]
     fn a_commit_reads_back_as_it_was_written() {
         let ops = decode_commit(payload()).expect("it is whole");
-        let [RedoOp::Insert { table: 3, shard: 1, segment: 9, first_row: 5, versions, rows }, RedoOp::Delete { rows: deleted, .. }] =
-            ops.as_slice()
+        let [
+            RedoOp::Insert { table: 3, shard: 1, segment: 9, first_row: 5, versions, rows },
+            RedoOp::Delete { rows: deleted, .. },
+        ] = ops.as_slice()
         else {
             unreachable!("one insert and one delete were written: {ops:?}");
         };

@@ -51,8 +51,12 @@ pub(crate) fn system_column(segment: &Segment, shard: u32, system: SystemColumn,
         SystemColumn::Deleted => {
             Arc::new(rows.iter().map(|row| segment.tombstones.get(*row).map(|csn| csn.0)).collect::<UInt64Array>())
         }
-        SystemColumn::RowVersion => stamps(rows, segment, |segment, row| segment.row_version(row), |cold, chunk| cold.versions(chunk))?,
-        SystemColumn::Created => stamps(rows, segment, |segment, row| Ok(segment.created(row)?.0), |cold, chunk| cold.created(chunk))?,
+        SystemColumn::RowVersion => {
+            stamps(rows, segment, |segment, row| segment.row_version(row), |cold, chunk| cold.versions(chunk))?
+        }
+        SystemColumn::Created => {
+            stamps(rows, segment, |segment, row| Ok(segment.created(row)?.0), |cold, chunk| cold.created(chunk))?
+        }
     })
 }
 
@@ -81,7 +85,13 @@ pub(crate) fn chunks_of(rows: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
 }
 
 /// One column of the given rows (ascending) of a segment.
-pub(crate) fn take_column(table: &TableVersion, segment: &Segment, shard: u32, column: usize, rows: &[u32]) -> Result<ArrayRef> {
+pub(crate) fn take_column(
+    table: &TableVersion,
+    segment: &Segment,
+    shard: u32,
+    column: usize,
+    rows: &[u32],
+) -> Result<ArrayRef> {
     let schema = &table.def.schema;
     if let Some(system) = column.checked_sub(schema.fields().len()) {
         let system = SystemColumn::ALL.get(system);
@@ -102,7 +112,8 @@ pub(crate) fn take_column(table: &TableVersion, segment: &Segment, shard: u32, c
             let mut rest = rows;
             while let Some(row) = rest.first() {
                 let located = hot.locate(*row);
-                let (chunk, _) = located.ok_or_else(|| Error::internal(format!("segment {} has no row {row}", hot.id)))?;
+                let (chunk, _) =
+                    located.ok_or_else(|| Error::internal(format!("segment {} has no row {row}", hot.id)))?;
                 let end = chunk.first_row + chunk.rows() as u32;
                 let (part, more) = rest.split_at(rest.partition_point(|row| *row < end));
                 let within: UInt32Array = part.iter().map(|row| row - chunk.first_row).collect();
@@ -145,17 +156,26 @@ pub(crate) fn rows_with_key(table: &TableVersion, segment: &Segment, index: &Ind
 }
 
 /// The indexed columns of all rows of a segment, chunk by chunk, with the number of each chunk's first row.
-pub(crate) fn key_columns(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<Vec<(u32, Vec<ArrayRef>)>> {
+pub(crate) fn key_columns(
+    table: &TableVersion,
+    segment: &Segment,
+    index: &IndexDef,
+) -> Result<Vec<(u32, Vec<ArrayRef>)>> {
     let schema = &table.def.schema;
     match &segment.data {
         SegmentData::Hot(hot) => Ok(hot
             .chunks
             .iter()
-            .map(|chunk| (chunk.first_row, index.columns.iter().map(|column| Arc::clone(chunk.batch.column(*column))).collect()))
+            .map(|chunk| {
+                (chunk.first_row, index.columns.iter().map(|column| Arc::clone(chunk.batch.column(*column))).collect())
+            })
             .collect()),
         SegmentData::Cold(cold) => (0..cold.file.footer().chunks.len())
             .map(|chunk| {
-                let columns = index.columns.iter().map(|column| Ok(cold.file.column(chunk, *column)?.decode(schema.field(*column))?));
+                let columns = index
+                    .columns
+                    .iter()
+                    .map(|column| Ok(cold.file.column(chunk, *column)?.decode(schema.field(*column))?));
                 Ok(((chunk * CHUNK_ROWS) as u32, columns.collect::<Result<Vec<_>>>()?))
             })
             .collect(),

@@ -74,10 +74,13 @@ pub(super) fn plan(snapshot: &TableSnapshot, request: &ScanRequest) -> Result<Ta
     let width = snapshot.table.def.schema.fields().len();
     let lookup = match &request.access {
         AccessPath::FullScan => None,
-        AccessPath::Index { index, ranges } => Some((planning::index(&snapshot.table, index)?.0.id, Arc::clone(ranges))),
+        AccessPath::Index { index, ranges } => {
+            Some((planning::index(&snapshot.table, index)?.0.id, Arc::clone(ranges)))
+        }
     };
-    let (own, system): (Vec<_>, Vec<_>) =
-        conjuncts(request.predicate.as_ref()).into_iter().partition(|part| part.columns().iter().all(|column| *column < width));
+    let (own, system): (Vec<_>, Vec<_>) = conjuncts(request.predicate.as_ref())
+        .into_iter()
+        .partition(|part| part.columns().iter().all(|column| *column < width));
     let mut needed = request.projection.clone();
     let tested = if lookup.is_some() { request.predicate.as_ref().map(Predicate::columns) } else { None };
     for column in tested.unwrap_or_else(|| system.iter().flat_map(Predicate::columns).collect()) {
@@ -164,11 +167,14 @@ impl TableScan {
 impl Plan {
     /// Divides the work into morsels.
     fn divide(&mut self, shards: Option<&[u32]>) {
-        let chosen = self.snapshot.table.segments().filter(|(shard, _)| shards.is_none_or(|shards| shards.contains(shard)));
+        let chosen =
+            self.snapshot.table.segments().filter(|(shard, _)| shards.is_none_or(|shards| shards.contains(shard)));
         let segments: Vec<_> = chosen.map(|(shard, segment)| (shard, Arc::clone(segment))).collect();
         if let Some((index, ranges)) = &self.lookup {
-            let name = self.snapshot.table.def.indexes.iter().find(|def| def.id == *index).map(|def| Arc::clone(&def.name));
-            let expected = planning::estimate_index_rows(&self.snapshot.table, &name.unwrap_or_default(), ranges, shards);
+            let name =
+                self.snapshot.table.def.indexes.iter().find(|def| def.id == *index).map(|def| Arc::clone(&def.name));
+            let expected =
+                planning::estimate_index_rows(&self.snapshot.table, &name.unwrap_or_default(), ranges, shards);
             self.morsels = match expected <= SMALL_LOOKUP {
                 true => vec![Morsel(Work::Lookup { segments })],
                 false => segments.into_iter().map(|segment| Morsel(Work::Lookup { segments: vec![segment] })).collect(),
@@ -193,14 +199,26 @@ impl Plan {
     }
 
     /// The rows of a chunk that are visible and for which the own-column conditions hold, with the needed columns.
-    fn read_chunk(&self, shard: u32, segment: &Segment, chunk: usize, extra: Option<&Predicate>) -> Result<Option<RecordBatch>> {
+    fn read_chunk(
+        &self,
+        shard: u32,
+        segment: &Segment,
+        chunk: usize,
+        extra: Option<&Predicate>,
+    ) -> Result<Option<RecordBatch>> {
         match &segment.data {
             SegmentData::Hot(hot) => self.read_hot(shard, segment, &hot.chunks[chunk], extra),
             SegmentData::Cold(cold) => self.read_cold(shard, segment, cold, chunk, extra),
         }
     }
 
-    fn read_hot(&self, shard: u32, segment: &Segment, chunk: &HotChunk, extra: Option<&Predicate>) -> Result<Option<RecordBatch>> {
+    fn read_hot(
+        &self,
+        shard: u32,
+        segment: &Segment,
+        chunk: &HotChunk,
+        extra: Option<&Predicate>,
+    ) -> Result<Option<RecordBatch>> {
         let (first, rows) = (chunk.first_row, chunk.rows());
         let mut mask = self.visible_rows(segment, first, rows, || Ok(chunk.created.clone()))?;
         for predicate in self.own.iter().chain(extra) {
@@ -246,7 +264,8 @@ impl Plan {
         if mask.as_ref().is_some_and(|mask| mask.count_set_bits() == 0) {
             return Ok(None);
         }
-        let columns: Vec<usize> = self.needed.iter().copied().filter(|column| *column < schema.fields().len()).collect();
+        let columns: Vec<usize> =
+            self.needed.iter().copied().filter(|column| *column < schema.fields().len()).collect();
         let encoded = cold.file.columns(chunk, &columns)?;
         self.collect(shard, segment, first, rows, mask, |column, mask| {
             let at = columns.iter().position(|fetched| *fetched == column);

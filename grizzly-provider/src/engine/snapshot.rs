@@ -5,9 +5,7 @@ use std::sync::Arc;
 use arrow::{array::ArrayRef, datatypes::SchemaRef};
 
 use super::{
-
-    planning,
-    rows,
+    planning, rows,
     scan::{self, TableScan},
     statistics,
     txn::publish::SnapshotGuard,
@@ -200,5 +198,4 @@ impl TableSnapshot {
         let values = statistics.rows.checked_sub(column.nulls)?;
         (values == 0 || column.min.is_some()).then(|| (column.min.clone(), column.max.clone(), values))
     }
-
 }

@@ -85,7 +85,8 @@ fn compute(table: &TableVersion) -> TableStatistics {
     }
     let rows = stored - ended;
     let exact = ended == 0 && bounds.iter().all(|bounds| !bounds.unknown);
-    let columns = bounds.iter().zip(table.def.schema.fields()).map(|(bounds, field)| column(bounds, field.data_type(), rows));
+    let columns =
+        bounds.iter().zip(table.def.schema.fields()).map(|(bounds, field)| column(bounds, field.data_type(), rows));
     TableStatistics { rows, stored_rows: stored, exact, columns: columns.collect() }
 }
 

@@ -36,7 +36,9 @@ pub(super) fn verify(db: &Inner) -> Result<VerifyReport> {
             for (index, _) in &table.codecs.keys {
                 if let Err(error) = verify_index(table, segment, index.id, &mut report) {
                     let (name, id) = (&table.def.name, segment.id());
-                    report.problems.push(format!("table '{name}' shard {shard} segment {id} index '{}': {error}", index.name));
+                    report
+                        .problems
+                        .push(format!("table '{name}' shard {shard} segment {id} index '{}': {error}", index.name));
                 }
             }
         }
@@ -50,7 +52,9 @@ fn verify_segment(table: &TableVersion, segment: &Segment, report: &mut VerifyRe
     match cold.file.verify() {
         Ok(file) => {
             report.chunks += file.blobs;
-            report.problems.extend(file.problems.iter().map(|problem| format!("table '{}': {problem}", table.def.name)));
+            report
+                .problems
+                .extend(file.problems.iter().map(|problem| format!("table '{}': {problem}", table.def.name)));
         }
         Err(error) => report.problems.push(format!("table '{}': {error}", table.def.name)),
     }

@@ -237,7 +237,8 @@ impl Segment {
                 Ok(Csn(chunk.created.get(within)))
             }
             SegmentData::Cold(cold) => {
-                let (chunk, within) = (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
+                let (chunk, within) =
+                    (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
                 Ok(Csn(cold.created(chunk)?.get(within)))
             }
         }
@@ -252,7 +253,8 @@ impl Segment {
                 Ok(chunk.versions.get(within))
             }
             SegmentData::Cold(cold) => {
-                let (chunk, within) = (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
+                let (chunk, within) =
+                    (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
                 Ok(cold.versions(chunk)?.get(within))
             }
         }

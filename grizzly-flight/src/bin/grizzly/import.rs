@@ -179,8 +179,7 @@ async fn load(grizzly: &Grizzly, table: &str, frame: DataFrame) -> Result<u64, D
 /// The batch with the table's columns, by name, in its types; columns the files lack are NULL.
 fn fit(table: &str, batch: &RecordBatch, target: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    if let Some(extra) =
-        batch.schema_ref().fields().iter().find(|field| target.field_with_name(field.name()).is_err())
+    if let Some(extra) = batch.schema_ref().fields().iter().find(|field| target.field_with_name(field.name()).is_err())
     {
         return Err(invalid(format!("table {table} has no column {}", extra.name())));
     }

@@ -1,5 +1,6 @@
 //! `grizzly`: the database from the command line.
 
+mod bench;
 mod import;
 mod output;
 mod script;
@@ -34,6 +35,8 @@ enum Command {
     Import(import::Args),
     /// Check every checksum, chunk and index of a database.
     Verify(verify::Args),
+    /// Measure the database beside plain DataFusion in memory.
+    Bench(bench::Args),
     /// See everything at work on generated TPC-H data, checked against plain DataFusion.
     Tour(tour::Args),
     /// The process that the tour kills.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Import(args) => import::run(args).await,
             Command::Verify(args) => verify::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             Command::Tour(args) => tour::run(args).await,
             Command::TourWriter(args) => tour::write_until_killed(args).await,
         }

@@ -83,7 +83,8 @@ fn dollar_quoted(text: &str) -> Option<usize> {
     let tag_end = text[1..].find('$')? + 2;
     let tag = &text[..tag_end];
     let name = &tag[1..tag.len() - 1];
-    let is_name = name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    let is_name =
+        name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
     is_name.then(|| text[tag_end..].find(tag).map_or(text.len(), |closing| tag_end + closing + tag.len()))
 }
 

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::{datatypes::{Schema, SchemaRef}, record_batch::RecordBatch};
+use arrow::{
+    datatypes::{Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
 use arrow_flight::{
     FlightDescriptor, FlightInfo,
     sql::{CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables},

@@ -3,8 +3,7 @@
 
 use arrow::{array::RecordBatch, datatypes::Schema};
 use datafusion::{
-    catalog::TableProvider, common::Constraint, datasource::MemTable, logical_expr::Expr,
-    sql::unparser::expr_to_sql,
+    catalog::TableProvider, common::Constraint, datasource::MemTable, logical_expr::Expr, sql::unparser::expr_to_sql,
 };
 
 use super::blocking;

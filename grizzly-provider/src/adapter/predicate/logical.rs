@@ -118,9 +118,7 @@ fn read_in_list(list: &InList, schema: &Schema) -> Condition {
         _ => None,
     });
     match values.collect::<Option<Vec<_>>>() {
-        Some(values) => {
-            Condition::InList { term: read_term(&list.expr, schema), list: values, negated: list.negated }
-        }
+        Some(values) => Condition::InList { term: read_term(&list.expr, schema), list: values, negated: list.negated },
         None => Condition::Opaque,
     }
 }

@@ -68,11 +68,9 @@ fn read_is_null(inner: &dyn PhysicalExpr, columns: &[usize]) -> Condition {
 fn read_in_list(list: &InListExpr, columns: &[usize]) -> Condition {
     let values = list.list().iter().map(|item| Some(item.downcast_ref::<Literal>()?.value().clone()));
     match values.collect::<Option<Vec<_>>>() {
-        Some(values) => Condition::InList {
-            term: read_term(list.expr().as_ref(), columns),
-            list: values,
-            negated: list.negated(),
-        },
+        Some(values) => {
+            Condition::InList { term: read_term(list.expr().as_ref(), columns), list: values, negated: list.negated() }
+        }
         None => Condition::Opaque,
     }
 }

@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::{
-    physical_expr::DynamicFilterTracking,
-    physical_plan::PhysicalExpr,
-};
+use datafusion::{physical_expr::DynamicFilterTracking, physical_plan::PhysicalExpr};
 
 use crate::{
     access::Predicate,

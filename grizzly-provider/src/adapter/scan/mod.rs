@@ -71,7 +71,7 @@ impl GrizzlyScanExec {
         limit: Option<usize>,
         partitions: usize,
     ) -> Result<Self> {
-            let schema = table.schema();
+        let schema = table.schema();
         let mut request = ScanRequest {
             projection: projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect()),
             all_versions: table.reads_all_versions(),
@@ -188,7 +188,7 @@ impl GrizzlyScanExec {
             next.dynamic.push(DynamicFilter::new(filter, columns));
             return PushedDown::No;
         }
-            let conversion = convert_physical(filter.as_ref(), columns, &self.table.schema());
+        let conversion = convert_physical(filter.as_ref(), columns, &self.table.schema());
         let (pushed, more) = match conversion {
             Conversion::Exact(more) => (PushedDown::Yes, more),
             Conversion::Superset(more) => (PushedDown::No, more),
@@ -214,8 +214,7 @@ fn properties(table: &GrizzlyTable, request: &ScanRequest, partitions: usize) ->
         equivalences.set_constraints(constraints);
     }
     let partitioning = Partitioning::UnknownPartitioning(partitions);
-    let properties =
-        PlanProperties::new(equivalences, partitioning, EmissionType::Incremental, Boundedness::Bounded);
+    let properties = PlanProperties::new(equivalences, partitioning, EmissionType::Incremental, Boundedness::Bounded);
     Ok(Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)))
 }
 
@@ -256,11 +255,7 @@ impl ExecutionPlan for GrizzlyScanExec {
         Ok(Arc::new(self.fresh()))
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> DataFusionResult<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let run = self.runs.join(partition, &context, self)?;
         let batch_size = context.session_config().batch_size();
         let filter = CurrentFilter::new(&self.dynamic, self.table.schema());
@@ -277,7 +272,7 @@ impl ExecutionPlan for GrizzlyScanExec {
         _inputs: &[Arc<Statistics>],
         args: &StatisticsArgs,
     ) -> DataFusionResult<Arc<Statistics>> {
-            let table = self.planning_snapshot()?.statistics();
+        let table = self.planning_snapshot()?.statistics();
         let mut rows = self.estimated_rows()?;
         if args.partition().is_some() {
             rows = rows.div_ceil(self.properties.output_partitioning().partition_count() as u64);

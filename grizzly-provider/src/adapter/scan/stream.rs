@@ -17,10 +17,7 @@ use datafusion::{
 };
 use futures::Stream;
 
-use super::{
-    dynamic::CurrentFilter,
-    run::Run,
-};
+use super::{dynamic::CurrentFilter, run::Run};
 use crate::adapter::statement::release_ended;
 
 /// After so many morsels without a row the thread is given back, so that a scan that finds nothing can be cancelled.

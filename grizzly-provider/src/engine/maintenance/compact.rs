@@ -67,7 +67,8 @@ fn worthwhile(segments: &[Arc<Segment>], horizon: Csn) -> Vec<Arc<Segment>> {
             return alike;
         }
     }
-    let wasteful = |segment: &&Arc<Segment>| f64::from(removable(segment, horizon)) > REWRITE_AT * f64::from(segment.rows());
+    let wasteful =
+        |segment: &&Arc<Segment>| f64::from(removable(segment, horizon)) > REWRITE_AT * f64::from(segment.rows());
     cold.clone().find(wasteful).map(Arc::clone).into_iter().collect()
 }
 
@@ -159,7 +160,14 @@ fn kept_rows(
 }
 
 /// Exchanges the segments; `None` if the table is gone.
-fn publish(db: &Inner, id: u64, shard: u32, old: &[Arc<Segment>], merged: &Merged, horizon: Csn) -> Result<Option<Lsn>> {
+fn publish(
+    db: &Inner,
+    id: u64,
+    shard: u32,
+    old: &[Arc<Segment>],
+    merged: &Merged,
+    horizon: Csn,
+) -> Result<Option<Lsn>> {
     let mut state = db.commit.lock();
     db.check_writable()?;
     let mut next = state.version.as_ref().clone();

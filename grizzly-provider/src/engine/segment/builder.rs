@@ -44,8 +44,7 @@ pub(crate) struct BuiltSegment {
     pub(crate) chunks: Vec<Vec<EncodedColumn>>,
 }
 
-impl BuiltSegment {
-}
+impl BuiltSegment {}
 
 /// What accumulates for one column over the chunks.
 #[derive(Debug, Default)]
@@ -156,7 +155,8 @@ impl SegmentBuilder {
             let blob = append_blob(&mut self.parts, &mut self.offset, encoded.parts);
             totals.bytes += blob.len;
             totals.nulls += u64::from(encoded.zone.nulls);
-            totals.zone = Some(totals.zone.as_ref().map_or_else(|| encoded.zone.clone(), |sum| sum.merge(&encoded.zone)));
+            totals.zone =
+                Some(totals.zone.as_ref().map_or_else(|| encoded.zone.clone(), |sum| sum.merge(&encoded.zone)));
             meta.columns.push(blob);
             meta.zones.push(encoded.zone);
             columns.push(encoded.column);

@@ -80,7 +80,11 @@ impl ChunkCache {
     ///
     /// # Errors
     /// What `read` returns; nothing is kept then.
-    pub(crate) fn get_or_read(&self, key: ChunkKey, read: impl FnOnce() -> Result<EncodedColumn>) -> Result<EncodedColumn> {
+    pub(crate) fn get_or_read(
+        &self,
+        key: ChunkKey,
+        read: impl FnOnce() -> Result<EncodedColumn>,
+    ) -> Result<EncodedColumn> {
         if let Some(column) = self.chunks.get(&key) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(column);

@@ -78,7 +78,11 @@ pub(crate) struct SegmentBytes {
 }
 
 impl BlobRead for SegmentBytes {
-    fn get_range(&self, path: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    fn get_range(
+        &self,
+        path: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<bytes::Bytes, Box<dyn std::error::Error + Send + Sync>> {
         Ok(self.storage.get_range(path, range)?)
     }
 

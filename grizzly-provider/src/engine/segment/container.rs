@@ -89,7 +89,12 @@ impl SegmentFile {
     /// # Errors
     /// [`SegmentError::Corrupt`] if it is damaged or has other columns, [`SegmentError::Unsupported`] if a newer
     /// program wrote it, [`SegmentError::Storage`] if it cannot be read.
-    pub(crate) fn open(store: Arc<dyn BlobRead>, path: &str, schema: SchemaRef, cache: Arc<ChunkCache>) -> Result<Self> {
+    pub(crate) fn open(
+        store: Arc<dyn BlobRead>,
+        path: &str,
+        schema: SchemaRef,
+        cache: Arc<ChunkCache>,
+    ) -> Result<Self> {
         let (_, footer) = read_footer(store.as_ref(), path)?;
         check_columns(&footer, &schema, path)?;
         let file = cache.new_file();
@@ -272,7 +277,10 @@ impl SegmentFile {
         footer::check_header(&header, &self.path)?;
         let (trailer, stored) = read_footer(self.store.as_ref(), &self.path)?;
         if stored != *self.footer {
-            return Err(SegmentError::corrupt(self.path.as_ref(), "the footer is not the one this file was opened with"));
+            return Err(SegmentError::corrupt(
+                self.path.as_ref(),
+                "the footer is not the one this file was opened with",
+            ));
         }
         Ok(trailer.footer_offset)
     }

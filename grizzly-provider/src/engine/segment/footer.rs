@@ -130,7 +130,8 @@ impl SegmentFooter {
         }
         let json = zstd::bulk::decompress(packed, trailer.footer_unpacked)
             .map_err(|e| SegmentError::corrupt(file, format!("the footer does not unpack: {e}")))?;
-        serde_json::from_slice(&json).map_err(|e| SegmentError::corrupt(file, format!("the footer does not parse: {e}")))
+        serde_json::from_slice(&json)
+            .map_err(|e| SegmentError::corrupt(file, format!("the footer does not parse: {e}")))
     }
 }
 
@@ -162,7 +163,8 @@ impl Trailer {
         if footer_offset.checked_add(footer_bytes) != size.checked_sub(TRAILER_BYTES as u64) {
             return Err(corrupt("the file has another length than its trailer says"));
         }
-        let footer_unpacked = usize::try_from(number(16).min(LARGEST_FOOTER)).map_err(|_| corrupt("footer too large"))?;
+        let footer_unpacked =
+            usize::try_from(number(16).min(LARGEST_FOOTER)).map_err(|_| corrupt("footer too large"))?;
         Ok(Self { footer_offset, footer_bytes, footer_unpacked, footer_crc: crc(24) })
     }
 }
@@ -204,6 +206,9 @@ pub(super) mod hex {
             [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
             _ => None,
         };
-        pairs.map(|pair| byte(pair).ok_or_else(|| D::Error::custom("not hexadecimal"))).collect::<Result<_, _>>().map(Some)
+        pairs
+            .map(|pair| byte(pair).ok_or_else(|| D::Error::custom("not hexadecimal")))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 }

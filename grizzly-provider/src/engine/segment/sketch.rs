@@ -68,7 +68,8 @@ impl DistinctSketch {
         let raw = 0.7213 / (1.0 + 1.079 / registers) * registers * registers / sum;
         let empty = self.registers.iter().filter(|rank| **rank == 0).count();
         // With few values most registers are empty, and counting those is far more exact.
-        let estimate = if empty > 0 && raw <= 2.5 * registers { registers * (registers / empty as f64).ln() } else { raw };
+        let estimate =
+            if empty > 0 && raw <= 2.5 * registers { registers * (registers / empty as f64).ln() } else { raw };
         estimate.round() as u64
     }
 
@@ -114,7 +115,8 @@ impl<'de> Deserialize<'de> for DistinctSketch {
         if ranks.iter().any(|rank| *rank > 64) {
             return Err(D::Error::custom("a register of a distinct sketch is out of range"));
         }
-        let registers = <[u8; REGISTERS]>::try_from(ranks).map_err(|r| D::Error::invalid_length(r.len(), &"1024 registers"))?;
+        let registers =
+            <[u8; REGISTERS]>::try_from(ranks).map_err(|r| D::Error::invalid_length(r.len(), &"1024 registers"))?;
         Ok(Self { registers: Box::new(registers) })
     }
 }

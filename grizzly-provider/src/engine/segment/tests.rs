@@ -73,7 +73,9 @@ fn rows(first: i64, rows: usize) -> RecordBatch {
     let tags = numbers().map(|n| (n % 5 != 0).then(|| vec![Some(n as i32), None]));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(numbers())),
-        Arc::new(StringViewArray::from_iter(numbers().map(|n| (n % 11 != 0).then(|| format!("customer {}", n % 1_000))))),
+        Arc::new(StringViewArray::from_iter(
+            numbers().map(|n| (n % 11 != 0).then(|| format!("customer {}", n % 1_000))),
+        )),
         Arc::new(
             Decimal128Array::from_iter(numbers().map(|n| (n % 13 != 0).then_some(i128::from(n * 7_919 % 100_000))))
                 .with_precision_and_scale(15, 2)
@@ -142,7 +144,8 @@ fn an_empty_segment_is_a_segment() -> Result<()> {
 
 #[test]
 fn rows_of_another_schema_are_refused() {
-    let other = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["1"])) as ArrayRef)]).expect("batch");
+    let other =
+        RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["1"])) as ArrayRef)]).expect("batch");
     assert!(SegmentBuilder::new(schema()).push(other).is_err());
 }
 
@@ -238,9 +241,10 @@ fn a_flipped_bit_anywhere_is_found() -> Result<()> {
         store.put("seg", damaged);
         let report = before.verify()?;
         assert!(!report.problems.is_empty(), "the flip at {position} went unnoticed");
-        let blob = built.footer.chunks[0].columns.iter().position(|blob| {
-            (blob.offset..blob.offset + blob.len).contains(&(position as u64))
-        });
+        let blob = built.footer.chunks[0]
+            .columns
+            .iter()
+            .position(|blob| (blob.offset..blob.offset + blob.len).contains(&(position as u64)));
         if let Some(column) = blob {
             let place = (report.problems[0].column.as_deref(), report.problems[0].chunk);
             assert_eq!(place, (Some(schema().field(column).name().as_str()), Some(0)));
@@ -294,7 +298,8 @@ fn predicates() -> impl Strategy<Value = Predicate> {
     });
     let in_list = (0..5_usize, any::<bool>(), 1..2_000_i64, 0..12_usize).prop_map(|(column, negated, n, count)| {
         let values = rows(n, count).column(column).clone();
-        let values = arrow::compute::filter(&values, &arrow::compute::is_not_null(&values).expect("mask")).expect("filter");
+        let values =
+            arrow::compute::filter(&values, &arrow::compute::is_not_null(&values).expect("mask")).expect("filter");
         Predicate::Test { column, test: ColumnTest::InList { values, negated } }
     });
     let null = (0..6_usize, any::<bool>()).prop_map(|(column, is)| Predicate::Test {

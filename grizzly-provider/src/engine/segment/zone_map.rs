@@ -9,8 +9,8 @@ use arrow::datatypes::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{extremes, is_unordered_literal, key_of};
-use crate::access::{ColumnTest, CompareOp, Predicate};
 use super::{Result, footer};
+use crate::access::{ColumnTest, CompareOp, Predicate};
 
 /// Longer key bytes are not kept: a bound is there to skip chunks, not to store values.
 const LONGEST_BOUND: usize = 256;
@@ -108,7 +108,11 @@ fn bound(value: &ArrayRef) -> Result<Option<Vec<u8>>> {
 /// Whether `predicate` can be TRUE for rows of the chunk (or segment) that `zones` describes, column by column.
 ///
 /// The answer is on the safe side: a missing zone map, or a literal that cannot be compared, is [`Verdict::Some`].
-pub(crate) fn may_match<'z>(predicate: &Predicate, zones: &dyn Fn(usize) -> Option<&'z ZoneMap>, schema: &Schema) -> Verdict {
+pub(crate) fn may_match<'z>(
+    predicate: &Predicate,
+    zones: &dyn Fn(usize) -> Option<&'z ZoneMap>,
+    schema: &Schema,
+) -> Verdict {
     match predicate {
         Predicate::Constant(true) => Verdict::All,
         Predicate::Constant(false) => Verdict::None,
@@ -164,7 +168,11 @@ fn judge(test: &ColumnTest, zone: &ZoneMap) -> Verdict {
         ColumnTest::IsNull => Verdict::Some,
         ColumnTest::Compare { op, value } => judge_literal(*op, value, 0, zone),
         ColumnTest::InList { values, negated } if values.is_empty() => {
-            if *negated { Verdict::All } else { Verdict::None }
+            if *negated {
+                Verdict::All
+            } else {
+                Verdict::None
+            }
         }
         ColumnTest::InList { values, negated: true } if values.len() < LONG_LIST => {
             every((0..values.len()).map(|row| judge_literal(CompareOp::NotEq, values, row, zone)))

@@ -3,11 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::{
-    array::ArrayRef,
-    compute::concat_batches,
-    record_batch::RecordBatch,
-};
+use arrow::{array::ArrayRef, compute::concat_batches, record_batch::RecordBatch};
 
 use super::super::{
     index::{HotIndex, IndexRun},
@@ -57,7 +53,13 @@ impl HotChunk {
 
     /// Bounds per column, computed when first asked for.
     pub(crate) fn zones(&self) -> &[ZoneMap] {
-        self.zones.get_or_init(|| self.batch.columns().iter().map(|column| ZoneMap::of(column).unwrap_or_else(|_| ZoneMap::unknown(column))).collect())
+        self.zones.get_or_init(|| {
+            self.batch
+                .columns()
+                .iter()
+                .map(|column| ZoneMap::of(column).unwrap_or_else(|_| ZoneMap::unknown(column)))
+                .collect()
+        })
     }
 
     fn size_class(&self) -> u32 {
@@ -131,7 +133,6 @@ impl HotSegment {
     pub(crate) fn run(&self, id: u32) -> Option<IndexRun> {
         self.index(id).map(|index| index.to_run(self.rows))
     }
-
 }
 
 /// Bytes a slice itself takes; buffers that it shares with other slices are counted in part.
@@ -141,7 +142,10 @@ fn slice_bytes(array: &ArrayRef) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use arrow::{array::Int64Array, datatypes::{DataType, Field, Schema}};
+    use arrow::{
+        array::Int64Array,
+        datatypes::{DataType, Field, Schema},
+    };
 
     use super::*;
 

@@ -106,7 +106,14 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Lsn>
 }
 
 /// Writes a record to the log and makes `next` the newest version, visible once the record is durable.
-pub(crate) fn append(db: &Inner, state: &mut CommitState, next: DatabaseVersion, txn: u64, kind: u8, payload: Bytes) -> Result<Lsn> {
+pub(crate) fn append(
+    db: &Inner,
+    state: &mut CommitState,
+    next: DatabaseVersion,
+    txn: u64,
+    kind: u8,
+    payload: Bytes,
+) -> Result<Lsn> {
     let next = Arc::new(next);
     // The log thread may sync the record before `append` returns, so the version must wait for it by then.
     let expected = db.wal.next_lsn();
@@ -131,7 +138,8 @@ fn prepare(writes: &Writes, base: &DatabaseVersion) -> Result<Vec<TableCommit>> 
     for (id, written) in &writes.tables {
         let table = Arc::clone(writes.working.table(*id)?);
         let compared = base.tables.get(id).into_iter().flat_map(|table| table.segments());
-        let compared = compared.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()).collect();
+        let compared =
+            compared.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()).collect();
         let mut prepared = TableCommit {
             ended: written.ended.iter().copied().collect(),
             rows: Vec::new(),
@@ -252,7 +260,12 @@ fn placed(table: &TableVersion, index: usize, shard: u32) -> Option<u32> {
 }
 
 /// Checks one table against everything committed since the snapshot; moves `ended` to where the rows are now.
-fn validate(state: &CommitState, commit: &mut TableCommit, base: &DatabaseVersion, snapshot: Csn) -> Result<Option<Conflict>> {
+fn validate(
+    state: &CommitState,
+    commit: &mut TableCommit,
+    base: &DatabaseVersion,
+    snapshot: Csn,
+) -> Result<Option<Conflict>> {
     let id = commit.table.def.id;
     let pending = conflict::still_there(&state.version, id, &commit.table.def.name)?;
     let base = base.table(id)?;
@@ -267,7 +280,8 @@ fn validate(state: &CommitState, commit: &mut TableCommit, base: &DatabaseVersio
         commit.table = Arc::clone(&pending);
     }
     let ended: HashSet<RowId> = commit.ended.iter().copied().collect();
-    for (number, (index, encoder)) in commit.table.codecs.keys.iter().enumerate().filter(|(_, (index, _))| index.unique) {
+    for (number, (index, encoder)) in commit.table.codecs.keys.iter().enumerate().filter(|(_, (index, _))| index.unique)
+    {
         for rows in &commit.rows {
             let check = NewKeys { index, encoder, shard: placed(&commit.table, number, rows.shard) };
             if let Some(conflict) = check.check(&pending, &ended, &rows.keys[number], snapshot)? {
@@ -296,12 +310,18 @@ fn apply(db: &Inner, next: &mut DatabaseVersion, tables: &[TableCommit]) -> Resu
             let segment = Arc::new(segment.committed(csn.0));
             let meta = segment.meta.clone();
             attach(table, *shard, segment, ended.clone())?;
-            ops.push(RedoOp::Attach(Attach { table: id, shard: *shard, meta, ended: ended.iter().map(|(row, _)| row).collect() }));
+            ops.push(RedoOp::Attach(Attach {
+                table: id,
+                shard: *shard,
+                meta,
+                ended: ended.iter().map(|(row, _)| row).collect(),
+            }));
         }
         for rows in &commit.rows {
             let indexes: Vec<u32> = table.def.indexes.iter().map(|index| index.id).collect();
             let shard = table.shard_mut(rows.shard)?;
-            if shard.active().is_none_or(|hot| u64::from(hot.rows) + rows.batch.num_rows() as u64 > u64::from(u32::MAX)) {
+            if shard.active().is_none_or(|hot| u64::from(hot.rows) + rows.batch.num_rows() as u64 > u64::from(u32::MAX))
+            {
                 shard.push_hot(HotSegment::new(db.next_segment_id(), indexes.into_iter()));
             }
             let hot = shard.active().ok_or_else(|| Error::internal("a shard has no growing segment"))?;

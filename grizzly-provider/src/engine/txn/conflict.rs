@@ -100,7 +100,13 @@ pub(crate) struct NewKeys<'a> {
 impl NewKeys<'_> {
     /// Checks that no live row of `pending`, other than those in `ended`, has one of `keys`. A row that was
     /// committed after `snapshot` is a conflict; an older one is a violation of the constraint.
-    pub(crate) fn check(&self, pending: &TableVersion, ended: &HashSet<RowId>, keys: &Keys, snapshot: Csn) -> Result<Option<Conflict>> {
+    pub(crate) fn check(
+        &self,
+        pending: &TableVersion,
+        ended: &HashSet<RowId>,
+        keys: &Keys,
+        snapshot: Csn,
+    ) -> Result<Option<Conflict>> {
         for key in keys.iter().filter(|key| !self.encoder.has_null(key)) {
             let mut clash = None;
             lookup::live_rows(pending, self.index, key, self.shard, |segment, row| {
@@ -157,7 +163,12 @@ impl NewKeys<'_> {
 }
 
 /// The run of an index over a segment, made on the spot where there is none.
-pub(crate) fn run_of(table: &TableVersion, segment: &Segment, index: &IndexDef, encoder: &KeyEncoder) -> Result<Arc<IndexRun>> {
+pub(crate) fn run_of(
+    table: &TableVersion,
+    segment: &Segment,
+    index: &IndexDef,
+    encoder: &KeyEncoder,
+) -> Result<Arc<IndexRun>> {
     let stored = match &segment.data {
         SegmentData::Cold(cold) => cold.run(index.id)?,
         SegmentData::Hot(hot) => hot.run(index.id).map(Arc::new),
@@ -172,7 +183,12 @@ pub(crate) fn run_of(table: &TableVersion, segment: &Segment, index: &IndexDef, 
 }
 
 /// Checks keys of several sets of new rows of one transaction against each other.
-pub(crate) fn check_own(table: &TableVersion, index: &IndexDef, encoder: &KeyEncoder, runs: &[Arc<IndexRun>]) -> Result<()> {
+pub(crate) fn check_own(
+    table: &TableVersion,
+    index: &IndexDef,
+    encoder: &KeyEncoder,
+    runs: &[Arc<IndexRun>],
+) -> Result<()> {
     let violation = |key: &[u8]| unique_violation(&table.def, &index.name, &encoder.display(key));
     for (at, run) in runs.iter().enumerate() {
         if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {

@@ -11,7 +11,7 @@ use super::{
         database::Inner,
         lookup, rows,
         snapshot::Snapshot,
-        version::{TableVersion, TableCodecs},
+        version::{TableCodecs, TableVersion},
     },
     writes::Writes,
 };
@@ -294,7 +294,8 @@ fn shard_of_key(codecs: &TableCodecs, def: &TableDef, literals: &[ArrayRef]) -> 
     let Some(router) = &codecs.router else { return Ok(None) };
     let placed = def.shard_by.iter().map(|column| {
         let at = def.primary_key.iter().position(|key| key == column);
-        at.map(|at| Arc::clone(&literals[at])).ok_or_else(|| Error::internal("a shard column is not in the primary key"))
+        at.map(|at| Arc::clone(&literals[at]))
+            .ok_or_else(|| Error::internal("a shard column is not in the primary key"))
     });
     let placed = placed.collect::<Result<Vec<_>>>()?;
     Ok(Some(router.shard_for_literals(&placed)?))

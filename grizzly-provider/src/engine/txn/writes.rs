@@ -65,7 +65,13 @@ impl Writes {
     }
 
     /// Adds rows; `versions` of `None` means new rows.
-    pub(crate) fn insert(&mut self, db: &Inner, table: &str, rows: &RecordBatch, versions: Option<&[u64]>) -> Result<u64> {
+    pub(crate) fn insert(
+        &mut self,
+        db: &Inner,
+        table: &str,
+        rows: &RecordBatch,
+        versions: Option<&[u64]>,
+    ) -> Result<u64> {
         let id = self.working.catalog.table(table)?.id;
         let table = Arc::clone(self.working.table(id)?);
         let rows = conform(&table.def, rows)?;
@@ -83,7 +89,12 @@ impl Writes {
     }
 
     /// Splits rows by shard, each part with the versions of its rows.
-    fn place(&mut self, table: &TableVersion, rows: &RecordBatch, versions: Option<&[u64]>) -> Result<Vec<(u32, RecordBatch, Stamps)>> {
+    fn place(
+        &mut self,
+        table: &TableVersion,
+        rows: &RecordBatch,
+        versions: Option<&[u64]>,
+    ) -> Result<Vec<(u32, RecordBatch, Stamps)>> {
         let Some(router) = &table.codecs.router else {
             let writes = self.tables.entry(table.def.id).or_default();
             let shard = writes.next_shard % table.def.shards;
@@ -137,7 +148,8 @@ impl Writes {
         let id = OVERLAY + shard;
         let keys = match table.codecs.primary() {
             Some((index, encoder)) => {
-                let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+                let columns: Vec<ArrayRef> =
+                    index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
                 Some((encoder, encoder.encode_columns(&columns)?))
             }
             None => None,

@@ -1,6 +1,11 @@
 //! Small tools of the steps: one number out of a result, expectations, verification.
 
-use arrow::{array::AsArray, compute::cast, datatypes::{DataType, Int64Type}, record_batch::RecordBatch};
+use arrow::{
+    array::AsArray,
+    compute::cast,
+    datatypes::{DataType, Int64Type},
+    record_batch::RecordBatch,
+};
 use datafusion::error::DataFusionError;
 use grizzly_provider::{Error, ErrorKind, adapter::GrizzlySession};
 

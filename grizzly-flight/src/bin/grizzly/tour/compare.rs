@@ -107,7 +107,9 @@ fn sorted(mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
         let texts = a.iter().map(Cell::text).cmp(b.iter().map(Cell::text));
         texts.then_with(|| {
             let mut floats = a.iter().map(Cell::float).zip(b.iter().map(Cell::float));
-            floats.find_map(|(a, b)| Some(a.total_cmp(&b)).filter(|order| order.is_ne())).unwrap_or(std::cmp::Ordering::Equal)
+            floats
+                .find_map(|(a, b)| Some(a.total_cmp(&b)).filter(|order| order.is_ne()))
+                .unwrap_or(std::cmp::Ordering::Equal)
         })
     });
     rows

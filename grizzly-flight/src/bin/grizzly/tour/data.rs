@@ -1,6 +1,10 @@
 //! The eight tables: their definitions, and their rows as they are generated.
 
-use arrow::{datatypes::SchemaRef, error::ArrowError, record_batch::{RecordBatch, RecordBatchReader}};
+use arrow::{
+    datatypes::SchemaRef,
+    error::ArrowError,
+    record_batch::{RecordBatch, RecordBatchReader},
+};
 use tpchgen::generators::{
     CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator, PartSuppGenerator,
     RegionGenerator, SupplierGenerator,
@@ -132,19 +136,19 @@ impl Table {
             Self::Region => Box::new(RegionArrow::new(RegionGenerator::new(scale, part, parts))),
             Self::Nation => Box::new(NationArrow::new(NationGenerator::new(scale, part, parts))),
             Self::Supplier => Box::new(SupplierArrow::new(SupplierGenerator::new(scale, part, parts))),
-            Self::Customer => Box::new(
-                CustomerArrow::new(CustomerGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS),
-            ),
+            Self::Customer => {
+                Box::new(CustomerArrow::new(CustomerGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS))
+            }
             Self::Part => Box::new(PartArrow::new(PartGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS)),
-            Self::Partsupp => Box::new(
-                PartSuppArrow::new(PartSuppGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS),
-            ),
+            Self::Partsupp => {
+                Box::new(PartSuppArrow::new(PartSuppGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS))
+            }
             Self::Orders => {
                 Box::new(OrderArrow::new(OrderGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS))
             }
-            Self::Lineitem => Box::new(
-                LineItemArrow::new(LineItemGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS),
-            ),
+            Self::Lineitem => {
+                Box::new(LineItemArrow::new(LineItemGenerator::new(scale, part, parts)).with_batch_size(BATCH_ROWS))
+            }
         }
     }
 

@@ -6,10 +6,10 @@
 mod check;
 mod compare;
 mod crash;
-mod data;
+pub(crate) mod data;
 mod index;
-mod load;
-mod queries;
+pub(crate) mod load;
+pub(crate) mod queries;
 mod reference;
 mod remote;
 mod report;

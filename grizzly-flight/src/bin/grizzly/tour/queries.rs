@@ -46,11 +46,7 @@ impl Query {
 }
 
 /// Runs a query on both sides; the time is Grizzly's.
-pub(crate) async fn check(
-    database: &Database,
-    stock: &SessionContext,
-    query: Query,
-) -> Result<Found, DataFusionError> {
+pub(crate) async fn check(database: &Database, stock: &SessionContext, query: Query) -> Result<Found, DataFusionError> {
     let session = database.session()?;
     let started = Instant::now();
     let ours = session.execute(query.sql).await?;

@@ -99,7 +99,11 @@ async fn snapshot(database: &Database) -> Result<Found, DataFusionError> {
     let fresh = database.session()?;
     let mut reads = 0_u64;
     while !writing.is_finished() {
-        expect("the sum beside the writer", ask(&fresh, "SELECT sum(balance) FROM accounts").await?, ACCOUNTS * BALANCE)?;
+        expect(
+            "the sum beside the writer",
+            ask(&fresh, "SELECT sum(balance) FROM accounts").await?,
+            ACCOUNTS * BALANCE,
+        )?;
         expect("the open transaction's view", ask(&reader, history).await?, before)?;
         reads += 2;
     }

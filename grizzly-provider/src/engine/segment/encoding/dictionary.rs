@@ -13,7 +13,9 @@ use vortex_array::arrays::dict::DictArraySlotsExt;
 use vortex_array::arrays::{Dict, DictArray, PrimitiveArray};
 use vortex_array::dtype::DType;
 use vortex_array::validity::Validity;
-use vortex_array::{ArrayRef as VortexArray, ExecutionCtx, IntoArray, match_each_integer_ptype, match_each_native_ptype};
+use vortex_array::{
+    ArrayRef as VortexArray, ExecutionCtx, IntoArray, match_each_integer_ptype, match_each_native_ptype,
+};
 use vortex_arrow::ArrowSessionExt;
 use vortex_buffer::{BitBuffer, Buffer};
 use vortex_decimal_byte_parts::{DecimalByteParts, DecimalBytePartsArraySlotsExt};

@@ -14,7 +14,9 @@ use vortex_buffer::ByteBuffer;
 use vortex_decimal_byte_parts::{DecimalByteParts, DecimalBytePartsArraySlotsExt};
 use vortex_error::VortexResult;
 use vortex_fastlanes::bitpack_decompress::unpack_single_primitive;
-use vortex_fastlanes::{BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences};
+use vortex_fastlanes::{
+    BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences,
+};
 
 /// The integers (or unscaled decimals) at `rows`, as 64 bits: unsigned 64-bit ones wrapped. `None` where there is no short
 /// way.

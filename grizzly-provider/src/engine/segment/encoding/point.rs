@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray, LargeStringArray,
-    NullArray, PrimitiveArray, StringArray, StringViewArray,
+    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray,
+    LargeStringArray, NullArray, PrimitiveArray, StringArray, StringViewArray,
 };
 use arrow::datatypes::{self as types, DataType, TimeUnit, i256};
-use vortex_buffer::ByteBuffer;
 use vortex_array::scalar::{DecimalValue, PValue, ScalarValue};
 use vortex_array::{ArrayRef as VortexArray, ExecutionCtx};
+use vortex_buffer::ByteBuffer;
 use vortex_error::{VortexResult, vortex_bail, vortex_err};
 
 use super::gather;
@@ -56,11 +56,7 @@ fn short_way(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> V
     Ok(gather::from_dictionary(array, rows, context)?.map(Found::Bytes))
 }
 
-fn scalars(
-    array: &VortexArray,
-    rows: &[u32],
-    context: &mut ExecutionCtx,
-) -> VortexResult<Vec<Option<ScalarValue>>> {
+fn scalars(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> VortexResult<Vec<Option<ScalarValue>>> {
     if let [row] = rows {
         return Ok(vec![array.execute_scalar(*row as usize, context)?.into_value()]);
     }

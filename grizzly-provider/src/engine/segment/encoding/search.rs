@@ -18,7 +18,9 @@ use vortex_array::{ArrayRef as VortexArray, ExecutionCtx, IntoArray, match_each_
 use vortex_arrow::ArrowSessionExt;
 use vortex_decimal_byte_parts::{DecimalByteParts, DecimalBytePartsArraySlotsExt};
 use vortex_error::{VortexResult, vortex_err};
-use vortex_fastlanes::{BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences};
+use vortex_fastlanes::{
+    BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences,
+};
 use vortex_mask::Mask;
 
 use super::super::arrow_test::test_array;
@@ -225,7 +227,9 @@ fn whole(value: &PValue) -> VortexResult<i128> {
         PValue::U16(v) => i128::from(*v),
         PValue::U32(v) => i128::from(*v),
         PValue::U64(v) => i128::from(*v),
-        PValue::F16(_) | PValue::F32(_) | PValue::F64(_) => return Err(vortex_err!("a float where an integer belongs")),
+        PValue::F16(_) | PValue::F32(_) | PValue::F64(_) => {
+            return Err(vortex_err!("a float where an integer belongs"));
+        }
     })
 }
 

@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::super::arrow_test::test_array;
-use super::*;
 use super::super::predicate::{evaluate, evaluate_batch};
 use super::super::zone_map::{Verdict, may_match};
+use super::*;
 use crate::access::{ColumnTest, CompareOp, Predicate};
 use crate::engine::segment::ZoneMap;
 
@@ -54,7 +54,13 @@ fn numbers(random: &mut Random, pattern: usize, len: usize) -> Vec<i128> {
                 last
             }
             5 => random.below(100) as i128 - 50,
-            6 => if random.below(50) == 0 { i128::from(random.next()) } else { 0 },
+            6 => {
+                if random.below(50) == 0 {
+                    i128::from(random.next())
+                } else {
+                    0
+                }
+            }
             _ => {
                 last += random.below(1000) as i128;
                 last
@@ -63,7 +69,11 @@ fn numbers(random: &mut Random, pattern: usize, len: usize) -> Vec<i128> {
         .collect()
 }
 
-fn primitives<T: ArrowPrimitiveType>(numbers: &[i128], data_type: &DataType, from: impl Fn(i128) -> T::Native) -> ArrayRef {
+fn primitives<T: ArrowPrimitiveType>(
+    numbers: &[i128],
+    data_type: &DataType,
+    from: impl Fn(i128) -> T::Native,
+) -> ArrayRef {
     let values = numbers.iter().map(|n| from(*n));
     Arc::new(PrimitiveArray::<T>::from_iter_values(values).with_data_type(data_type.clone()))
 }
@@ -83,20 +93,45 @@ fn float(number: i128) -> f64 {
 fn words(numbers: &[i128]) -> Vec<String> {
     const WORDS: [&str; 6] = ["", "a", "DELIVER IN PERSON", "carefully final deposits ", "über Größe 🐻", "\0\u{1}z"];
     let word = |n: i128| WORDS[n.rem_euclid(6) as usize];
-    numbers.iter().map(|n| format!("{}{}", word(*n), if n.rem_euclid(3) == 0 { String::new() } else { n.to_string() })).collect()
+    numbers
+        .iter()
+        .map(|n| format!("{}{}", word(*n), if n.rem_euclid(3) == 0 { String::new() } else { n.to_string() }))
+        .collect()
 }
 
 fn types() -> Vec<DataType> {
     use DataType::*;
     let mut types = vec![
-        Null, Boolean, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float32, Float64, Date32, Date64, Utf8,
-        LargeUtf8, Utf8View, Binary, LargeBinary, BinaryView,
+        Null,
+        Boolean,
+        Int8,
+        Int16,
+        Int32,
+        Int64,
+        UInt8,
+        UInt16,
+        UInt32,
+        UInt64,
+        Float32,
+        Float64,
+        Date32,
+        Date64,
+        Utf8,
+        LargeUtf8,
+        Utf8View,
+        Binary,
+        LargeBinary,
+        BinaryView,
     ];
     types.extend([Decimal128(15, 2), Decimal128(38, 10), Decimal128(9, 0), Decimal128(4, -2), Decimal256(76, 5)]);
     types.extend([Time32(TimeUnit::Second), Time32(TimeUnit::Millisecond)]);
     types.extend([Time64(TimeUnit::Microsecond), Time64(TimeUnit::Nanosecond)]);
     for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
-        types.extend([Timestamp(unit, None), Timestamp(unit, Some("UTC".into())), Timestamp(unit, Some("+02:00".into()))]);
+        types.extend([
+            Timestamp(unit, None),
+            Timestamp(unit, Some("UTC".into())),
+            Timestamp(unit, Some("+02:00".into())),
+        ]);
     }
     types.extend([Float16, Duration(TimeUnit::Second), Interval(IntervalUnit::MonthDayNano), FixedSizeBinary(3)]);
     types.push(Dictionary(Box::new(Int32), Box::new(Utf8)));
@@ -133,9 +168,13 @@ fn array_of(data_type: &DataType, n: &[i128]) -> ArrayRef {
         Timestamp(TimeUnit::Microsecond, _) => primitives::<TimestampMicrosecondType>(n, data_type, |n| n as i64),
         Timestamp(TimeUnit::Nanosecond, _) => primitives::<TimestampNanosecondType>(n, data_type, |n| n as i64),
         Decimal128(digits, _) => primitives::<Decimal128Type>(n, data_type, bounded(u32::from(*digits))),
-        Decimal256(..) => primitives::<Decimal256Type>(n, data_type, |n| i256::from_i128(n).wrapping_mul(i256::from_i128(1 << 90))),
+        Decimal256(..) => {
+            primitives::<Decimal256Type>(n, data_type, |n| i256::from_i128(n).wrapping_mul(i256::from_i128(1 << 90)))
+        }
         Duration(_) => primitives::<DurationSecondType>(n, data_type, |n| n as i64),
-        Interval(_) => primitives::<IntervalMonthDayNanoType>(n, data_type, |n| IntervalMonthDayNano::new(n as i32, 3, n as i64)),
+        Interval(_) => {
+            primitives::<IntervalMonthDayNanoType>(n, data_type, |n| IntervalMonthDayNano::new(n as i32, 3, n as i64))
+        }
         FixedSizeBinary(_) => {
             let values = n.iter().map(|n| Some(n.to_le_bytes()[..3].to_vec()));
             Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, 3).expect("three bytes each"))
@@ -177,7 +216,12 @@ fn selection(random: &mut Random, rows: usize, one_in: usize) -> BooleanBuffer {
     BooleanBuffer::collect_bool(rows, |_| random.below(one_in) == 0)
 }
 
-fn check_reads(column: &EncodedColumn, array: &ArrayRef, field: &Field, random: &mut Random) -> Result<(), TestCaseError> {
+fn check_reads(
+    column: &EncodedColumn,
+    array: &ArrayRef,
+    field: &Field,
+    random: &mut Random,
+) -> Result<(), TestCaseError> {
     let decoded = column.decode(field).expect("decodes");
     prop_assert_eq!(decoded.data_type(), array.data_type());
     prop_assert_eq!(&decoded, array, "{}", column.describe());
@@ -200,13 +244,15 @@ fn check_reads(column: &EncodedColumn, array: &ArrayRef, field: &Field, random: 
     Ok(())
 }
 
-const OPS: [CompareOp; 6] = [CompareOp::Eq, CompareOp::NotEq, CompareOp::Lt, CompareOp::LtEq, CompareOp::Gt, CompareOp::GtEq];
+const OPS: [CompareOp; 6] =
+    [CompareOp::Eq, CompareOp::NotEq, CompareOp::Lt, CompareOp::LtEq, CompareOp::Gt, CompareOp::GtEq];
 
 /// Literals worth comparing with: values of the column, neighbours of them, and values from far away.
 fn literals(array: &ArrayRef, random: &mut Random) -> Vec<ArrayRef> {
     let pattern = random.below(PATTERNS);
     let others = array_of(array.data_type(), &numbers(random, pattern, 3));
-    let extreme = array_of(array.data_type(), &[0, 1, -1, i128::from(i64::MAX), i128::from(i64::MIN), i128::MAX, i128::MIN]);
+    let extreme =
+        array_of(array.data_type(), &[0, 1, -1, i128::from(i64::MAX), i128::from(i64::MIN), i128::MAX, i128::MIN]);
     let mut literals: Vec<ArrayRef> = (0..others.len()).map(|row| others.slice(row, 1)).collect();
     literals.extend((0..extreme.len()).map(|row| extreme.slice(row, 1)));
     if !array.is_empty() {
@@ -235,7 +281,12 @@ fn is_comparable(data_type: &DataType) -> bool {
     !data_type.is_nested() && !matches!(data_type, DataType::Null | DataType::Dictionary(..))
 }
 
-fn check_tests(column: &EncodedColumn, array: &ArrayRef, field: &Field, random: &mut Random) -> Result<(), TestCaseError> {
+fn check_tests(
+    column: &EncodedColumn,
+    array: &ArrayRef,
+    field: &Field,
+    random: &mut Random,
+) -> Result<(), TestCaseError> {
     if !is_comparable(array.data_type()) {
         return Ok(());
     }
