@@ -151,12 +151,18 @@ impl TableScan {
         self.plan.pruned
     }
 
-    /// Reads one morsel. `extra` (on the table's own columns) narrows the result further, as a dynamic filter
-    /// does; rows for which it is not true may or may not be left out. `None` if nothing matches.
+    /// Reads one morsel. `extra` narrows the result further, as a dynamic filter does; rows for which it is not true
+    /// may or may not be left out. `None` if nothing matches.
     pub fn read(&self, morsel: &Morsel, extra: Option<&Predicate>) -> Result<Option<RecordBatch>> {
         match &morsel.0 {
             Work::Chunk { shard, segment, chunk } => {
-                let Some(batch) = self.plan.read_chunk(*shard, segment, *chunk, extra)? else { return Ok(None) };
+                // Chunks hold the table's own columns; conditions on others are among those left to the caller.
+                let width = self.plan.snapshot.table.def.schema.fields().len();
+                let own = |part: &Predicate| part.columns().iter().all(|column| *column < width);
+                let extra = all_of(conjuncts(extra).into_iter().filter(own).collect());
+                let Some(batch) = self.plan.read_chunk(*shard, segment, *chunk, extra.as_ref())? else {
+                    return Ok(None);
+                };
                 self.plan.finish(batch, self.plan.rest.as_ref())
             }
             Work::Lookup { segments } => self.plan.look_up(segments),

@@ -179,48 +179,6 @@ async fn plans_at_one_address_are_not_confused() -> Test {
     Ok(())
 }
 
-/// How long a lookup by key takes; run it with `--release -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement, not a test"]
-async fn measure_lookups_by_key() -> Test {
-    let session = GrizzlySession::new(&database()?);
-    session.execute("CREATE TABLE k (id BIGINT PRIMARY KEY, x BIGINT); INSERT INTO k SELECT value, value FROM generate_series(1, 100000)").await?;
-    let runs = 2_000u32;
-    let query = "SELECT x FROM k WHERE id = 4711";
-    let start = std::time::Instant::now();
-    for _ in 0..runs {
-        session.context().sql(query).await?.collect().await?;
-    }
-    println!("DataFusion's sql:  {:?}", start.elapsed() / runs);
-    let start = std::time::Instant::now();
-    for _ in 0..runs {
-        session.execute(query).await?;
-    }
-    println!("execute, same text: {:?}", start.elapsed() / runs);
-    let plan = session.plan("SELECT x FROM k WHERE id = $1").await?;
-    let start = std::time::Instant::now();
-    for id in 0..runs {
-        let params = vec![ScalarValue::Int64(Some(i64::from(id)))];
-        session.execute_plan(&plan, params).await?.collect().await?;
-    }
-    println!("execute_plan:      {:?}", start.elapsed() / runs);
-    let update = session.plan("UPDATE k SET x = x + 1 WHERE id = $1").await?;
-    let start = std::time::Instant::now();
-    for id in 0..runs {
-        let params = vec![ScalarValue::Int64(Some(i64::from(id)))];
-        session.execute_plan(&update, params).await?.collect().await?;
-    }
-    println!("UPDATE by key:     {:?}", start.elapsed() / runs);
-    let insert = session.plan("INSERT INTO k VALUES ($1, 0)").await?;
-    let start = std::time::Instant::now();
-    for id in 0..runs {
-        let params = vec![ScalarValue::Int64(Some(200_000 + i64::from(id)))];
-        session.execute_plan(&insert, params).await?.collect().await?;
-    }
-    println!("INSERT of a row:   {:?}", start.elapsed() / runs);
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_prepared_plan_never_writes_to_another_table_of_the_same_name() -> Test {
     let session = session().await?;

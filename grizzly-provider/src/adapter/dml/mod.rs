@@ -24,7 +24,7 @@ mod target;
 mod write;
 
 pub(crate) use merge::{Repeats, insert_new_rows, merge};
-pub(crate) use rule::DmlRule;
+pub(crate) use rule::{DmlRule, with_nullable_values};
 pub(crate) use sink::insert_into;
 pub(crate) use source::table_id;
 pub(crate) use subqueries::SubqueriesBelowSink;

@@ -82,18 +82,22 @@ fn rewrite_statement(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(rewritten))
 }
 
+fn insert(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
+    let input = with_nullable_values(&dml.input)?;
+    Ok(input.update_data(|input| LogicalPlan::Dml(DmlStatement { input: Arc::new(input), ..dml })))
+}
+
 /// The planner declares columns of VALUES as NOT NULL where the table's are, and then fails on a NULL without saying
 /// where. The sink does better, if NULLs get there.
-fn insert(dml: DmlStatement) -> Result<Transformed<LogicalPlan>> {
+pub(crate) fn with_nullable_values(input: &LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let strict = |plan: &LogicalPlan| matches!(plan, LogicalPlan::Values(values) if values.schema.fields().iter().any(|field| !field.is_nullable()));
-    if !dml.input.exists(|plan| Ok(strict(plan)))? {
-        return Ok(Transformed::no(LogicalPlan::Dml(dml)));
+    if !input.exists(|plan| Ok(strict(plan)))? {
+        return Ok(Transformed::no(input.clone()));
     }
-    let input = dml.input.as_ref().clone().transform_up(|plan| match plan {
+    input.clone().transform_up(|plan| match plan {
         LogicalPlan::Values(values) => Ok(Transformed::yes(LogicalPlan::Values(nullable(values)?))),
         plan => Ok(Transformed::yes(plan.recompute_schema()?)),
-    })?;
-    Ok(Transformed::yes(LogicalPlan::Dml(DmlStatement { input: Arc::new(input.data), ..dml })))
+    })
 }
 
 fn nullable(values: Values) -> Result<Values> {

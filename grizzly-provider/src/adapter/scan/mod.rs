@@ -306,12 +306,14 @@ impl ExecutionPlan for GrizzlyScanExec {
 
     fn handle_child_pushdown_result(
         &self,
-        _phase: FilterPushdownPhase,
+        phase: FilterPushdownPhase,
         result: ChildPushdownResult,
         _config: &ConfigOptions,
     ) -> DataFusionResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
-        // A filter above a limit must not choose among the rows that the limit lets through.
-        if self.fetch.is_some() {
+        // A filter above a limit must not choose among the rows that the limit lets through. And where a join was
+        // swapped and two of its columns have one name, DataFusion 55.2 may hand the filter of one to the other's
+        // table; what the query itself says has come through the logical plan, where names are qualified.
+        if self.fetch.is_some() || phase == FilterPushdownPhase::Pre {
             return Ok(FilterPushdownPropagation::all_unsupported(result));
         }
         let known = self.dynamic.len();

@@ -29,7 +29,7 @@ use crate::{
     access::IndexInfo,
     adapter::{
         GrizzlyTable,
-        dml::{Repeats, grizzly_table, insert_new_rows, merge},
+        dml::{Repeats, grizzly_table, insert_new_rows, merge, with_nullable_values},
     },
 };
 
@@ -48,8 +48,9 @@ pub(super) async fn plan(state: &SessionState, mut insert: Insert) -> Result<Log
         return Ok(refuse("ON CONFLICT for a table that is not Grizzly's")?);
     };
     let keys = conflicting_keys(state, table, conflict.conflict_target.as_ref())?;
+    let input = with_nullable_values(&dml.input)?.data;
     match conflict.action {
-        OnConflictAction::DoNothing => insert_new_rows(&dml.table_name, table, (*dml.input).clone(), keys),
+        OnConflictAction::DoNothing => insert_new_rows(&dml.table_name, table, input, keys),
         OnConflictAction::DoUpdate(update) => {
             let [key] = keys.as_slice() else {
                 let message = "ON CONFLICT DO UPDATE must name the columns of the key: the table has several";
@@ -60,7 +61,7 @@ pub(super) async fn plan(state: &SessionState, mut insert: Insert) -> Result<Log
             let WriteOp::MergeInto(op) = merged.op else {
                 return Err(Error::internal("a MERGE was not planned as one").into());
             };
-            let source = LogicalPlanBuilder::from((*dml.input).clone()).alias("excluded")?.build()?;
+            let source = LogicalPlanBuilder::from(input).alias("excluded")?.build()?;
             merge(&merged.table_name, table, source, &op, Repeats::Refused)
         }
     }
