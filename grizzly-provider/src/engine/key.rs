@@ -109,12 +109,6 @@ impl KeyEncoder {
         Ok(Self { columns, width })
     }
 
-    /// Bytes per key, if all keys have one length.
-    #[cfg(test)]
-    pub(crate) fn width(&self) -> Option<usize> {
-        self.width
-    }
-
     /// The keys of all rows of a batch, given its key columns in key order.
     ///
     /// Fails if the columns are not those of this encoder (dictionaries and the string and binary families are

@@ -1,6 +1,7 @@
 //! Reading runs in order, and finding the keys that two runs share.
 
 use std::cmp::Ordering;
+#[cfg(test)]
 use std::ops::ControlFlow;
 
 use super::PairVisitor;

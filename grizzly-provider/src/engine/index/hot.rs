@@ -48,12 +48,6 @@ impl HotIndex {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Bytes of memory held, about.
     #[cfg(test)]
     pub(crate) fn nbytes(&self) -> usize {

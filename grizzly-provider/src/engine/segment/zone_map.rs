@@ -5,7 +5,7 @@
 //! string, a type without an order) there is none, and the chunk is read.
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{extremes, is_unordered_literal, key_of};
