@@ -118,11 +118,12 @@ def conflict(address):
         first.commit()
         with refused("40001", "item", "7"):
             second.commit()
-        # The connection is free for the retry.
-        write(second, "UPDATE item SET name = name || ' then second' WHERE id = 7")
-        second.commit()
-        assert rows(first, "SELECT name FROM item WHERE id = 7") == [("first then second",)]
-        first.rollback()
+    # The driver begins no new transaction after a failed commit: the retry takes a connection of its own.
+    with flight_sql.connect(address) as retry:
+        write(retry, "UPDATE item SET name = name || ' then second' WHERE id = 7")
+        retry.commit()
+        assert rows(retry, "SELECT name FROM item WHERE id = 7") == [("first then second",)]
+        retry.rollback()
 
 
 def prepared(db):

@@ -256,20 +256,19 @@ fn check(db: &Grizzly, model: &mut [BTreeMap<i64, i64>], done: &mut [i64]) -> Ou
     let left = read(&snapshot, "left")?;
     let right = read(&snapshot, "right")?;
     let mut further = 0;
-    for client in 0..model.len() {
-        if left[client] != right[client] {
-            return Err(
-                format!("client {client}: half a transaction: {}", differences(&left[client], &right[client])).into()
-            );
+    let found = left.iter().zip(&right);
+    for (client, ((left, right), (model, done))) in found.zip(model.iter_mut().zip(done.iter_mut())).enumerate() {
+        if left != right {
+            return Err(format!("client {client}: half a transaction: {}", differences(left, right)).into());
         }
-        if left[client] != model[client] {
-            let next = done[client] + 1;
-            advance(&mut model[client], client as i64, &mut done[client], next);
+        if *left != *model {
+            let next = *done + 1;
+            advance(model, client as i64, done, next);
             further += 1;
         }
-        if left[client] != model[client] {
-            let differences = differences(&model[client], &left[client]);
-            return Err(format!("client {client} after {} transactions: {differences}", done[client]).into());
+        if *left != *model {
+            let differences = differences(model, left);
+            return Err(format!("client {client} after {done} transactions: {differences}").into());
         }
     }
     Ok(further)
