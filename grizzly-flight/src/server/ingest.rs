@@ -17,7 +17,7 @@ use arrow_flight::{
 };
 use datafusion::{
     catalog::streaming::StreamingTable,
-    common::{DFSchema, ParamValues, TableReference},
+    common::{ParamValues, TableReference},
     datasource::{MemTable, TableProvider, provider_as_source, source_as_provider},
     error::DataFusionError,
     execution::{SendableRecordBatchStream, TaskContext},
@@ -26,7 +26,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use grizzly_provider::{Error, ErrorKind, adapter::GrizzlySession};
+use grizzly_provider::{Error, ErrorKind};
 use parking_lot::Mutex;
 use tonic::Status;
 
@@ -52,7 +52,7 @@ pub(crate) async fn ingest(
     let session = state.session(key, transaction)?;
     let _lease = session.lease();
     let (schema, rows) = incoming(data).await?;
-    let prepared = prepare_table(session.open()?, &command, &schema).await?;
+    let prepared = prepare_table(&session, &command, &schema).await?;
     let target = &prepared.table;
     // The open transaction, if there is one; else one of its own, as replacing takes two statements.
     let own = if in_transaction || session.open()?.in_transaction() { None } else { Some(state.fresh_session()?) };
@@ -67,31 +67,19 @@ pub(crate) async fn ingest(
     result
 }
 
+/// Runs the insert, in a transaction of its own or in the open one, which a failure aborts.
 async fn store(running: &Session, own: bool, prepared: &Target, plan: LogicalPlan) -> Result<i64, Status> {
-    let say = async |sql: &str| running.open()?.execute(sql).await.map_err(|error| query_status(&error));
     if own {
-        say("BEGIN").await?;
-    } else {
-        say("SAVEPOINT grizzly_ingest").await?;
+        running.say("BEGIN").await?;
     }
-    let stored = async {
-        if prepared.replace {
-            say(&format!("DELETE FROM {}", quoted(&prepared.table))).await?;
-        }
-        collect(running, &plan, ParamValues::List(Vec::new())).await.map(|batches| count(&batches))
-    };
-    match stored.await {
-        Ok(rows) => {
-            say(if own { "COMMIT" } else { "RELEASE SAVEPOINT grizzly_ingest" }).await?;
-            Ok(rows)
-        }
-        Err(error) => {
-            if let Err(second) = say(if own { "ROLLBACK" } else { "ROLLBACK TO SAVEPOINT grizzly_ingest" }).await {
-                tracing::warn!(%second, "a failed ingest could not be undone by itself");
-            }
-            Err(error)
-        }
+    if prepared.replace {
+        running.say(&format!("DELETE FROM {}", quoted(&prepared.table))).await?;
     }
+    let rows = count(&collect(running, &plan, ParamValues::List(Vec::new())).await?);
+    if own {
+        running.say("COMMIT").await?;
+    }
+    Ok(rows)
 }
 
 /// The table that takes the rows.
@@ -105,11 +93,11 @@ struct Target {
 }
 
 async fn prepare_table(
-    session: &GrizzlySession,
+    session: &Session,
     command: &CommandStatementIngest,
     schema: &SchemaRef,
 ) -> Result<Target, Status> {
-    let context = session.context();
+    let context = session.open()?.context();
     let table = reference(command);
     let options = command.table_definition_options.as_ref();
     let exists = options.map_or(TableExistsOption::Append, |options| options.if_exists());
@@ -122,7 +110,7 @@ async fn prepare_table(
         if missing == TableNotExistOption::Fail {
             return Err(not_found(format!("table {table} does not exist")));
         }
-        create(session, &table, schema)?;
+        create(session, &table, schema, false).await?;
         created = true;
     } else if exists == TableExistsOption::Fail {
         let message = format!("table {table} exists already");
@@ -132,8 +120,7 @@ async fn prepare_table(
         if same_columns(&current, schema) {
             replace = true;
         } else {
-            context.deregister_table(table.clone()).map_err(failed)?;
-            create(session, &table, schema)?;
+            create(session, &table, schema, true).await?;
             created = true;
         }
     }
@@ -151,12 +138,24 @@ fn reference(command: &CommandStatementIngest) -> TableReference {
     }
 }
 
-/// An empty table with these columns: the session's catalog makes a stored table of it.
-fn create(session: &GrizzlySession, table: &TableReference, schema: &SchemaRef) -> Result<(), Status> {
-    let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
-    let empty = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).map_err(|error| query_status(&error))?;
-    let registered = session.context().register_table(table.clone(), Arc::new(empty));
-    registered.map(drop).map_err(|error| query_status(&error))
+/// An empty table with these columns, in place of one of that name if there is one: the session's catalog makes a
+/// stored table of it.
+async fn create(session: &Session, table: &TableReference, schema: &SchemaRef, replace: bool) -> Result<(), Status> {
+    if !session.may_define() {
+        let message = format!("table {table} cannot be created in a transaction that has written; commit first");
+        return Err(status(&Error::new(ErrorKind::TransactionState, message)));
+    }
+    let fields: Vec<Field> = schema.fields().iter().map(plain).collect();
+    let failed = |error: DataFusionError| query_status(&error);
+    let empty = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).map_err(failed)?;
+    let defining = async {
+        let context = session.open()?.context();
+        if replace {
+            context.deregister_table(table.clone()).map_err(failed)?;
+        }
+        context.register_table(table.clone(), Arc::new(empty)).map(drop).map_err(failed)
+    };
+    session.define(defining).await
 }
 
 /// A column of its value type: dictionaries are an encoding, and storage has its own.
@@ -168,11 +167,23 @@ fn plain(field: &FieldRef) -> Field {
     Field::new(field.name(), kind, field.is_nullable())
 }
 
+/// Whether the rows can take the place of the table's without a change of its columns.
 fn same_columns(current: &SchemaRef, incoming: &SchemaRef) -> bool {
     current.fields().len() == incoming.fields().len()
-        && current.fields().iter().zip(incoming.fields()).all(|(a, b)| {
-            a.name() == b.name() && DFSchema::datatype_is_semantically_equal(a.data_type(), plain(b).data_type())
-        })
+        && current
+            .fields()
+            .iter()
+            .zip(incoming.fields())
+            .all(|(a, b)| a.name() == b.name() && meaning(a.data_type()) == meaning(plain(b).data_type()))
+}
+
+/// A type without the choice of its layout in memory.
+fn meaning(kind: &DataType) -> DataType {
+    match kind {
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    }
 }
 
 /// INSERT INTO the target's columns, by name; columns that do not come get their default.

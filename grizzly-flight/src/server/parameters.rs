@@ -177,6 +177,6 @@ mod tests {
         assert!(wanted.fit(&too_large).is_err());
         assert!(wanted.fit(&fraction).expect_err("rounds").message().contains("fraction"));
         assert_eq!(wanted.fit(&whole).expect("whole").column(0).null_count(), 1);
-        assert!(wanted.fit(&batch(vec![])).is_err());
+        assert!(wanted.fit(&RecordBatch::new_empty(Arc::new(Schema::empty()))).is_err());
     }
 }

@@ -27,9 +27,28 @@ use crate::error::{invalid, status};
 /// A planned statement and the values bound to it last.
 pub(crate) struct Prepared {
     session: Arc<Session>,
+    planned: Mutex<Arc<Planned>>,
+    rows: Mutex<Option<RecordBatch>>,
+}
+
+/// What a statement means under one version of the catalog.
+struct Planned {
+    catalog_version: u64,
     understood: Understood,
     parameters: Parameters,
-    rows: Mutex<Option<RecordBatch>>,
+}
+
+impl Planned {
+    async fn new(session: &Session, sql: &str) -> Result<Self, Status> {
+        // Read before planning: what changes meanwhile makes the plan outdated, not the other way round.
+        let catalog_version = session.open()?.handle().db().catalog_version();
+        let understood = understand(session, sql).await?;
+        let parameters = match &understood.kind {
+            Kind::Read(plan) | Kind::Write(plan) => Parameters::of(plan)?,
+            Kind::Control => Parameters::none(),
+        };
+        Ok(Self { catalog_version, understood, parameters })
+    }
 }
 
 impl Prepared {
@@ -37,21 +56,37 @@ impl Prepared {
         &self.session
     }
 
-    /// The statement with `rows`, or with the values bound before.
-    fn bind(&self, rows: Option<RecordBatch>) -> Result<Bound, Status> {
-        let rows = rows.or_else(|| self.rows.lock().clone());
-        if rows.is_none() && !self.parameters.is_empty() {
-            let wanted = self.parameters.schema().fields().len();
-            return Err(invalid(format!("the statement has {wanted} parameters, none were given")));
+    /// The plan, made anew if tables were created or dropped since: the names may mean others now.
+    async fn planned(&self) -> Result<Arc<Planned>, Status> {
+        let planned = Arc::clone(&self.planned.lock());
+        if planned.catalog_version == self.session.open()?.handle().db().catalog_version() {
+            return Ok(planned);
         }
-        let rows = if self.parameters.is_empty() { None } else { rows };
-        Ok(Bound { understood: self.understood.clone(), parameters: self.parameters.clone(), rows })
+        let planned = Arc::new(Planned::new(&self.session, &planned.understood.sql).await?);
+        *self.planned.lock() = Arc::clone(&planned);
+        Ok(planned)
+    }
+
+    /// The statement with `rows`, or with the values bound before.
+    async fn bind(&self, rows: Option<RecordBatch>) -> Result<Bound, Status> {
+        let planned = self.planned().await?;
+        let parameters = planned.parameters.clone();
+        let rows = rows.or_else(|| self.rows.lock().clone());
+        let rows = match rows {
+            _ if parameters.is_empty() => None,
+            Some(rows) => Some(parameters.fit(&rows)?),
+            None => {
+                let wanted = parameters.schema().fields().len();
+                return Err(invalid(format!("the statement has {wanted} parameters, none were given")));
+            }
+        };
+        Ok(Bound { understood: planned.understood.clone(), parameters, rows })
     }
 }
 
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared").field("sql", &self.understood.sql).finish_non_exhaustive()
+        f.debug_struct("Prepared").field("sql", &self.planned.lock().understood.sql).finish_non_exhaustive()
     }
 }
 
@@ -63,41 +98,50 @@ pub(crate) async fn create(
     sql: &str,
 ) -> Result<ActionCreatePreparedStatementResult, Status> {
     let session = state.session(key, transaction)?;
-    let understood = understand(&session, sql).await?;
-    let parameters = match &understood.kind {
-        Kind::Read(plan) | Kind::Write(plan) => Parameters::of(plan)?,
-        Kind::Control => Parameters::none(),
+    let planned = Planned::new(&session, sql).await?;
+    // JDBC's driver takes a statement with columns for a query and one without for an update.
+    let dataset_schema = match &planned.understood.kind {
+        Kind::Read(_) => ipc(&wire_schema(&planned.understood.schema))?,
+        Kind::Write(_) | Kind::Control => Bytes::new(),
     };
-    let dataset_schema = ipc(&wire_schema(&understood.schema))?;
-    let parameter_schema = ipc(parameters.schema())?;
-    let prepared = Prepared { session, understood, parameters, rows: Mutex::default() };
+    let parameter_schema = ipc(planned.parameters.schema())?;
+    let prepared = Prepared { session, planned: Mutex::new(Arc::new(planned)), rows: Mutex::default() };
     let prepared_statement_handle = state.prepared.insert(prepared)?;
     Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
 }
 
 /// Describes one run with the values bound now. Each call is a run of its own; its ticket may be sent again.
-pub(crate) fn plan(state: &Arc<State>, handle: &[u8], descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+pub(crate) async fn plan(
+    state: &Arc<State>,
+    handle: &[u8],
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo, Status> {
     let prepared = state.prepared.get(handle)?;
-    let bound = prepared.bind(None)?;
+    let bound = prepared.bind(None).await?;
     announce(state, Statement::new(Arc::clone(&prepared.session), bound), descriptor)
 }
 
 /// Runs it now; for clients that make the ticket themselves.
 pub(crate) async fn fetch(state: &Arc<State>, handle: &[u8]) -> Result<FlightStream, Status> {
     let prepared = state.prepared.get(handle)?;
-    let bound = prepared.bind(None)?;
+    let bound = prepared.bind(None).await?;
     Statement::new(Arc::clone(&prepared.session), bound).fetch(state).await
 }
 
 /// The columns of its result.
-pub(crate) fn schema(state: &Arc<State>, handle: &[u8]) -> Result<SchemaRef, Status> {
-    Ok(wire_schema(&state.prepared.get(handle)?.understood.schema))
+pub(crate) async fn schema(state: &Arc<State>, handle: &[u8]) -> Result<SchemaRef, Status> {
+    let planned = state.prepared.get(handle)?.planned().await?;
+    Ok(wire_schema(&planned.understood.schema))
 }
 
 /// Binds the values that follow.
 pub(crate) async fn bind(state: &Arc<State>, handle: &[u8], data: PeekableFlightDataStream) -> Result<(), Status> {
     let prepared = state.prepared.get(handle)?;
-    let rows = rows(&prepared, data).await?;
+    let rows = rows(data).await?;
+    if let Some(rows) = &rows {
+        // Told now rather than at execution: values that do not fit.
+        prepared.planned().await?.parameters.fit(rows)?;
+    }
     *prepared.rows.lock() = rows;
     Ok(())
 }
@@ -105,23 +149,20 @@ pub(crate) async fn bind(state: &Arc<State>, handle: &[u8], data: PeekableFlight
 /// Runs it once per row of the values that follow, or with those bound before, in one transaction.
 pub(crate) async fn update(state: &Arc<State>, handle: &[u8], data: PeekableFlightDataStream) -> Result<i64, Status> {
     let prepared = state.prepared.get(handle)?;
-    let rows = rows(&prepared, data).await?;
-    run_update(state, &prepared.session, prepared.bind(rows)?).await
+    let rows = rows(data).await?;
+    run_update(state, &prepared.session, prepared.bind(rows).await?).await
 }
 
-/// Reads all values that follow and fits them to the parameters; none if no schema follows.
-async fn rows(prepared: &Prepared, data: PeekableFlightDataStream) -> Result<Option<RecordBatch>, Status> {
+/// Reads all values that follow; none if no schema follows.
+async fn rows(data: PeekableFlightDataStream) -> Result<Option<RecordBatch>, Status> {
     let messages = data.into_peekable().map_err(FlightError::from);
     // Without parameters drivers send the bare command, which the decoder would take for a damaged schema.
     let messages = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
-    let mut stream = FlightRecordBatchStream::new_from_flight_data(messages);
-    let mut fitted = Vec::new();
-    while let Some(batch) = stream.try_next().await.map_err(Status::from)? {
-        fitted.push(prepared.parameters.fit(&batch)?);
-    }
-    let Some(first) = fitted.first() else { return Ok(None) };
+    let stream = FlightRecordBatchStream::new_from_flight_data(messages);
+    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(Status::from)?;
+    let Some(first) = batches.first() else { return Ok(None) };
     let schema = first.schema();
-    concat_batches(&schema, &fitted).map(Some).map_err(|error| invalid(format!("parameters: {error}")))
+    concat_batches(&schema, &batches).map(Some).map_err(|error| invalid(format!("parameters: {error}")))
 }
 
 fn ipc(schema: &SchemaRef) -> Result<Bytes, Status> {

@@ -28,7 +28,7 @@ use super::{
     handles::packed,
     parameters::Parameters,
     sessions::{Session, SessionKey, State},
-    statement::{Kind, Understood, understand},
+    statement::{Kind, Understood, is_definition, understand},
     stream::{BatchStream, CancelSwitch, FlightStream, deadline, encode, guarded, wire_schema},
 };
 use crate::error::{invalid, query_status, status};
@@ -234,8 +234,12 @@ async fn write(state: &Arc<State>, session: &Arc<Session>, bound: &Bound) -> Res
     let plan = match &bound.understood.kind {
         Kind::Read(plan) | Kind::Write(plan) => plan,
         Kind::Control => {
-            let frame = session.open()?.sql(&bound.understood.sql).await.map_err(|error| query_status(&error))?;
-            frame.collect().await.map_err(|error| query_status(&error))?;
+            let sql = &bound.understood.sql;
+            if is_definition(sql) {
+                session.define(session.say(sql)).await?
+            } else {
+                session.say(sql).await?
+            }
             return Ok(Vec::new());
         }
     };
@@ -253,36 +257,29 @@ async fn write(state: &Arc<State>, session: &Arc<Session>, bound: &Bound) -> Res
     Ok(vec![counted(schema, changed)?])
 }
 
-/// Runs the plan once per row of parameters, all or nothing: in the open transaction behind a savepoint, else in a
-/// transaction of its own.
+/// Runs the plan once per row of parameters, all or nothing: in a transaction of its own, or in the open one, which a
+/// failure aborts, as that of any statement does.
 async fn write_rows(
     state: &Arc<State>,
     session: &Arc<Session>,
     plan: &LogicalPlan,
     runs: Vec<ParamValues>,
 ) -> Result<i64, Status> {
-    let in_transaction = session.open()?.in_transaction();
-    let own = if in_transaction { Arc::clone(session) } else { state.fresh_session()? };
-    let (begin, done, undo) = if in_transaction {
-        ("SAVEPOINT grizzly_rows", "RELEASE SAVEPOINT grizzly_rows", "ROLLBACK TO SAVEPOINT grizzly_rows")
-    } else {
-        ("BEGIN", "COMMIT", "ROLLBACK")
-    };
-    let say = async |sql: &str| own.open()?.execute(sql).await.map_err(|error| query_status(&error));
-    say(begin).await?;
+    if session.open()?.in_transaction() {
+        return write_each(session, plan, runs).await;
+    }
+    let own = state.fresh_session()?;
+    own.say("BEGIN").await?;
+    let changed = write_each(&own, plan, runs).await?;
+    own.say("COMMIT").await?;
+    Ok(changed)
+}
+
+async fn write_each(session: &Session, plan: &LogicalPlan, runs: Vec<ParamValues>) -> Result<i64, Status> {
     let mut changed = 0;
     for values in runs {
-        match collect(&own, plan, values).await {
-            Ok(batches) => changed += count(&batches),
-            Err(error) => {
-                if let Err(second) = say(undo).await {
-                    tracing::warn!(%second, "a failed batch could not be undone by itself");
-                }
-                return Err(error);
-            }
-        }
+        changed += count(&collect(session, plan, values).await?);
     }
-    say(done).await?;
     Ok(changed)
 }
 

@@ -92,7 +92,7 @@ impl Service {
                 query::schema(&self.state, key, transaction, &command.query).await.map(Some)
             }
             Command::CommandPreparedStatementQuery(command) => {
-                prepared::schema(&self.state, &command.prepared_statement_handle).map(Some)
+                prepared::schema(&self.state, &command.prepared_statement_handle).await.map(Some)
             }
             _ => Ok(None),
         }
@@ -155,7 +155,8 @@ impl FlightSqlService for Service {
         command: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Info {
-        prepared::plan(&self.state, &command.prepared_statement_handle, request.into_inner()).map(Response::new)
+        let handle = &command.prepared_statement_handle;
+        prepared::plan(&self.state, handle, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_flight_info_catalogs(&self, command: CommandGetCatalogs, request: Request<FlightDescriptor>) -> Info {

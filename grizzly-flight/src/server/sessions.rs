@@ -57,6 +57,8 @@ impl Default for Limits {
 /// A session and what the server knows of its use.
 pub(crate) struct Session {
     grizzly: GrizzlySession,
+    /// Whether it is a transaction that a driver began, which most do unasked.
+    is_transaction: bool,
     ended: AtomicBool,
     touched: Mutex<Instant>,
     /// Cloned by everything that is running in the session.
@@ -68,9 +70,38 @@ pub(crate) struct Session {
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
 impl Session {
-    fn new(factory: &SessionFactory) -> Result<Self, Status> {
+    fn new(factory: &SessionFactory, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = factory().map_err(|error| query_status(&error))?;
-        Ok(Self { grizzly, ended: AtomicBool::new(false), touched: Mutex::new(Instant::now()), busy: Arc::default() })
+        let touched = Mutex::new(Instant::now());
+        Ok(Self { grizzly, is_transaction, ended: AtomicBool::new(false), touched, busy: Arc::default() })
+    }
+
+    /// Runs a definition (CREATE, DROP…), which cannot be part of a transaction. A driver's transaction that has not
+    /// written yet is begun anew around it, so that drivers without autocommit can define tables at all; in any other
+    /// transaction the definition is refused where it is carried out.
+    pub(crate) async fn define<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        if !self.is_transaction || !self.has_unwritten_transaction() {
+            return work.await;
+        }
+        self.say("ROLLBACK").await?;
+        let result = work.await;
+        self.say("BEGIN").await?;
+        result
+    }
+
+    /// Whether a definition is possible now: see [`Session::define`].
+    pub(crate) fn may_define(&self) -> bool {
+        !self.grizzly.in_transaction() || (self.is_transaction && self.has_unwritten_transaction())
+    }
+
+    fn has_unwritten_transaction(&self) -> bool {
+        let handle = self.grizzly.handle();
+        !handle.is_aborted() && handle.with_transaction(|transaction| transaction.is_empty()) == Some(true)
+    }
+
+    /// Runs statements whose result is of no interest.
+    pub(crate) async fn say(&self, sql: &str) -> Result<(), Status> {
+        self.open()?.execute(sql).await.map(drop).map_err(|error| query_status(&error))
     }
 
     /// The session, unless it has ended: a statement of an ended transaction must not run outside it.
@@ -165,7 +196,12 @@ impl State {
 
     /// A session nobody else has.
     pub(crate) fn fresh_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(&self.factory).map(Arc::new)
+        Session::new(&self.factory, false).map(Arc::new)
+    }
+
+    /// A session for a driver's transaction.
+    pub(crate) fn transaction_session(&self) -> Result<Arc<Session>, Status> {
+        Session::new(&self.factory, true).map(Arc::new)
     }
 
     /// The transaction's session if a handle is given, else the caller's own.

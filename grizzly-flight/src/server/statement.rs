@@ -62,6 +62,12 @@ const CONTROL: [&str; 21] = [
     "VACUUM",
 ];
 
+/// Whether a control statement defines something, as opposed to transactions and settings.
+pub(crate) fn is_definition(sql: &str) -> bool {
+    let word = first_word(sql).unwrap_or_default().to_ascii_uppercase();
+    matches!(word.as_str(), "ALTER" | "COMMENT" | "CREATE" | "DROP")
+}
+
 /// Finds out what `sql` is, and plans it if it reads or writes rows.
 pub(crate) async fn understand(session: &Session, sql: &str) -> Result<Understood, Status> {
     let grizzly = session.open()?;

@@ -8,7 +8,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::sessions::{Session, State};
-use crate::error::{invalid, query_status};
+use crate::error::invalid;
 
 /// A savepoint: a name within a transaction.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ impl Savepoint {
 
 /// Begins a transaction in a new session and returns its handle.
 pub(crate) async fn begin(state: &State) -> Result<Bytes, Status> {
-    let session = state.fresh_session()?;
-    say(&session, "BEGIN").await?;
+    let session = state.transaction_session()?;
+    session.say("BEGIN").await?;
     state.transactions.insert(session)
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn end(state: &State, handle: &[u8], action: i32) -> Result<(),
         _ => return Err(invalid("a transaction ends with commit or rollback")),
     };
     let session = Arc::clone(&*state.transactions.remove(handle)?);
-    let result = say(&session, sql).await;
+    let result = session.say(sql).await;
     // A refused commit has ended the transaction as well; anything else still open is rolled back here.
     session.abandon();
     state.drop_ended();
@@ -49,7 +49,7 @@ pub(crate) async fn end(state: &State, handle: &[u8], action: i32) -> Result<(),
 pub(crate) async fn savepoint(state: &State, transaction: &[u8], name: &str) -> Result<Bytes, Status> {
     let session = Arc::clone(&*state.transactions.get(transaction)?);
     let name = if name.is_empty() { format!("sp_{}", Uuid::new_v4().simple()) } else { name.to_owned() };
-    say(&session, &format!("SAVEPOINT {}", quoted(&name))).await?;
+    session.say(&format!("SAVEPOINT {}", quoted(&name))).await?;
     state.savepoints.insert(Savepoint { session, name })
 }
 
@@ -60,16 +60,12 @@ pub(crate) async fn end_savepoint(state: &State, handle: &[u8], action: i32) -> 
     let name = quoted(&savepoint.name);
     match action {
         1 => {
-            say(&savepoint.session, &format!("RELEASE SAVEPOINT {name}")).await?;
+            savepoint.session.say(&format!("RELEASE SAVEPOINT {name}")).await?;
             state.savepoints.remove(handle).map(drop)
         }
-        2 => say(&savepoint.session, &format!("ROLLBACK TO SAVEPOINT {name}")).await,
+        2 => savepoint.session.say(&format!("ROLLBACK TO SAVEPOINT {name}")).await,
         _ => Err(invalid("a savepoint ends with release or rollback")),
     }
-}
-
-async fn say(session: &Session, sql: &str) -> Result<(), Status> {
-    session.open()?.execute(sql).await.map(drop).map_err(|error| query_status(&error))
 }
 
 fn quoted(name: &str) -> String {

@@ -89,6 +89,21 @@ async fn an_ingest_belongs_to_its_transaction() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_driver_s_transaction_may_begin_with_a_new_table() -> TestResult {
+    let served = Served::start().await?;
+    let connection = served.connect().await?;
+    let rows = batch(0..10)?;
+    let transaction = connection.begin().await?;
+    let schema = rows.schema();
+    assert_eq!(transaction.ingest("t", IngestMode::Create, schema.clone(), stream(vec![rows.clone()])).await?, 10);
+    let refused = transaction.ingest("u", IngestMode::Create, schema, stream(vec![rows])).await;
+    assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::TransactionState));
+    transaction.commit().await?;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 10);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_rows_still_make_a_table() -> TestResult {
     let served = Served::start().await?;
     let connection = served.connect().await?;

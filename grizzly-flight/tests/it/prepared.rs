@@ -40,15 +40,27 @@ async fn rows_of_parameters_run_in_one_transaction() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_batch_in_a_transaction_undoes_itself_only() -> TestResult {
+async fn a_failed_batch_aborts_its_transaction() -> TestResult {
     let (_served, connection) = served_with_table().await?;
     let transaction = connection.begin().await?;
-    transaction.update("INSERT INTO t VALUES (1, 'kept')").await?;
+    transaction.update("INSERT INTO t VALUES (1, 'gone')").await?;
     let insert = transaction.prepare("INSERT INTO t VALUES (?, ?)").await?;
     assert!(insert.update(Some(rows(&[2, 2], &[None, None])?)).await.is_err());
-    assert_eq!(numbers(&transaction.execute("SELECT count(*) FROM t").await?), [1]);
-    transaction.commit().await?;
-    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 1);
+    let refused = transaction.execute("SELECT count(*) FROM t").await.err().ok_or("it goes on as if nothing were")?;
+    assert_eq!(refused.kind(), ErrorKind::TransactionAborted);
+    transaction.rollback().await?;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 0);
+    Ok(())
+}
+
+/// An UPDATE cannot become one statement for all rows, as an INSERT of values does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_runs_once_per_row_of_parameters() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    connection.update("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')").await?;
+    let update = connection.prepare("UPDATE t SET name = $2 WHERE id >= $1").await?;
+    assert_eq!(update.update(Some(rows(&[1, 2, 3], &[Some("x"), Some("y"), Some("z")])?)).await?, 6);
+    assert_eq!(ask(&connection, "SELECT count(DISTINCT name) FROM t").await?, 3);
     Ok(())
 }
 
@@ -107,5 +119,21 @@ async fn everything_may_be_prepared_and_executed_as_a_query() -> TestResult {
     run("ROLLBACK").await?;
     assert_eq!(numbers(&run("INSERT INTO u VALUES (3)").await?), [1]);
     assert_eq!(numbers(&run("SELECT id FROM u").await?), [3]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_follows_its_table_through_drop_and_create() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    connection.update("INSERT INTO t VALUES (1, 'a')").await?;
+    let count = connection.prepare("SELECT count(*) FROM t").await?;
+    let run = async || -> Result<Vec<i64>, Box<dyn std::error::Error>> {
+        Ok(numbers(&count.query(None).await?.batches.try_collect::<Vec<_>>().await?))
+    };
+    assert_eq!(run().await?, [1]);
+    connection.update("DROP TABLE t").await?;
+    assert!(run().await.is_err());
+    connection.update("CREATE TABLE t (name VARCHAR)").await?;
+    assert_eq!(run().await?, [0]);
     Ok(())
 }

@@ -20,7 +20,6 @@ pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
 /// A server in this process; it stops when dropped.
 pub(crate) struct Served {
     pub(crate) url: String,
-    pub(crate) db: Grizzly,
     _stop: oneshot::Sender<()>,
 }
 
@@ -39,7 +38,7 @@ impl Served {
         tokio::spawn(server.serve_with_shutdown(async {
             let _ = stopped.await;
         }));
-        Ok(Self { url, db, _stop: stop })
+        Ok(Self { url, _stop: stop })
     }
 
     pub(crate) async fn connect(&self) -> Result<FlightSqlConnection, grizzly_provider::Error> {

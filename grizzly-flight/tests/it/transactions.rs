@@ -128,3 +128,17 @@ async fn limits_bound_the_number_of_open_transactions() -> TestResult {
     two.rollback().await?;
     Ok(())
 }
+
+/// Drivers without autocommit begin a transaction before the first statement, whatever it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_can_be_defined_before_a_transaction_writes() -> TestResult {
+    let (_served, connection) = served_with_table().await?;
+    let transaction = connection.begin().await?;
+    transaction.update("CREATE TABLE u (id BIGINT)").await?;
+    assert_eq!(transaction.update("INSERT INTO u VALUES (1)").await?, 1);
+    let refused = transaction.update("CREATE TABLE w (id BIGINT)").await.err().ok_or("it had written")?;
+    assert_eq!(refused.kind(), ErrorKind::TransactionState, "{refused}");
+    transaction.rollback().await?;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM u").await?, 0);
+    Ok(())
+}
