@@ -99,7 +99,7 @@ mod tests {
             ScanShape { tests: 2, ..few },
             ScanShape { segments: 2, ..few },
         ] {
-            assert!(scan_us(&few) < scan_us(&more), "{more:?}");
+            assert!(scan_us(&few) <= scan_us(&more), "{more:?}");
         }
     }
 }

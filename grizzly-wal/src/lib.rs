@@ -1,3 +1,4 @@
+//! The write-ahead log and the storage seam of Grizzly.
 #![doc = include_str!("../README.md")]
 
 #[doc = include_str!("../FORMAT.md")]

@@ -43,8 +43,8 @@ async fn a_unique_key_needs_no_comparison() -> Result<()> {
 
 #[tokio::test]
 async fn a_list_is_one_range_per_key() -> Result<()> {
-    let scan = scan_of("SELECT name FROM t WHERE part IN (3, 1, 2, 3)").await?;
-    assert!(scan.contains("access=index t_part (3 key ranges)"), "{scan}");
+    let scan = scan_of("SELECT name FROM t WHERE part IN (3, 1, 3)").await?;
+    assert!(scan.contains("access=index t_part (2 key ranges)"), "{scan}");
     Ok(())
 }
 

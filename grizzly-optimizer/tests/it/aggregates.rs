@@ -41,7 +41,7 @@ async fn a_count_is_of_the_moment_it_runs() -> Result<()> {
     let db = database()?;
     let ctx = with_rules(&db, vec![])?;
     let sql = "SELECT count(*) FROM t";
-    assert!(plan(&ctx, sql).await?.contains("MetadataAggregateExec: [count(*)]"));
+    assert!(plan(&ctx, sql).await?.contains("MetadataAggregateExec: [count("));
     // The plan is made once, before the row is there.
     let planned = ctx.sql(sql).await?.create_physical_plan().await?;
     insert(&db, one_more()?)?;

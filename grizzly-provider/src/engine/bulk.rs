@@ -77,11 +77,10 @@ impl BulkLoad {
         for ((index, encoder), keys) in table.codecs.keys.iter().zip(self.keys) {
             let Some(keys) = keys else { continue };
             let run = IndexRun::build(&keys, None);
-            if index.unique && !self.stamped {
-                if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {
-                    segment.mark_obsolete();
-                    return Err(unique_violation(&table.def, &index.name, &encoder.display(&key)));
-                }
+            let repeated = run.first_duplicate().filter(|key| index.unique && !self.stamped && !encoder.has_null(key));
+            if let Some(key) = repeated {
+                segment.mark_obsolete();
+                return Err(unique_violation(&table.def, &index.name, &encoder.display(&key)));
             }
             segment.add_run(index.id, run)?;
         }

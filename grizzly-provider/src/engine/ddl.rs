@@ -187,10 +187,9 @@ fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
     let version = Arc::clone(&db.commit.lock().version);
     let table = version.table(table)?;
     for (_, segment) in table.segments() {
-        if let Some(cold) = segment.cold() {
-            if cold.run(index.id)?.is_none() {
-                cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
-            }
+        let Some(cold) = segment.cold() else { continue };
+        if cold.run(index.id)?.is_none() {
+            cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
         }
     }
     Ok(())

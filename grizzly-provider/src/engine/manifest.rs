@@ -51,7 +51,7 @@ impl Manifest {
     /// The newest manifest, or `None` where there is no database yet.
     pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
         let files = storage.list(DIR)?;
-        let Some(newest) = files.iter().filter(|file| file.path.ends_with(".json")).next_back() else {
+        let Some(newest) = files.iter().rfind(|file| file.path.ends_with(".json")) else {
             return Self::check_foreign(storage).map(|()| None);
         };
         let text = storage.get(&newest.path)?;

@@ -74,7 +74,7 @@ fn verify_index(table: &TableVersion, segment: &Segment, index: u32, report: &mu
     let expected = IndexRun::build(&rows::segment_keys(table, segment, def)?, None);
     report.index_entries += expected.len() as u64;
     let collect = |run: &IndexRun| {
-        let mut entries = Vec::with_capacity(run.len() as usize);
+        let mut entries = Vec::with_capacity(run.len());
         run.for_each(&super::key::KeyRange::full(), &mut |key, row| {
             entries.push((key.to_vec(), row));
             std::ops::ControlFlow::Continue(())

@@ -9,7 +9,7 @@ use grizzly_wal::{
     storage::faulty::{CrashEffect, FaultPlan, FaultyStorage},
 };
 
-use crate::helpers::{definition, pairs, rows};
+use crate::tables::{definition, pairs, rows};
 
 fn settings() -> Settings {
     Settings { background: false, ..Settings::default() }

@@ -7,7 +7,7 @@ use grizzly_provider::{
     access::{AsOf, Csn},
 };
 
-use crate::helpers::{database, definition, pairs, rows};
+use crate::tables::{database, definition, pairs, rows};
 
 #[test]
 fn every_commit_of_the_past_can_be_read_before_and_after_maintenance() -> Result<()> {

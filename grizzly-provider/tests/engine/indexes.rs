@@ -8,7 +8,7 @@ use grizzly_provider::{
     access::{AccessPath, ColumnTest, CompareOp, IndexDefinition, KeyRange, Predicate, ScanRequest},
 };
 
-use crate::helpers::{database, pairs, rows, scan};
+use crate::tables::{database, pairs, rows, scan};
 
 fn by_group(unique: bool) -> IndexDefinition {
     IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique }

@@ -2,7 +2,7 @@
 
 use grizzly_provider::{ErrorKind, Grizzly, Result, Settings};
 
-use crate::helpers::{definition, manual, pairs, rows};
+use crate::tables::{definition, manual, pairs, rows};
 
 fn folder() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");

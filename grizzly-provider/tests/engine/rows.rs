@@ -3,7 +3,7 @@
 use arrow::{array::AsArray, datatypes::Int64Type};
 use grizzly_provider::{CommitOutcome, Grizzly, Result};
 
-use crate::helpers::{database, definition, key, manual, pairs, rows, versions};
+use crate::tables::{database, definition, key, manual, pairs, rows, versions};
 
 #[test]
 fn rows_are_the_same_before_and_after_a_flush_and_a_merge() -> Result<()> {

@@ -2,7 +2,7 @@
 
 use grizzly_provider::{CommitOutcome, ErrorKind, Result};
 
-use crate::helpers::{database, key, pairs, rows, versions};
+use crate::tables::{database, key, pairs, rows, versions};
 
 #[test]
 fn the_first_of_two_writers_wins_and_the_other_learns_why() -> Result<()> {

@@ -48,11 +48,11 @@ impl Term {
     }
 }
 
-/// The types whose values the engine compares. The others can only be tested for NULL.
+/// The types whose values the engine compares. The others can only be tested for NULL: floats among them, since the
+/// kernels order -0.0 below 0.0 and DataFusion does not.
 pub(super) fn comparable(data_type: &DataType) -> bool {
     use DataType as T;
     data_type.is_integer()
-        || data_type.is_floating()
         || data_type.is_decimal()
         || matches!(data_type, T::Boolean | T::Date32 | T::Date64 | T::Time32(_) | T::Time64(_))
         || matches!(data_type, T::Timestamp(..) | T::Duration(_) | T::FixedSizeBinary(_))

@@ -49,12 +49,6 @@ impl Keys {
         }
     }
 
-    /// Whether there is no key.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Bytes per key, if all have one length.
     pub(crate) fn width(&self) -> Option<usize> {
         match &self.shape {

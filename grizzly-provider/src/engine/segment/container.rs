@@ -129,12 +129,6 @@ impl SegmentFile {
         &self.schema
     }
 
-    /// Where it is.
-    #[cfg(test)]
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Rows in all chunks.
     #[cfg(test)]
     pub(crate) fn rows(&self) -> u64 {

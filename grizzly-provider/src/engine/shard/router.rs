@@ -43,18 +43,6 @@ impl ShardRouter {
         Ok(Self { columns, encoder: KeyEncoder::new(&types)?, shards, seed })
     }
 
-    /// The positions of the sharding columns.
-    #[cfg(test)]
-    pub(crate) fn columns(&self) -> &[usize] {
-        &self.columns
-    }
-
-    /// How many shards there are.
-    #[cfg(test)]
-    pub(crate) fn shards(&self) -> u32 {
-        self.shards
-    }
-
     /// The shard of each row.
     pub(crate) fn route(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
         if self.shards <= 1 {

@@ -243,10 +243,9 @@ fn check_attached(
     let ended: HashSet<RowId> = commit.ended.iter().copied().collect();
     for (shard, segment, _) in &commit.attached {
         let check = NewKeys { index, encoder, shard: placed(&commit.table, number, *shard) };
-        if let Some(run) = segment.run(index.id)? {
-            if let Some(conflict) = check.check_run(pending, &ended, &run, skip, snapshot)? {
-                return Ok(Some(conflict));
-            }
+        let Some(run) = segment.run(index.id)? else { continue };
+        if let Some(conflict) = check.check_run(pending, &ended, &run, skip, snapshot)? {
+            return Ok(Some(conflict));
         }
     }
     Ok(None)
