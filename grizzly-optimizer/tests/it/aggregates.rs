@@ -58,7 +58,7 @@ async fn a_count_of_the_past_is_of_the_past() -> Result<()> {
     let before = db.snapshot().csn();
     insert(&db, one_more()?)?;
     ctx.register_table("past", Arc::new(db.table("t")?.as_of(AsOf::Csn(before))))?;
-    let sql = "SELECT (SELECT count(*) FROM past), (SELECT max(id) FROM past), (SELECT count(*) FROM t)";
+    let sql = "SELECT (SELECT count(*) FROM past) AS a, (SELECT max(id) FROM past) AS b, (SELECT count(*) FROM t) AS c";
     assert_eq!(sorted_rows(&ctx, sql).await?, [format!("{ROWS} | {} | {}", ROWS - 1, ROWS + 1)]);
     Ok(())
 }
