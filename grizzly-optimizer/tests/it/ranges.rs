@@ -36,7 +36,7 @@ impl Value {
     }
 
     fn array(&self, data_type: &DataType) -> ArrayRef {
-        array(&[self.clone()], data_type)
+        array(std::slice::from_ref(self), data_type)
     }
 }
 
