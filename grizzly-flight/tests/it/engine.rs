@@ -151,7 +151,7 @@ impl AsyncDB for Session {
 
 /// A statement that writes answers with one row, its `count`; one that defines something with none.
 fn output(sql: &str, schema: &Schema, batches: &[RecordBatch]) -> Result<DBOutput<DefaultColumnType>, Failure> {
-    let first = sql.trim_start().split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
     let asks = ["SELECT", "WITH", "VALUES", "EXPLAIN", "SHOW"].contains(&first.as_str());
     let counts = schema.fields().len() == 1 && schema.field(0).name() == "count";
     if !asks && counts && *schema.field(0).data_type() == DataType::UInt64 {
