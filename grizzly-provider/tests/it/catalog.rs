@@ -49,8 +49,8 @@ async fn views_are_stored_and_follow_their_tables() -> TestResult {
     query(&context, "CREATE OR REPLACE VIEW v AS SELECT x AS id FROM w").await?;
     let error = query(&context, "SELECT * FROM v").await.err().ok_or("a view that reads itself has no rows")?;
     assert!(error.to_string().contains("nested too deeply"), "{error}");
-    query(&context, "CREATE OR REPLACE VIEW v AS SELECT 1 AS id").await?;
-    query(&context, "DROP VIEW w").await?;
+    // DataFusion looks a view up before it drops or replaces it, so one that cannot be read goes by the engine.
+    assert!(db.drop_view("w", false)?);
     assert!(query(&context, "SELECT * FROM w").await.is_err());
     Ok(())
 }
