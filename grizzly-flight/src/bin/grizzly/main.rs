@@ -42,6 +42,9 @@ enum Command {
     /// The process that the tour kills.
     #[command(hide = true)]
     TourWriter(tour::WriterArgs),
+    /// The process that the tour compares with.
+    #[command(hide = true)]
+    TourPeer(tour::PeerArgs),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             Command::Bench(args) => bench::run(args).await,
             Command::Tour(args) => tour::run(args).await,
             Command::TourWriter(args) => tour::write_until_killed(args).await,
+            Command::TourPeer(args) => tour::answer(args).await,
         }
     });
     match result {

@@ -16,7 +16,7 @@ pub(super) async fn load(database: &Database, scale: f64) -> Result<SessionConte
     let stock = SessionContext::new();
     for table in Table::ALL {
         let started = Instant::now();
-        let rows = load::table(database, table, scale).await?.rows;
+        let rows = load::table(database, table, table.generate(scale, 1, 1)).await?.rows;
         println!("load {:<10} {rows:>9} rows {}", table.name(), shown(started.elapsed()));
         let parts = table.parts();
         let partitions =

@@ -1,11 +1,11 @@
-//! Loading: rows are generated in one thread and inserted in another, never all in memory.
+//! Loading: rows are read in one thread and inserted in another, never all in memory.
 
 use datafusion::error::DataFusionError;
 use tokio::sync::mpsc;
 
 use super::{
     check::{ask, expect},
-    data::{GeneratedBatch, Table},
+    data::{Generated, GeneratedBatch, Table},
     report::Found,
 };
 use crate::session::Database;
@@ -16,12 +16,12 @@ const COMMIT_ROWS: u64 = 500_000;
 const AHEAD: usize = 4;
 
 /// Creates a table and loads its rows.
-pub(crate) async fn table(database: &Database, table: Table, scale: f64) -> Result<Found, DataFusionError> {
+pub(crate) async fn table(database: &Database, table: Table, batches: Generated) -> Result<Found, DataFusionError> {
     let session = database.session()?;
     session.execute(table.definition()).await?;
     let (sender, mut receiver) = mpsc::channel::<GeneratedBatch>(AHEAD);
     let generating = tokio::task::spawn_blocking(move || {
-        for batch in table.generate(scale, 1, 1) {
+        for batch in batches {
             // The other end is gone if inserting failed.
             if sender.blocking_send(batch).is_err() {
                 return;

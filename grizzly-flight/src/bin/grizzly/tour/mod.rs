@@ -9,19 +9,21 @@ mod crash;
 pub(crate) mod data;
 mod index;
 pub(crate) mod load;
+mod peer;
 pub(crate) mod queries;
 mod reference;
 mod remote;
 mod report;
 mod transactions;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use datafusion::error::DataFusionError;
 
 pub(crate) use crash::{WriterArgs, write_until_killed};
+pub(crate) use peer::{PeerArgs, answer};
 
-use self::{data::Table, report::Report};
+use self::{data::Table, peer::Peer, report::Report};
 use crate::session::{Database, invalid, parse_bytes};
 
 /// Options of `grizzly tour`.
@@ -56,18 +58,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
 
 /// All steps in order. Those that need the tables are left out if the tables could not be loaded.
 async fn steps(args: &Args, url: &str, database: Database, report: &mut Report) -> Result<Database, DataFusionError> {
+    let mut peer = Peer::start(args.scale, args.memory)?;
     for table in Table::ALL {
-        report.step(&format!("load {}", table.name()), load::table(&database, table, args.scale)).await;
-    }
-    if report.failures() > 0 {
-        return Ok(database);
+        let load = async { load::table(&database, table, peer.rows(table)?).await };
+        report.step(&format!("load {}", table.name()), load).await;
+        if report.failures() > 0 {
+            return Ok(database);
+        }
     }
     index::steps(&database, report).await;
-    let stock = Arc::new(reference::stock(args.scale, args.memory)?);
-    for query in queries::ALL {
-        report.step(&query.title(), queries::check(&database, &stock, query)).await;
+    for (index, query) in queries::ALL.iter().enumerate() {
+        report.step(&query.title(), queries::check(&database, &mut peer, index)).await;
     }
-    drop(stock);
+    drop(peer);
     transactions::steps(&database, report).await;
     remote::steps(&database, report).await;
     let database = crash::steps(url, args.memory, database, report).await?;

@@ -3,13 +3,9 @@
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::{error::DataFusionError, prelude::SessionContext};
+use datafusion::error::DataFusionError;
 
-use super::{
-    check::failed,
-    compare::{order_of, same_rows},
-    report::Found,
-};
+use super::{check::failed, compare::same_rows, peer::Peer, report::Found};
 use crate::session::Database;
 
 /// A query by its number.
@@ -45,16 +41,13 @@ impl Query {
     }
 }
 
-/// Runs a query on both sides; the time is Grizzly's.
-pub(crate) async fn check(database: &Database, stock: &SessionContext, query: Query) -> Result<Found, DataFusionError> {
+/// Runs the query at `index` on both sides, one after the other; the time is Grizzly's.
+pub(crate) async fn check(database: &Database, peer: &mut Peer, index: usize) -> Result<Found, DataFusionError> {
     let session = database.session()?;
     let started = Instant::now();
-    let ours = session.execute(query.sql).await?;
+    let ours = session.execute(ALL[index].sql).await?;
     let took = started.elapsed();
-    // Not timed: it may generate its rows while it runs, which would not be a fair comparison.
-    let frame = stock.sql(query.sql).await?;
-    let ordered = order_of(frame.logical_plan());
-    let theirs = frame.collect().await?;
+    let (theirs, ordered) = tokio::task::block_in_place(|| peer.query(index))?;
     same_rows(&ours, &theirs, &ordered).map_err(failed)?;
     let rows: usize = ours.iter().map(RecordBatch::num_rows).sum();
     Ok(Found::new(rows as u64, "same as DataFusion").in_time(took))
