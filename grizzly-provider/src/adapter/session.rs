@@ -17,7 +17,7 @@ use datafusion::{
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
     dml::{DmlRule, SubqueriesBelowSink},
-    plan_cache::{PlanCache, TemplateCache},
+    plan_cache::{PlanCache, ShapeCache, TemplateCache},
     planner::GrizzlyQueryPlanner,
     sql::{Front, Parsed, parse, plan_statement},
 };
@@ -70,6 +70,7 @@ pub struct GrizzlySession {
     context: SessionContext,
     handle: Arc<SessionHandle>,
     plans: PlanCache,
+    shapes: ShapeCache,
     templates: TemplateCache,
 }
 
@@ -97,8 +98,9 @@ impl GrizzlySession {
     fn around(mut state: SessionState, db: &Grizzly) -> Self {
         let handle = Arc::new(SessionHandle::new(db));
         state.config_mut().set_extension(Arc::clone(&handle));
-        let (plans, templates) = (PlanCache::for_state(&state), TemplateCache::for_state(&state));
-        Self { context: SessionContext::new_with_state(state), handle, plans, templates }
+        let (plans, shapes) = (PlanCache::for_state(&state), ShapeCache::for_state(&state));
+        let templates = TemplateCache::for_state(&state);
+        Self { context: SessionContext::new_with_state(state), handle, plans, shapes, templates }
     }
 
     /// The DataFusion session below.
@@ -211,6 +213,13 @@ impl GrizzlySession {
 
     /// Runs one statement; `text` is its SQL if its plan may be kept.
     async fn run(&self, statement: Parsed, text: Option<&str>) -> Result<DataFrame> {
+        if text.is_some() {
+            self.handle.check_usable()?;
+            let filled = self.shapes.plan(&statement.statement, &self.templates, &self.handle, &self.context).await?;
+            if let Some(plan) = filled {
+                return Ok(DataFrame::new(self.context.state(), plan));
+            }
+        }
         let front = Front { context: &self.context, session: &self.handle };
         let Some(plan) = front.run(statement).await? else {
             let nothing = LogicalPlanBuilder::empty(false).build()?;

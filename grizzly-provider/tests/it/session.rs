@@ -219,3 +219,53 @@ async fn tables_in_memory_join_and_feed_tables_of_the_database() -> Test {
     assert_eq!(text(&session.execute("SELECT count(*) FROM t").await?)?, ["2"]);
     Ok(())
 }
+
+/// Each statement comes with other values often enough to be filled into a kept plan, and must give what a session
+/// gives that keeps no plans.
+#[tokio::test]
+async fn statements_of_one_shape_mean_what_each_of_them_means() -> Test {
+    let db = database()?;
+    let (keeping, plain) = (GrizzlySession::new(&db), GrizzlySession::new(&db));
+    plain.execute("SET grizzly.plan_cache = false").await?;
+    keeping
+        .execute(
+            "CREATE TABLE s (id INT PRIMARY KEY, big BIGINT, name VARCHAR, day DATE, price DECIMAL(9, 2), f DOUBLE);
+             INSERT INTO s SELECT x, CASE WHEN x % 5 = 0 THEN NULL ELSE x * 10 END, 'n' || x % 7,
+                 arrow_cast(CAST(x AS INT), 'Date32'), x / 4.0, x / 3.0 FROM generate_series(1, 60) AS g(x);
+             CREATE INDEX by_name ON s (name); CREATE INDEX by_big ON s (big);
+             CREATE VIEW v AS SELECT id, name FROM s WHERE id > 20",
+        )
+        .await?;
+    for shape in [
+        "SELECT id FROM s WHERE id = {}",
+        "SELECT id + 1 AS next FROM s AS t WHERE t.big >= {} AND (id < 9 OR {} > id) ORDER BY id DESC LIMIT 4",
+        "SELECT count(*), min(big), max(name) FROM s WHERE big BETWEEN {} AND 300",
+        "SELECT name, count(*) FROM s WHERE id <= {} GROUP BY name HAVING count(*) > 1 ORDER BY name",
+        "SELECT id FROM s WHERE name = '{}'",
+        "SELECT id FROM s WHERE name IN ('{}', 'n3') AND NOT id = -{} ORDER BY id",
+        "SELECT id FROM s WHERE big NOT IN ({}, 30) AND id < 20 ORDER BY id",
+        "SELECT id FROM s WHERE price < {} ORDER BY id",
+        "SELECT id FROM s WHERE f < {} AND f > -{} ORDER BY id",
+        "SELECT id FROM s WHERE day = '1970-01-{}'",
+        "SELECT id FROM s WHERE id = '{}'",
+        "SELECT id FROM v WHERE id < {} ORDER BY id",
+        "SELECT id FROM s WHERE id > (SELECT min(id) FROM s WHERE big > {}) AND id < {} ORDER BY id",
+    ] {
+        for value in ["7", "n1", "30", "400", "5000000000", "99999999999999999999", "21", "08", "n5"] {
+            let statement = shape.replace("{}", value);
+            let (kept, expected) = (keeping.execute(&statement).await, plain.execute(&statement).await);
+            match (kept, expected) {
+                (Ok(kept), Ok(expected)) => assert_eq!(text(&kept)?, text(&expected)?, "{statement}"),
+                (kept, expected) => assert_eq!(kept.is_err(), expected.is_err(), "{statement}: {kept:?} {expected:?}"),
+            }
+        }
+    }
+    // What is kept reads present data, and does not outlive its table.
+    keeping.execute("UPDATE s SET name = 'new' WHERE id = 30").await?;
+    assert_eq!(text(&keeping.execute("SELECT id FROM s WHERE name = 'new'").await?)?, ["30"]);
+    keeping.execute("DROP INDEX by_name; DROP VIEW v; DROP TABLE s").await?;
+    assert!(keeping.execute("SELECT id FROM s WHERE id = 1").await.is_err());
+    keeping.execute("CREATE TABLE s (id VARCHAR); INSERT INTO s VALUES ('7')").await?;
+    assert_eq!(text(&keeping.execute("SELECT id FROM s WHERE id = 7").await?)?, ["7"]);
+    Ok(())
+}

@@ -1,4 +1,5 @@
-//! Optimized plans, kept for when a statement comes again: by SQL text, and for plans with placeholders.
+//! Optimized plans, kept for when a statement comes again: by SQL text, by SQL text without its literals, and for
+//! plans with placeholders.
 //!
 //! A kept plan never shows old data, since snapshots are bound when scans run. It is found again only under the same
 //! version of the catalog and the same settings, and only plans that are the same every time are kept: all tables are
@@ -6,6 +7,7 @@
 
 mod cached_plan;
 mod keepable;
+mod literals;
 mod template;
 mod text;
 
@@ -16,6 +18,7 @@ use datafusion::{config::ConfigOptions, execution::SessionState, prelude::Sessio
 use super::{GrizzlyOptions, SessionHandle, planner::GrizzlyQueryPlanner};
 
 pub(crate) use cached_plan::CachedPlan;
+pub(crate) use literals::ShapeCache;
 pub(crate) use template::TemplateCache;
 pub(crate) use text::PlanCache;
 

@@ -31,7 +31,7 @@ pub(crate) struct TemplateCache {
     optimizer: Optimizer,
 }
 
-struct Template {
+pub(super) struct Template {
     plan: LogicalPlan,
     /// The ids of the tables in it: plans of two tables of the same name compare as equal.
     tables: Vec<u64>,
@@ -76,6 +76,11 @@ impl TemplateCache {
                 template
             }
         };
+        self.fill_template(&template, values)
+    }
+
+    /// The same for a plan that is known to be in force.
+    pub(super) fn fill_template(&self, template: &Template, values: &ParamValues) -> Result<Option<LogicalPlan>> {
         let Some(optimized) = &template.optimized else { return Ok(None) };
         let Some(values) = optimized.fitting(values)? else { return Ok(None) };
         if optimized.parameters.is_empty() {
@@ -89,7 +94,7 @@ impl TemplateCache {
 }
 
 impl Template {
-    fn of(plan: &LogicalPlan, handle: &SessionHandle, context: &SessionContext) -> Result<Self> {
+    pub(super) fn of(plan: &LogicalPlan, handle: &SessionHandle, context: &SessionContext) -> Result<Self> {
         let conditions = Conditions::now(handle, context);
         let optimized = if conditions.allow_keeping() && keepable(plan)? {
             let optimized = context.state().optimize(plan)?;
@@ -102,6 +107,16 @@ impl Template {
             None
         };
         Ok(Self { plan: plan.clone(), tables: tables(plan)?, conditions, optimized })
+    }
+
+    /// Whether nothing is joined: then what the values are does not matter before an access path is chosen.
+    pub(super) fn reads_one_table(&self) -> bool {
+        self.tables.len() == 1
+    }
+
+    /// Whether the catalog and the settings are as they were.
+    pub(super) fn holds(&self, handle: &SessionHandle, context: &SessionContext) -> bool {
+        self.conditions.hold(handle, context)
     }
 
     fn is_of(&self, plan: &LogicalPlan) -> bool {
