@@ -215,6 +215,16 @@ impl Transaction {
         self.writes.lock().rollback_to(savepoint)
     }
 
+    /// Forgets a savepoint and all later ones, keeping the writes. Numbers of forgotten savepoints are given out again.
+    pub fn release_savepoint(&mut self, savepoint: usize) -> Result<()> {
+        self.writes.lock().release(savepoint)
+    }
+
+    /// How many savepoints it keeps. Each holds on to the writes as they were.
+    pub fn savepoints(&self) -> usize {
+        self.writes.lock().savepoints()
+    }
+
     /// Whether it wrote anything.
     pub fn is_empty(&self) -> bool {
         self.writes.lock().is_empty()

@@ -231,12 +231,25 @@ impl Writes {
 
     pub(crate) fn rollback_to(&mut self, savepoint: usize) -> Result<()> {
         let kept = self.savepoints.get(savepoint).cloned();
-        let (working, tables) = kept.ok_or_else(|| Error::invalid(format!("savepoint {savepoint} does not exist")))?;
+        let (working, tables) = kept.ok_or_else(|| no_savepoint(savepoint))?;
         self.savepoints.truncate(savepoint + 1);
         self.bulk.clear();
         self.discard_attached(&tables);
         (self.working, self.tables) = (working, tables);
         Ok(())
+    }
+
+    /// Forgets a savepoint and all later ones.
+    pub(crate) fn release(&mut self, savepoint: usize) -> Result<()> {
+        if savepoint >= self.savepoints.len() {
+            return Err(no_savepoint(savepoint));
+        }
+        self.savepoints.truncate(savepoint);
+        Ok(())
+    }
+
+    pub(crate) fn savepoints(&self) -> usize {
+        self.savepoints.len()
     }
 
     /// Lets go of the files of segments that are not in `kept`.
@@ -251,6 +264,10 @@ impl Writes {
             }
         }
     }
+}
+
+fn no_savepoint(savepoint: usize) -> Error {
+    Error::invalid(format!("savepoint {savepoint} does not exist"))
 }
 
 /// The rows as the table's schema wants them, or what is wrong with them.
