@@ -176,6 +176,9 @@ pub struct ScanRequest {
     pub predicate: Option<Predicate>,
     /// How to find them.
     pub access: AccessPath,
+    /// The id of the index that `access` names, if the request may outlive the index: once that is dropped, the scan
+    /// looks at all rows instead, even if there is another index of the name. Without it the index must exist.
+    pub index_id: Option<u32>,
     /// Read only these shards; all if `None`.
     pub shards: Option<Arc<[u32]>>,
     /// Return also versions that are deleted or replaced, as long as they are retained (`t$rows`).

@@ -139,6 +139,11 @@ impl TableSnapshot {
         self.table.def.indexes.iter().map(|index| index.info()).collect()
     }
 
+    /// The id of the index of this name, which no other index of the table will have.
+    pub fn index_id(&self, index: &str) -> Option<u32> {
+        planning::index(&self.table, index).ok().map(|(index, _)| index.id)
+    }
+
     /// Row count, bounds, distinct estimates.
     pub fn statistics(&self) -> Arc<TableStatistics> {
         statistics::statistics(&self.table)
