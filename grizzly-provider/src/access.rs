@@ -205,7 +205,8 @@ pub struct IndexInfo {
 pub struct ColumnStatistics {
     /// NULLs, counting rows that are deleted but retained.
     pub nulls: u64,
-    /// Least value, an array of length 1; a lower bound if rows were deleted.
+    /// Least value, an array of length 1; a lower bound if rows were deleted. `None` if there is no value, or if some
+    /// segment does not know its least.
     pub min: Option<ArrayRef>,
     /// Greatest value; an upper bound if rows were deleted.
     pub max: Option<ArrayRef>,
@@ -222,7 +223,7 @@ pub struct TableStatistics {
     pub rows: u64,
     /// Row versions that are stored, deleted ones included.
     pub stored_rows: u64,
-    /// Whether `min`, `max` and `nulls` are exact (no deleted row is retained and every segment knows them).
+    /// Whether `nulls`, and `min` and `max` of the columns that have them, are exact: no deleted row is retained.
     pub exact: bool,
     /// One entry per column of the schema.
     pub columns: Vec<ColumnStatistics>,

@@ -193,7 +193,8 @@ impl TableSnapshot {
     }
 
     /// Exact least and greatest value and number of non-null values of a column over visible rows, from metadata
-    /// alone, or `None` if only a scan can tell.
+    /// alone, or `None` if only a scan can tell. Least and greatest are `None` if there is no value, or if only a scan
+    /// can tell them.
     pub fn exact_bounds(&self, column: usize) -> Option<(Option<ArrayRef>, Option<ArrayRef>, u64)> {
         let statistics = self.statistics();
         if self.historic || !statistics.exact {
@@ -201,6 +202,6 @@ impl TableSnapshot {
         }
         let column = statistics.columns.get(column)?;
         let values = statistics.rows.checked_sub(column.nulls)?;
-        (values == 0 || column.min.is_some()).then(|| (column.min.clone(), column.max.clone(), values))
+        Some((column.min.clone(), column.max.clone(), values))
     }
 }
