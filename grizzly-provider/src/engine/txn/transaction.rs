@@ -206,14 +206,14 @@ impl Transaction {
     pub fn check_unique(&self, table: &str, rows: &RecordBatch) -> Result<()> {
         let writes = self.writes.lock();
         let version = writes.working.table_named(table)?;
-        let own = writes.tables.get(&version.def.id).map_or(&[][..], |writes| &writes.attached);
+        let own = writes.tables.get(&version.def.id).map(|writes| &writes.attached);
         for (index, encoder) in version.codecs.keys.iter().filter(|(index, _)| index.unique) {
             let columns: Vec<_> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
             let keys = encoder.encode_columns(&columns)?;
             for key in keys.iter().filter(|key| !encoder.has_null(key)) {
                 let mut taken = false;
                 lookup::live_rows(version, index, key, None, |segment, _| {
-                    taken = !own.iter().any(|(_, id)| *id == segment.id());
+                    taken = own.is_none_or(|own| !own.contains_key(&segment.id()));
                     Ok(!taken)
                 })?;
                 if taken {
