@@ -17,7 +17,10 @@ use crate::Error;
 
 /// Whether `statement` drops several tables or views.
 pub(super) fn is_meant(statement: &SqlStatement) -> bool {
-    matches!(statement, SqlStatement::Drop { object_type: ObjectType::Table | ObjectType::View, names, .. } if names.len() > 1)
+    match statement {
+        SqlStatement::Drop { object_type: ObjectType::Table | ObjectType::View, names, .. } => names.len() > 1,
+        _ => false,
+    }
 }
 
 /// Carries out a statement that [`is_meant`].
