@@ -176,6 +176,9 @@ pub struct ScanRequest {
     pub predicate: Option<Predicate>,
     /// How to find them.
     pub access: AccessPath,
+    /// The id of the index that `access` names, if the request may outlive the index: once that is dropped, the scan
+    /// looks at all rows instead, even if there is another index of the name. Without it the index must exist.
+    pub index_id: Option<u32>,
     /// Read only these shards; all if `None`.
     pub shards: Option<Arc<[u32]>>,
     /// Return also versions that are deleted or replaced, as long as they are retained (`t$rows`).
@@ -202,7 +205,8 @@ pub struct IndexInfo {
 pub struct ColumnStatistics {
     /// NULLs, counting rows that are deleted but retained.
     pub nulls: u64,
-    /// Least value, an array of length 1; a lower bound if rows were deleted.
+    /// Least value, an array of length 1; a lower bound if rows were deleted. `None` if there is no value, or if some
+    /// segment does not know its least.
     pub min: Option<ArrayRef>,
     /// Greatest value; an upper bound if rows were deleted.
     pub max: Option<ArrayRef>,
@@ -219,7 +223,7 @@ pub struct TableStatistics {
     pub rows: u64,
     /// Row versions that are stored, deleted ones included.
     pub stored_rows: u64,
-    /// Whether `min`, `max` and `nulls` are exact (no deleted row is retained and every segment knows them).
+    /// Whether `nulls`, and `min` and `max` of the columns that have them, are exact: no deleted row is retained.
     pub exact: bool,
     /// One entry per column of the schema.
     pub columns: Vec<ColumnStatistics>,

@@ -148,6 +148,7 @@ impl SessionHandle {
                 return Err(aborted());
             }
             let position = open.position(name)?;
+            open.transaction.release_savepoint(open.savepoints[position].1)?;
             open.savepoints.truncate(position);
             Ok(())
         })
@@ -184,11 +185,17 @@ impl SessionHandle {
         Ok(Some((mark, open.transaction.snapshot()?)))
     }
 
+    /// Keeps what a writing statement did; its mark is not needed any more.
+    pub(crate) fn end_statement(&self, mark: usize) -> Result<()> {
+        self.change(|open| open.transaction.release_savepoint(mark))
+    }
+
     /// Undoes a failed statement and aborts the transaction.
     pub(crate) fn fail_statement(&self, mark: usize) {
         if let Some(open) = self.open.lock().as_mut() {
             open.aborted = true;
-            if let Err(error) = open.transaction.rollback_to(mark) {
+            let transaction = &mut open.transaction;
+            if let Err(error) = transaction.rollback_to(mark).and_then(|()| transaction.release_savepoint(mark)) {
                 tracing::error!(%error, "a failed statement could not be undone; its transaction cannot commit");
             }
         }

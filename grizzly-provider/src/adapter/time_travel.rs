@@ -1,5 +1,5 @@
 //! `t FOR SYSTEM_TIME AS OF x`: reads a table as it was. `x` is a commit number or a point in time. Without this planner
-//! DataFusion would ignore the clause and return present data.
+//! DataFusion would ignore the clause and return present data. Views that cannot be read are refused here, too.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use datafusion::{
     sql::sqlparser::ast::{self, TableFactor, TableVersion},
 };
 
-use super::table::GrizzlyTable;
+use super::{catalog::refuse_broken, table::GrizzlyTable};
 use crate::{
     Error, Result,
     access::{AsOf, Csn},
 };
 
-/// Plans tables with a point in time.
+/// Plans tables with a point in time, and says why a view cannot be read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TimeTravelPlanner;
 
@@ -33,6 +33,7 @@ impl RelationPlanner for TimeTravelPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
+        refuse_broken(&relation, context)?;
         let TableFactor::Table { name, alias, version: Some(version), .. } = relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };

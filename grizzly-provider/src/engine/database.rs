@@ -377,9 +377,10 @@ impl Grizzly {
         Ok(bytes)
     }
 
-    /// Bytes of encoded chunks that are in memory, over all tables.
+    /// Bytes of encoded chunks and index runs that are in memory, over all tables.
     pub fn cached_bytes(&self) -> u64 {
-        self.inner.cache.stats().bytes
+        let stats = self.inner.cache.stats();
+        stats.bytes + stats.charged
     }
 
     /// Ends all work and lets go of the storage. Later calls fail with `Closed`.

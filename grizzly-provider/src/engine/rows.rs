@@ -12,7 +12,7 @@ use arrow::{
 use super::{
     catalog::IndexDef,
     segment::CHUNK_ROWS,
-    version::{Segment, SegmentData, TableVersion},
+    version::{Segment, SegmentData, Stamp, TableVersion},
 };
 use crate::{
     access::{RowId, SystemColumn},
@@ -51,29 +51,20 @@ pub(crate) fn system_column(segment: &Segment, shard: u32, system: SystemColumn,
         SystemColumn::Deleted => {
             Arc::new(rows.iter().map(|row| segment.tombstones.get(*row).map(|csn| csn.0)).collect::<UInt64Array>())
         }
-        SystemColumn::RowVersion => {
-            stamps(rows, segment, |segment, row| segment.row_version(row), |cold, chunk| cold.versions(chunk))?
-        }
-        SystemColumn::Created => {
-            stamps(rows, segment, |segment, row| Ok(segment.created(row)?.0), |cold, chunk| cold.created(chunk))?
-        }
+        SystemColumn::RowVersion => stamps(segment, rows, Stamp::Version)?,
+        SystemColumn::Created => stamps(segment, rows, Stamp::Created)?,
     })
 }
 
-fn stamps(
-    rows: &[u32],
-    segment: &Segment,
-    one: impl Fn(&Segment, u32) -> Result<u64>,
-    chunk: impl Fn(&super::segment::cold::ColdSegment, usize) -> Result<super::stamps::Stamps>,
-) -> Result<ArrayRef> {
-    let SegmentData::Cold(cold) = &segment.data else {
-        let values = rows.iter().map(|row| one(segment, *row)).collect::<Result<Vec<_>>>()?;
-        return Ok(Arc::new(UInt64Array::from(values)));
-    };
+fn stamps(segment: &Segment, rows: &[u32], stamp: Stamp) -> Result<ArrayRef> {
     let mut parts = Vec::new();
-    for (number, part) in chunks_of(rows) {
-        let first = number * CHUNK_ROWS;
-        parts.push(chunk(cold, number)?.column(part.iter().map(|row| *row as usize - first)));
+    let mut rest = rows;
+    while let Some(row) = rest.first() {
+        let (chunk, stamps) = segment.stamps_of(*row, stamp)?;
+        let within = rest.iter().position(|row| !chunk.contains(row)).unwrap_or(rest.len());
+        let (part, more) = rest.split_at(within);
+        parts.push(stamps.column(part.iter().map(|row| (row - chunk.start) as usize)));
+        rest = more;
     }
     concat(parts, &DataType::UInt64)
 }

@@ -72,12 +72,7 @@ struct Plan {
 /// Plans a scan.
 pub(super) fn plan(snapshot: &TableSnapshot, request: &ScanRequest) -> Result<TableScan> {
     let width = snapshot.table.def.schema.fields().len();
-    let lookup = match &request.access {
-        AccessPath::FullScan => None,
-        AccessPath::Index { index, ranges } => {
-            Some((planning::index(&snapshot.table, index)?.0.id, Arc::clone(ranges)))
-        }
-    };
+    let lookup = lookup(snapshot, request)?;
     let (own, system): (Vec<_>, Vec<_>) = conjuncts(request.predicate.as_ref())
         .into_iter()
         .partition(|part| part.columns().iter().all(|column| *column < width));
@@ -105,6 +100,17 @@ pub(super) fn plan(snapshot: &TableSnapshot, request: &ScanRequest) -> Result<Ta
     };
     plan.divide(request.shards.as_deref());
     Ok(TableScan { plan: Arc::new(plan) })
+}
+
+/// The index to look into, and where. An index is never needed for the right answer: one that was dropped after it was
+/// chosen is done without.
+fn lookup(snapshot: &TableSnapshot, request: &ScanRequest) -> Result<Option<(u32, Arc<[KeyRange]>)>> {
+    let AccessPath::Index { index, ranges } = &request.access else { return Ok(None) };
+    let id = match request.index_id {
+        Some(id) => Some(id).filter(|id| snapshot.table.def.indexes.iter().any(|index| index.id == *id)),
+        None => Some(planning::index(&snapshot.table, index)?.0.id),
+    };
+    Ok(id.map(|id| (id, Arc::clone(ranges))))
 }
 
 fn conjuncts(predicate: Option<&Predicate>) -> Vec<Predicate> {

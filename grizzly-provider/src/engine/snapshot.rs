@@ -139,6 +139,11 @@ impl TableSnapshot {
         self.table.def.indexes.iter().map(|index| index.info()).collect()
     }
 
+    /// The id of the index of this name, which no other index of the table will have.
+    pub fn index_id(&self, index: &str) -> Option<u32> {
+        planning::index(&self.table, index).ok().map(|(index, _)| index.id)
+    }
+
     /// Row count, bounds, distinct estimates.
     pub fn statistics(&self) -> Arc<TableStatistics> {
         statistics::statistics(&self.table)
@@ -188,7 +193,8 @@ impl TableSnapshot {
     }
 
     /// Exact least and greatest value and number of non-null values of a column over visible rows, from metadata
-    /// alone, or `None` if only a scan can tell.
+    /// alone, or `None` if only a scan can tell. Least and greatest are `None` if there is no value, or if only a scan
+    /// can tell them.
     pub fn exact_bounds(&self, column: usize) -> Option<(Option<ArrayRef>, Option<ArrayRef>, u64)> {
         let statistics = self.statistics();
         if self.historic || !statistics.exact {
@@ -196,6 +202,6 @@ impl TableSnapshot {
         }
         let column = statistics.columns.get(column)?;
         let values = statistics.rows.checked_sub(column.nulls)?;
-        (values == 0 || column.min.is_some()).then(|| (column.min.clone(), column.max.clone(), values))
+        Some((column.min.clone(), column.max.clone(), values))
     }
 }

@@ -84,10 +84,9 @@ fn compute(table: &TableVersion) -> TableStatistics {
         bounds.distinct = distinct(table, column);
     }
     let rows = stored - ended;
-    let exact = ended == 0 && bounds.iter().all(|bounds| !bounds.unknown);
     let columns =
         bounds.iter().zip(table.def.schema.fields()).map(|(bounds, field)| column(bounds, field.data_type(), rows));
-    TableStatistics { rows, stored_rows: stored, exact, columns: columns.collect() }
+    TableStatistics { rows, stored_rows: stored, exact: ended == 0, columns: columns.collect() }
 }
 
 /// About how many different values the files hold in a column; 0 if unknown.

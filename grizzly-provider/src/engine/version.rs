@@ -1,7 +1,10 @@
 //! One immutable value that names everything a reader sees. Making the next version copies only the path to what
 //! changed.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use imbl::OrdMap;
 
@@ -9,8 +12,9 @@ use super::{
     catalog::{Catalog, IndexDef, TableDef},
     key::KeyEncoder,
     mvcc::tombstones::Tombstones,
-    segment::cold::ColdSegment,
+    segment::{CHUNK_ROWS, cold::ColdSegment},
     shard::{hot::HotSegment, router::ShardRouter},
+    stamps::Stamps,
 };
 use crate::{
     access::{Csn, RowId, TableStatistics},
@@ -59,6 +63,15 @@ pub(crate) struct ShardVersion {
 pub(crate) struct Segment {
     pub(crate) data: SegmentData,
     pub(crate) tombstones: Tombstones,
+}
+
+/// What is written beside each row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stamp {
+    /// The commit that wrote it.
+    Created,
+    /// Its version number.
+    Version,
 }
 
 /// Where a segment's rows are.
@@ -230,32 +243,38 @@ impl Segment {
 
     /// The commit that wrote a row.
     pub(crate) fn created(&self, row: u32) -> Result<Csn> {
-        match &self.data {
-            SegmentData::Hot(hot) => {
-                let located = hot.locate(row);
-                let (chunk, within) = located.ok_or_else(|| missing_row(hot.id, row))?;
-                Ok(Csn(chunk.created.get(within)))
-            }
-            SegmentData::Cold(cold) => {
-                let (chunk, within) =
-                    (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
-                Ok(Csn(cold.created(chunk)?.get(within)))
-            }
-        }
+        self.stamp(row, Stamp::Created).map(Csn)
     }
 
     /// The version number of a row.
     pub(crate) fn row_version(&self, row: u32) -> Result<u64> {
+        self.stamp(row, Stamp::Version)
+    }
+
+    fn stamp(&self, row: u32, stamp: Stamp) -> Result<u64> {
+        let (rows, stamps) = self.stamps_of(row, stamp)?;
+        Ok(stamps.get((row - rows.start) as usize))
+    }
+
+    /// The stamps of the chunk that a row is in, and which rows those are.
+    pub(crate) fn stamps_of(&self, row: u32, stamp: Stamp) -> Result<(Range<u32>, Stamps)> {
         match &self.data {
             SegmentData::Hot(hot) => {
-                let located = hot.locate(row);
-                let (chunk, within) = located.ok_or_else(|| missing_row(hot.id, row))?;
-                Ok(chunk.versions.get(within))
+                let (chunk, _) = hot.locate(row).ok_or_else(|| missing_row(hot.id, row))?;
+                let stamps = match stamp {
+                    Stamp::Created => &chunk.created,
+                    Stamp::Version => &chunk.versions,
+                };
+                Ok((chunk.first_row..chunk.first_row + chunk.rows() as u32, stamps.clone()))
             }
             SegmentData::Cold(cold) => {
-                let (chunk, within) =
-                    (row as usize / super::segment::CHUNK_ROWS, row as usize % super::segment::CHUNK_ROWS);
-                Ok(cold.versions(chunk)?.get(within))
+                let chunk = row as usize / CHUNK_ROWS;
+                let first = (chunk * CHUNK_ROWS) as u32;
+                let stamps = match stamp {
+                    Stamp::Created => cold.created(chunk)?,
+                    Stamp::Version => cold.versions(chunk)?,
+                };
+                Ok((first..first.saturating_add(CHUNK_ROWS as u32), stamps))
             }
         }
     }

@@ -52,6 +52,34 @@ fn an_index_made_before_or_after_the_rows_answers_like_a_scan() -> Result<()> {
 }
 
 #[test]
+fn a_request_outlives_its_index() -> Result<()> {
+    let db = database(3)?;
+    db.put("t", rows((0..100).map(|id| (id, id % 10))))?;
+    db.flush()?;
+    db.put("t", rows((100..200).map(|id| (id, id % 10))))?;
+    db.create_index("t", by_group(false), false)?;
+    let table = db.snapshot().table("t")?;
+    let value: ArrayRef = Arc::new(Int64Array::from(vec![3]));
+    let ranges = [KeyRange::prefix(&table.index_key("by_group", &[value])?)].into();
+    let request = ScanRequest {
+        projection: vec![0],
+        predicate: Some(group_is(3)),
+        access: AccessPath::Index { index: "by_group".into(), ranges },
+        index_id: table.index_id("by_group"),
+        ..ScanRequest::default()
+    };
+    let found = || scan(&db.snapshot(), "t", &request).map(|rows| rows.num_rows());
+    assert_eq!(found()?, 20);
+    db.drop_index(None, "by_group", false)?;
+    assert_eq!(found()?, 20);
+    // Another index of that name orders other keys.
+    let other = IndexDefinition { name: "by_group".into(), columns: vec![("id".into(), false)], unique: false };
+    db.create_index("t", other, false)?;
+    assert_eq!(found()?, 20);
+    Ok(())
+}
+
+#[test]
 fn a_unique_index_refuses_what_is_there_and_what_comes() -> Result<()> {
     let db = database(3)?;
     db.put("t", rows([(1, 1), (2, 2)]))?;

@@ -1,6 +1,11 @@
 //! Rows go in, change, and come out, in memory and from files alike.
 
-use arrow::{array::AsArray, datatypes::Int64Type};
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, RecordBatch, StringViewArray},
+    datatypes::Int64Type,
+};
 use grizzly_provider::{CommitOutcome, Grizzly, Result};
 
 use crate::tables::{database, definition, key, manual, pairs, rows, versions};
@@ -87,5 +92,30 @@ fn a_rolled_back_load_leaves_no_file_behind() -> Result<()> {
     transaction.rollback();
     let left = std::fs::read_dir(folder.path().join("data")).map(Iterator::count).unwrap_or_default();
     assert_eq!(left, 0);
+    Ok(())
+}
+
+#[test]
+fn bounds_are_exact_column_by_column() -> Result<()> {
+    let db = database(2)?;
+    let batch = rows([(3, 30), (9, 10), (5, 20)]);
+    let long = "x".repeat(1_000);
+    let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some(long.as_str()), None, Some("short")]));
+    let columns = vec![Arc::clone(batch.column(0)), Arc::clone(batch.column(1)), names];
+    db.put("t", RecordBatch::try_new(batch.schema(), columns)?)?;
+    for flushed in [false, true] {
+        if flushed {
+            db.flush()?;
+        }
+        let table = db.snapshot().table("t")?;
+        let (least, greatest, values) = table.exact_bounds(0).expect("no row was deleted");
+        let value = |bound: Option<ArrayRef>| bound.map(|bound| bound.as_primitive::<Int64Type>().value(0));
+        assert_eq!((value(least), value(greatest), values), (Some(3), Some(9), 3));
+        // No bound is kept of a value as long as that; how many there are is known all the same.
+        let (least, greatest, values) = table.exact_bounds(2).expect("no row was deleted");
+        assert_eq!((least.is_none(), greatest.is_none(), values), (true, true, 2));
+    }
+    db.put("t", rows([(9, 11)]))?;
+    assert!(db.snapshot().table("t")?.exact_bounds(0).is_none());
     Ok(())
 }

@@ -6,11 +6,13 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::{
     common::ScalarValue,
     execution::SessionStateBuilder,
+    physical_plan::collect,
     prelude::{col, lit},
 };
 use grizzly_provider::{
     ErrorKind,
-    adapter::{GrizzlySession, GrizzlySessionExt},
+    access::{AccessPath, KeyRange},
+    adapter::{AccessChoice, GrizzlyScanExec, GrizzlySession, GrizzlySessionExt},
 };
 
 use crate::support::{Sql, Test, database, failure, text};
@@ -267,5 +269,24 @@ async fn statements_of_one_shape_mean_what_each_of_them_means() -> Test {
     assert!(keeping.execute("SELECT id FROM s WHERE id = 1").await.is_err());
     keeping.execute("CREATE TABLE s (id VARCHAR); INSERT INTO s VALUES ('7')").await?;
     assert_eq!(text(&keeping.execute("SELECT id FROM s WHERE id = 7").await?)?, ["7"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_physical_plan_outlives_the_index_it_was_made_for() -> Test {
+    let session = session().await?;
+    session.execute("CREATE INDEX t_x ON t (x)").await?;
+    let plan = session.sql("SELECT id FROM t WHERE x = 20").await?.create_physical_plan().await?;
+    let scan = plan.downcast_ref::<GrizzlyScanExec>().ok_or("a plan of a scan alone")?;
+    let key = scan.planning_snapshot()?.index_key("t_x", &[Arc::new(Int64Array::from(vec![20]))])?;
+    let path = AccessPath::Index { index: "t_x".into(), ranges: [KeyRange::prefix(&key)].into() };
+    let choice = AccessChoice { path, estimated_rows: 1, estimated_cost: 1.0, reason: "a test".to_owned() };
+    let plan = Arc::new(scan.with_access(choice)?);
+    let rows = async || collect(Arc::clone(&plan) as _, session.context().task_ctx()).await;
+    assert_eq!(text(&rows().await?)?, ["2"]);
+    session.execute("DROP INDEX t_x").await?;
+    assert_eq!(text(&rows().await?)?, ["2"]);
+    session.execute("CREATE INDEX t_x ON t (id)").await?;
+    assert_eq!(text(&rows().await?)?, ["2"]);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use grizzly_provider::{ErrorKind, adapter::GrizzlySession};
 
-use crate::support::{Sql, Test, database, failure};
+use crate::support::{Sql, Test, database, failure, text};
 
 async fn two_sessions() -> datafusion::error::Result<[Sql; 2]> {
     let db = database()?;
@@ -115,6 +115,30 @@ async fn an_aborted_transaction_does_not_commit() -> Test {
     // It has ended all the same.
     one.run("INSERT INTO t VALUES (4, 40)").await?;
     assert_eq!(two.rows(ALL).await?, ["1|10", "2|20", "4|40"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_of_many_statements_keeps_only_the_savepoints_it_was_asked_for() -> Test {
+    let session = GrizzlySession::new(&database()?);
+    session.execute("CREATE TABLE t (id BIGINT PRIMARY KEY)").await?;
+    session.begin().await?;
+    let kept = || session.handle().with_transaction(|transaction| transaction.savepoints());
+    for id in 0..20 {
+        session.execute(&format!("INSERT INTO t VALUES ({id})")).await?;
+    }
+    assert_eq!(kept(), Some(0));
+    session.execute("SAVEPOINT a; INSERT INTO t VALUES (100); SAVEPOINT b; INSERT INTO t VALUES (101)").await?;
+    assert_eq!(kept(), Some(2));
+    assert!(session.execute("INSERT INTO t VALUES (101)").await.is_err());
+    assert_eq!(kept(), Some(2));
+    session.execute("ROLLBACK TO b; INSERT INTO t VALUES (102)").await?;
+    assert_eq!(text(&session.execute("SELECT id FROM t WHERE id >= 100 ORDER BY id").await?)?, ["100", "102"]);
+    session.execute("RELEASE b").await?;
+    assert_eq!(kept(), Some(1));
+    session.execute("ROLLBACK TO a; RELEASE a").await?;
+    assert_eq!((kept(), text(&session.execute("SELECT count(*) FROM t").await?)?), (Some(0), vec!["20".to_owned()]));
+    session.commit().await?;
     Ok(())
 }
 
@@ -296,7 +320,7 @@ async fn several_statements_in_one_text_run_in_order() -> Test {
              SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; COMMIT; SELECT x FROM t;",
         )
         .await?;
-    assert_eq!(crate::support::text(&rows)?, ["a;b"]);
+    assert_eq!(text(&rows)?, ["a;b"]);
     assert!(session.sql("SELECT 1; SELECT 2").await.is_err());
     assert!(session.sql("  ").await.is_err());
     assert!(

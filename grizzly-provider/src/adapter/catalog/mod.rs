@@ -6,6 +6,8 @@ mod register;
 mod schema;
 mod view;
 
+pub(super) use view::refuse_broken;
+
 use std::{collections::HashMap, sync::Arc, thread};
 
 use datafusion::{
@@ -21,8 +23,8 @@ use crate::{Error, ErrorKind, Grizzly, Result};
 #[derive(Debug, Clone)]
 pub struct GrizzlyCatalog {
     shared: Arc<Shared>,
-    /// How many views deep the planning is that reads this catalog.
-    view_depth: usize,
+    /// The views, outermost first, whose planning reads this catalog: by schema and name.
+    within: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl GrizzlyCatalog {
     /// The catalog of `db`.
     pub fn new(db: &Grizzly) -> Self {
         let shared = Shared { db: db.clone(), beside: Mutex::default() };
-        Self { shared: Arc::new(shared), view_depth: 0 }
+        Self { shared: Arc::new(shared), within: Vec::new() }
     }
 
     /// The database.
@@ -54,8 +56,11 @@ impl GrizzlyCatalog {
         &self.shared.db
     }
 
-    fn nested(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), view_depth: self.view_depth + 1 }
+    /// The catalog as the planning of a view reads it.
+    fn within(&self, schema: &str, view: &str) -> Self {
+        let mut within = self.within.clone();
+        within.push((schema.to_owned(), view.to_owned()));
+        Self { shared: Arc::clone(&self.shared), within }
     }
 }
 

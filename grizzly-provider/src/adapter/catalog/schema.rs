@@ -9,7 +9,10 @@ use datafusion::{
     error::Result as DataFusionResult,
 };
 
-use super::{GrizzlyCatalog, blocking, register, view};
+use super::{
+    GrizzlyCatalog, blocking, register,
+    view::{self, BrokenView},
+};
 use crate::{
     Error, ErrorKind, Result, TableSnapshot,
     adapter::{system_tables, table::GrizzlyTable},
@@ -51,6 +54,7 @@ impl GrizzlySchema {
         views.into_iter().find_map(|(view, text)| (view == name).then_some(text))
     }
 
+    /// The view, planned, or what stands for one that cannot be.
     async fn view(&self, name: &str, text: &str) -> DataFusionResult<Arc<dyn TableProvider>> {
         let version = self.catalog.db().catalog_version();
         let key = self.key(name);
@@ -59,7 +63,11 @@ impl GrizzlySchema {
         {
             return Ok(Arc::clone(view));
         }
-        let view: Arc<dyn TableProvider> = Arc::new(view::plan(&self.catalog, &self.name, name, text).await?);
+        let view: Arc<dyn TableProvider> = match view::plan(&self.catalog, &self.name, name, text).await {
+            Ok(view) => Arc::new(view),
+            // Whether it can be read may depend on who reads it, so this is not kept.
+            Err(error) => return Ok(Arc::new(BrokenView::new(error, text))),
+        };
         self.catalog.shared.beside.lock().views.insert(key, (version, Arc::clone(&view)));
         Ok(view)
     }

@@ -92,7 +92,11 @@ impl WriteScope {
                 let transaction = transaction.take().ok_or_else(ended)?;
                 transaction.commit_async().await?.into_result()?;
             }
-            Scope::Session { mark, .. } => *mark = None,
+            Scope::Session { session, mark, .. } => {
+                if let Some(mark) = mark.take() {
+                    session.end_statement(mark)?;
+                }
+            }
         }
         Ok(())
     }

@@ -136,13 +136,19 @@ impl GrizzlyScanExec {
         self.table.planning_snapshot()
     }
 
-    /// The same scan, finding its rows as `choice` says. An index scan runs as one partition.
+    /// The same scan, finding its rows as `choice` says. An index scan runs as one partition. If the index is gone when
+    /// it runs, it looks at all rows.
     pub fn with_access(&self, choice: AccessChoice) -> Result<Self> {
-        let request = ScanRequest { access: choice.path.clone(), ..self.request.clone() };
-        let partitions = match choice.path {
+        let index_id = match &choice.path {
+            AccessPath::FullScan => None,
+            AccessPath::Index { index, .. } => self.planning_snapshot()?.index_id(index),
+        };
+        let access = if index_id.is_some() { choice.path.clone() } else { AccessPath::FullScan };
+        let partitions = match access {
             AccessPath::FullScan => self.properties.output_partitioning().partition_count(),
             AccessPath::Index { .. } => 1,
         };
+        let request = ScanRequest { access, index_id, ..self.request.clone() };
         let mut scan = self.with_request(request, partitions)?;
         scan.choice = Some(choice);
         Ok(scan)

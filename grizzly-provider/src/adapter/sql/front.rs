@@ -13,7 +13,8 @@ use datafusion::{
 use std::sync::Arc;
 
 use super::{
-    Parsed, conflict, create_table, index, joined, normalize::normalize, parse::parse_template, refuse, transaction,
+    Parsed, conflict, create_table, default_values, drop_several, index, joined, normalize::normalize,
+    parse::parse_template, refuse, transaction,
 };
 use crate::{Error, adapter::SessionHandle};
 
@@ -53,6 +54,10 @@ impl Front<'_> {
                     index::drop(self, &state, &names, table.as_ref(), if_exists)?;
                     Ok(None)
                 }
+                several if drop_several::is_meant(&several) => {
+                    drop_several::run(self, &state, several).await?;
+                    Ok(None)
+                }
                 other => plan(&state, Statement::Statement(Box::new(other))).await.map(Some),
             },
             other => plan(&state, other).await.map(Some),
@@ -85,6 +90,7 @@ pub(crate) async fn plan(state: &SessionState, statement: Statement) -> Result<L
 async fn plan_sql(state: &SessionState, mut statement: SqlStatement) -> Result<LogicalPlan> {
     refuse::refuse_unsupported(&statement)?;
     normalize(state, &mut statement)?;
+    default_values::fill_in(state, &mut statement).await?;
     match statement {
         SqlStatement::Insert(insert) if insert.on.is_some() => conflict::plan(state, insert).await,
         SqlStatement::Update(update) if update.from.is_some() => joined::plan_update(state, update).await,

@@ -3,7 +3,9 @@
 
 mod conflict;
 mod create_table;
+mod default_values;
 mod dialect;
+mod drop_several;
 mod front;
 mod index;
 mod joined;

@@ -1,9 +1,14 @@
 //! Encoded chunks in memory, under one budget of bytes for all segments.
 //!
 //! Eviction is scan resistant: a chunk read once by a large scan does not push out chunks that are read again and again.
+//! Index runs stay in memory while their segment does; the budget counts them, and chunks get what they leave.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -27,8 +32,10 @@ pub(crate) struct CacheStats {
     pub(crate) hits: u64,
     /// Chunks read from storage.
     pub(crate) misses: u64,
-    /// Bytes held now.
+    /// Bytes of chunks held now.
     pub(crate) bytes: u64,
+    /// Bytes that are charged besides.
+    pub(crate) charged: u64,
     /// Chunks held now.
     pub(crate) chunks: u64,
     /// Bytes that may be held.
@@ -39,6 +46,9 @@ pub(crate) struct CacheStats {
 #[derive(Debug)]
 pub(crate) struct ChunkCache {
     chunks: Cache<ChunkKey, EncodedColumn, Bytes>,
+    budget: u64,
+    /// Bytes that [`Charge`]s hold.
+    charged: Mutex<u64>,
     next_file: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -46,6 +56,9 @@ pub(crate) struct ChunkCache {
 
 /// Per entry: key, handle and the cache's own bookkeeping.
 const ENTRY_BYTES: usize = 256;
+
+/// Whatever is charged, chunks have one in so many bytes of the budget.
+const LEAST_SHARE: u64 = 8;
 
 /// What a typical blob weighs, to size the cache's tables.
 const TYPICAL_BYTES: u64 = 64 * 1024;
@@ -65,6 +78,8 @@ impl ChunkCache {
         let items = usize::try_from(budget / TYPICAL_BYTES).unwrap_or(usize::MAX).clamp(64, 1 << 20);
         Self {
             chunks: Cache::with_weighter(items, budget, Bytes),
+            budget,
+            charged: Mutex::new(0),
             next_file: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -118,8 +133,36 @@ impl ChunkCache {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             bytes: self.chunks.weight(),
+            charged: *self.charged.lock(),
             chunks: self.chunks.len() as u64,
-            budget: self.chunks.capacity(),
+            budget: self.budget,
         }
+    }
+
+    /// Counts `bytes` that are held elsewhere against the budget: there is as much less room for chunks, but always
+    /// some.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        let charge = Charge { cache: Arc::clone(self), bytes: bytes as u64 };
+        self.recharge(|charged| charged + charge.bytes);
+        charge
+    }
+
+    fn recharge(&self, change: impl FnOnce(u64) -> u64) {
+        let mut charged = self.charged.lock();
+        *charged = change(*charged);
+        self.chunks.set_capacity(self.budget.saturating_sub(*charged).max(self.budget / LEAST_SHARE));
+    }
+}
+
+/// Bytes outside a cache that count against its budget, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    cache: Arc<ChunkCache>,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.cache.recharge(|charged| charged - self.bytes);
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{index::IndexRun, stamps::Stamps},
-    BlobRead, SegmentFile,
+    BlobRead, Charge, SegmentFile,
 };
 use crate::error::{Error, Result};
 
@@ -44,8 +44,15 @@ pub(crate) struct ColdSegment {
     pub(crate) file: SegmentFile,
     user_columns: usize,
     storage: Arc<dyn Storage>,
-    runs: RwLock<HashMap<u32, Option<Arc<IndexRun>>>>,
+    runs: RwLock<HashMap<u32, Option<HeldRun>>>,
     obsolete: AtomicBool,
+}
+
+/// A run in memory, and the share of the memory budget that it takes.
+#[derive(Clone)]
+struct HeldRun {
+    run: Arc<IndexRun>,
+    _charge: Arc<Charge>,
 }
 
 impl fmt::Debug for ColdSegment {
@@ -128,24 +135,32 @@ impl ColdSegment {
 
     /// The run of an index, read when first asked for; `None` if there is none and the segment must be scanned.
     pub(crate) fn run(&self, index: u32) -> Result<Option<Arc<IndexRun>>> {
-        if let Some(run) = self.runs.read().get(&index) {
-            return Ok(run.clone());
+        if let Some(held) = self.runs.read().get(&index) {
+            return Ok(held.as_ref().map(|held| Arc::clone(&held.run)));
         }
         let path = run_path(self.meta.id, index);
         let run = match self.storage.get(&path) {
-            Ok(bytes) => Some(Arc::new(IndexRun::from_bytes(bytes).map_err(|error| Error::from(error).at(&path))?)),
+            Ok(bytes) => Some(IndexRun::from_bytes(bytes).map_err(|error| Error::from(error).at(&path))?),
             Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
-        self.runs.write().insert(index, run.clone());
-        Ok(run)
+        let held = run.map(|run| self.held(run));
+        // Where several threads read it at once, the first to come back decides.
+        let mut runs = self.runs.write();
+        Ok(runs.entry(index).or_insert(held).as_ref().map(|held| Arc::clone(&held.run)))
+    }
+
+    fn held(&self, run: IndexRun) -> HeldRun {
+        let charge = Arc::new(self.file.charge(run.nbytes()));
+        HeldRun { run: Arc::new(run), _charge: charge }
     }
 
     /// Stores the run of an index and serves it from then on.
     pub(crate) fn add_run(&self, index: u32, run: IndexRun) -> Result<()> {
         let path = run_path(self.meta.id, index);
         self.storage.put(&path, &run.to_bytes(), grizzly_wal::PutMode::Overwrite)?;
-        self.runs.write().insert(index, Some(Arc::new(run)));
+        let held = self.held(run);
+        self.runs.write().insert(index, Some(held));
         Ok(())
     }
 

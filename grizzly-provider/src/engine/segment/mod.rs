@@ -30,7 +30,7 @@ mod tests;
 pub(crate) mod zone_map;
 
 pub(crate) use builder::{BuiltSegment, SegmentBuilder};
-pub(crate) use cache::ChunkCache;
+pub(crate) use cache::{Charge, ChunkCache};
 pub(crate) use container::{BlobRead, CHUNK_ROWS, SegmentFile};
 pub(crate) use encoding::EncodedColumn;
 pub(crate) use error::{Result, SegmentError};

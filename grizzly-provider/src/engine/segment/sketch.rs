@@ -46,7 +46,9 @@ impl DistinctSketch {
                 Some(2) => self.add_native::<u16>(array, u64::from),
                 Some(4) => self.add_native::<u32>(array, u64::from),
                 Some(8) => self.add_native::<u64>(array, |value| value),
-                Some(16) => self.add_native::<i128>(array, |value| value as u64 ^ mix((value >> 64) as u64 + 1)),
+                Some(16) => {
+                    self.add_native::<i128>(array, |value| value as u64 ^ mix(((value >> 64) as u64).wrapping_add(1)))
+                }
                 Some(32) => self.add_native::<i256>(array, |value| xxh3_64(&value.to_le_bytes())),
                 _ => return false,
             },

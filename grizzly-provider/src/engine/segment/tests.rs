@@ -190,6 +190,26 @@ fn the_cache_saves_reads_and_keeps_its_budget() -> Result<()> {
 }
 
 #[test]
+fn what_is_charged_leaves_less_room_for_chunks() -> Result<()> {
+    let built = built(&[rows(0, 140_000)], 2);
+    let cache = Arc::new(ChunkCache::new(1 << 20));
+    let store = Arc::new(Memory::default());
+    store.put("seg", built.parts.concat());
+    let file = SegmentFile::from_built(store, "seg", schema(), Arc::clone(&cache), built);
+    read_all(&file)?;
+    let before = cache.stats();
+    let charge = file.charge(1 << 20);
+    let during = cache.stats();
+    assert_eq!((during.charged, during.budget), (1 << 20, before.budget));
+    assert!(before.bytes > 128 * 1024 && during.bytes <= 128 * 1024 + 64, "{before:?} {during:?}");
+    drop(charge);
+    read_all(&file)?;
+    let after = cache.stats();
+    assert!(after.charged == 0 && after.bytes > during.bytes, "{after:?}");
+    Ok(())
+}
+
+#[test]
 fn neighbouring_columns_are_one_read() -> Result<()> {
     let built = built(&[rows(0, 70_000)], 2);
     let (store, file) = opened(&built, 1 << 30);

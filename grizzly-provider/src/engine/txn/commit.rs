@@ -158,7 +158,7 @@ fn prepare(writes: &Writes, base: &DatabaseVersion) -> Result<Vec<TableCommit>> 
 }
 
 fn attached(table: &TableVersion, written: &TableWrites) -> Vec<(u32, Arc<ColdSegment>, Tombstones)> {
-    let segments = written.attached.iter().filter_map(|(shard, id)| {
+    let segments = written.attached.iter().filter_map(|(id, shard)| {
         let segment = table.segment(*id)?;
         Some((*shard, Arc::clone(segment.cold()?), segment.tombstones.clone()))
     });
@@ -335,9 +335,11 @@ fn apply(db: &Inner, next: &mut DatabaseVersion, tables: &[TableCommit]) -> Resu
 
 /// Ends rows of a table.
 pub(crate) fn end_rows(table: &mut TableVersion, rows: &[RowId], csn: Csn) {
-    for row in rows {
-        if let Some(segment) = table.segment_mut(row.segment()) {
-            segment.tombstones.insert(row.row(), csn);
+    for rows in rows.chunk_by(|a, b| a.segment() == b.segment()) {
+        if let Some(segment) = table.segment_mut(rows[0].segment()) {
+            for row in rows {
+                segment.tombstones.insert(row.row(), csn);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A transaction: a snapshot and the writes made on it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use parking_lot::Mutex;
@@ -129,13 +129,17 @@ impl Transaction {
 
     /// The id and version of the live row with this primary key, as the transaction sees it.
     pub fn find(&self, table: &str, key: &[ArrayRef]) -> Result<Option<(RowId, u64)>> {
+        let key = primary_key(self.writes.lock().working.table_named(table)?, key)?;
+        self.find_key(table, &key)
+    }
+
+    fn find_key(&self, table: &str, key: &PrimaryKey) -> Result<Option<(RowId, u64)>> {
         let mut writes = self.writes.lock();
         writes.settle(&self.db)?;
-        let version = Arc::clone(writes.working.table_named(table)?);
-        let key = primary_key(&version, key)?;
+        let version = writes.working.table_named(table)?;
         let row = match writes.own_row(version.def.id, &key.bytes) {
             Some(row) => Some(row),
-            None => find_committed(&version, &key)?,
+            None => find_committed(version, key)?,
         };
         let Some(row) = row else { return Ok(None) };
         let segment = version.segment(row.segment()).ok_or_else(|| Error::internal("a row that was found is gone"))?;
@@ -151,19 +155,27 @@ impl Transaction {
         Ok(Some(rows::take_rows(version, segment, &[row.row()])?))
     }
 
-    /// Inserts rows or replaces those whose primary key exists.
+    /// Inserts rows or replaces those whose primary key exists. Of several rows with one key the last one stays, as if
+    /// they had come one by one. Returns the number of rows given.
     pub fn put(&mut self, table: &str, batch: RecordBatch) -> Result<u64> {
-        let def = {
-            let writes = self.writes.lock();
-            Arc::clone(&writes.working.table_named(table)?.def)
-        };
-        if def.primary_key.is_empty() {
+        let version = Arc::clone(self.writes.lock().working.table_named(table)?);
+        let key_columns = &version.def.primary_key;
+        if key_columns.is_empty() {
             return Err(Error::invalid(format!("table '{table}' has no primary key to put rows by")));
         }
+        if batch.num_columns() != version.def.schema.fields().len() {
+            let columns = version.def.schema.fields().len();
+            return Err(Error::invalid(format!("table '{table}' has {columns} columns, not {}", batch.num_columns())));
+        }
+        let key = |row| {
+            let values: Vec<ArrayRef> = key_columns.iter().map(|column| batch.column(*column).slice(row, 1)).collect();
+            primary_key(&version, &values)
+        };
+        let keys = (0..batch.num_rows()).map(key).collect::<Result<Vec<_>>>()?;
+        let last: HashMap<&[u8], usize> = keys.iter().enumerate().map(|(row, key)| (&key.bytes[..], row)).collect();
         let (mut old, mut replaced, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
-        for row in 0..batch.num_rows() {
-            let key: Vec<ArrayRef> = def.primary_key.iter().map(|column| batch.column(*column).slice(row, 1)).collect();
-            match self.find(table, &key)? {
+        for (row, key) in keys.iter().enumerate().filter(|(row, key)| last.get(&key.bytes[..]) == Some(row)) {
+            match self.find_key(table, key)? {
                 Some((id, _)) => {
                     old.push(id);
                     replaced.push(row as u32);
@@ -171,6 +183,7 @@ impl Transaction {
                 None => fresh.push(row as u32),
             }
         }
+        let count = batch.num_rows() as u64;
         if fresh.len() == batch.num_rows() {
             return self.insert(table, batch);
         }
@@ -178,7 +191,13 @@ impl Transaction {
             return self.update(table, &old, batch);
         }
         let pick = |rows: Vec<u32>| arrow::compute::take_record_batch(&batch, &arrow::array::UInt32Array::from(rows));
-        Ok(self.update(table, &old, pick(replaced)?)? + self.insert(table, pick(fresh)?)?)
+        if !replaced.is_empty() {
+            self.update(table, &old, pick(replaced)?)?;
+        }
+        if !fresh.is_empty() {
+            self.insert(table, pick(fresh)?)?;
+        }
+        Ok(count)
     }
 
     /// Checks that no key of `rows`, which this transaction has written to `table`, belongs to a committed row that
@@ -187,14 +206,14 @@ impl Transaction {
     pub fn check_unique(&self, table: &str, rows: &RecordBatch) -> Result<()> {
         let writes = self.writes.lock();
         let version = writes.working.table_named(table)?;
-        let own = writes.tables.get(&version.def.id).map_or(&[][..], |writes| &writes.attached);
+        let own = writes.tables.get(&version.def.id).map(|writes| &writes.attached);
         for (index, encoder) in version.codecs.keys.iter().filter(|(index, _)| index.unique) {
             let columns: Vec<_> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
             let keys = encoder.encode_columns(&columns)?;
             for key in keys.iter().filter(|key| !encoder.has_null(key)) {
                 let mut taken = false;
                 lookup::live_rows(version, index, key, None, |segment, _| {
-                    taken = !own.iter().any(|(_, id)| *id == segment.id());
+                    taken = own.is_none_or(|own| !own.contains_key(&segment.id()));
                     Ok(!taken)
                 })?;
                 if taken {
@@ -213,6 +232,16 @@ impl Transaction {
     /// Undoes everything since the savepoint, which stays.
     pub fn rollback_to(&mut self, savepoint: usize) -> Result<()> {
         self.writes.lock().rollback_to(savepoint)
+    }
+
+    /// Forgets a savepoint and all later ones, keeping the writes. Numbers of forgotten savepoints are given out again.
+    pub fn release_savepoint(&mut self, savepoint: usize) -> Result<()> {
+        self.writes.lock().release(savepoint)
+    }
+
+    /// How many savepoints it keeps. Each holds on to the writes as they were.
+    pub fn savepoints(&self) -> usize {
+        self.writes.lock().savepoints()
     }
 
     /// Whether it wrote anything.

@@ -47,8 +47,8 @@ pub(crate) struct TableWrites {
     pub(crate) ended: OrdSet<RowId>,
     /// Rows in overlay segments, ended ones included.
     pub(crate) overlay_rows: u64,
-    /// Segments this transaction wrote to storage.
-    pub(crate) attached: Vec<(u32, u32)>,
+    /// Segments this transaction wrote to storage, each with its shard.
+    pub(crate) attached: OrdMap<u32, u32>,
     /// Primary keys of overlay rows.
     keys: OrdMap<Vec<u8>, RowId>,
     /// Where the next batch goes in a table without a placement rule.
@@ -132,7 +132,7 @@ impl Writes {
         let version = self.working.table_mut(table)?;
         let segment = load.finish(db, version)?;
         let writes = self.tables.entry(table).or_default();
-        writes.attached.push((shard, segment.meta.id));
+        writes.attached.insert(segment.meta.id, shard);
         version.shard_mut(shard)?.push(SegmentData::Cold(segment), Tombstones::default());
         Ok(())
     }
@@ -183,20 +183,22 @@ impl Writes {
     /// Ends rows, committed ones or the transaction's own.
     pub(crate) fn delete(&mut self, table: &str, rows: &[RowId]) -> Result<u64> {
         let id = self.working.catalog.table(table)?.id;
-        let mut ended = self.tables.get(&id).cloned().unwrap_or_default();
-        let attached: Vec<u32> = ended.attached.iter().map(|(_, segment)| *segment).collect();
         let version = self.working.table_mut(id)?;
-        for row in rows {
-            let segment = version.segment_mut(row.segment());
-            let segment = segment.ok_or_else(|| Error::invalid(format!("table '{table}' has no row {}", row.0)))?;
-            if !segment.tombstones.insert(row.row(), Csn(0)) {
-                return Err(Error::invalid(format!("a statement changes row {} of table '{table}' twice", row.0)));
-            }
-            if row.segment() < OVERLAY && !attached.contains(&row.segment()) {
-                ended.ended.insert(*row);
+        let writes = self.tables.entry(id).or_default();
+        for rows in rows.chunk_by(|a, b| a.segment() == b.segment()) {
+            let (first, number) = (rows[0], rows[0].segment());
+            let segment = version.segment_mut(number);
+            let segment = segment.ok_or_else(|| Error::invalid(format!("table '{table}' has no row {}", first.0)))?;
+            let committed = number < OVERLAY && !writes.attached.contains_key(&number);
+            for row in rows {
+                if !segment.tombstones.insert(row.row(), Csn(0)) {
+                    return Err(Error::invalid(format!("a statement changes row {} of table '{table}' twice", row.0)));
+                }
+                if committed {
+                    writes.ended.insert(*row);
+                }
             }
         }
-        self.tables.insert(id, ended);
         Ok(rows.len() as u64)
     }
 
@@ -231,7 +233,7 @@ impl Writes {
 
     pub(crate) fn rollback_to(&mut self, savepoint: usize) -> Result<()> {
         let kept = self.savepoints.get(savepoint).cloned();
-        let (working, tables) = kept.ok_or_else(|| Error::invalid(format!("savepoint {savepoint} does not exist")))?;
+        let (working, tables) = kept.ok_or_else(|| no_savepoint(savepoint))?;
         self.savepoints.truncate(savepoint + 1);
         self.bulk.clear();
         self.discard_attached(&tables);
@@ -239,18 +241,36 @@ impl Writes {
         Ok(())
     }
 
+    /// Forgets a savepoint and all later ones.
+    pub(crate) fn release(&mut self, savepoint: usize) -> Result<()> {
+        if savepoint >= self.savepoints.len() {
+            return Err(no_savepoint(savepoint));
+        }
+        self.savepoints.truncate(savepoint);
+        Ok(())
+    }
+
+    pub(crate) fn savepoints(&self) -> usize {
+        self.savepoints.len()
+    }
+
     /// Lets go of the files of segments that are not in `kept`.
     pub(crate) fn discard_attached(&self, kept: &OrdMap<u64, TableWrites>) {
         for (id, writes) in &self.tables {
-            let kept = kept.get(id).map_or(&[][..], |writes| &writes.attached);
+            let kept = kept.get(id).map(|writes| &writes.attached);
             let Some(table) = self.working.tables.get(id) else { continue };
-            for (_, segment) in writes.attached.iter().filter(|segment| !kept.contains(segment)) {
+            let gone = |segment: &&u32| kept.is_none_or(|kept| !kept.contains_key(*segment));
+            for segment in writes.attached.keys().filter(gone) {
                 if let Some(cold) = table.segment(*segment).and_then(|segment| segment.cold()) {
                     cold.mark_obsolete();
                 }
             }
         }
     }
+}
+
+fn no_savepoint(savepoint: usize) -> Error {
+    Error::invalid(format!("savepoint {savepoint} does not exist"))
 }
 
 /// The rows as the table's schema wants them, or what is wrong with them.
