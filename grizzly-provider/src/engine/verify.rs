@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use super::{
+    backup::pins::Pins,
     database::Inner,
     index::IndexRun,
+    maintenance::tombstone_file,
+    manifest::Manifest,
+    recovery::LOG_DIR,
     rows,
+    segment::cold::DATA_DIR,
     version::{Segment, SegmentData, TableVersion},
 };
 use crate::error::Result;
@@ -21,6 +26,11 @@ pub struct VerifyReport {
     pub chunks: u64,
     /// Index entries that were compared with the rows.
     pub index_entries: u64,
+    /// Records of the log.
+    pub log_records: u64,
+    /// Where the log ends within a record, naming file and byte: what a crash leaves. Nothing acknowledged is missing
+    /// there, though damage to the last records before a crash looks the same. Empty after a proper close.
+    pub torn: Vec<String>,
     /// What is wrong, one line each, naming file and place; empty if all is well.
     pub problems: Vec<String>,
 }
@@ -28,7 +38,8 @@ pub struct VerifyReport {
 pub(super) fn verify(db: &Inner) -> Result<VerifyReport> {
     db.check_open()?;
     let version = db.publisher.current();
-    let mut report = VerifyReport::default();
+    let mut report = VerifyReport { torn: db.torn.clone(), ..VerifyReport::default() };
+    verify_records(db, &mut report)?;
     for table in version.tables.values() {
         report.tables += 1;
         for (shard, segment) in table.segments() {
@@ -44,6 +55,30 @@ pub(super) fn verify(db: &Inner) -> Result<VerifyReport> {
         }
     }
     Ok(report)
+}
+
+/// Manifests, positions of backups, and the log.
+fn verify_records(db: &Inner, report: &mut VerifyReport) -> Result<()> {
+    report.problems.extend(Manifest::verify(&db.storage)?);
+    report.problems.extend(Pins::verify(&db.storage)?);
+    let log = grizzly_wal::check_log(&db.storage, LOG_DIR)?;
+    report.log_records = log.records;
+    report.torn.extend(log.torn.into_iter().filter(|torn| !db.torn.contains(torn)));
+    report.problems.extend(log.problem);
+    verify_ended(db, report)
+}
+
+/// The lists of ended rows that checkpoints have written.
+fn verify_ended(db: &Inner, report: &mut VerifyReport) -> Result<()> {
+    for file in db.storage.list(DATA_DIR)?.into_iter().filter(|file| file.path.ends_with(".del")) {
+        match tombstone_file::read(&db.storage, &file.path) {
+            Ok(_) => {}
+            // A newer list has replaced it meanwhile.
+            Err(_) if db.storage.list(&file.path)?.is_empty() && db.storage.get(&file.path).is_err() => {}
+            Err(error) => report.problems.push(error.to_string()),
+        }
+    }
+    Ok(())
 }
 
 fn verify_segment(table: &TableVersion, segment: &Segment, report: &mut VerifyReport) {
