@@ -29,6 +29,10 @@ fn reopen(storage: &Arc<dyn Storage>) -> Result<Grizzly> {
     Grizzly::builder("memory://").storage(Arc::clone(storage)).settings(settings).open()
 }
 
+fn back_up(db: &Grizzly, to: &Arc<dyn Storage>, kind: BackupKind) -> Result<()> {
+    db.backup_into(to, kind, &mut quiet()).map(|_| ())
+}
+
 /// The next number of a fixed sequence that looks random.
 fn dice(state: &mut u64, sides: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -55,13 +59,14 @@ fn history(db: &Grizzly, to: &Arc<dyn Storage>) -> Result<History> {
         let csn = change(db, &mut state)?;
         history.push((csn, pairs(&db.snapshot(), "t", None)?));
         match commit {
-            100 => drop(db.backup_into(to, BackupKind::Full, &mut quiet())?),
-            400 | 700 | 999 => drop(db.backup_into(to, BackupKind::Incremental, &mut quiet())?),
+            100 => back_up(db, to, BackupKind::Full)?,
+            400 | 700 | 999 => back_up(db, to, BackupKind::Incremental)?,
             200 | 650 | 690 => db.flush()?,
             60 | 300 | 410 | 850 => db.compact("t")?,
-            500 => drop(db.create_index("t", index("by_grp"), false)?),
-            550 => drop(db.drop_index(None, "by_grp", false)?),
-            600 => drop(db.create_index("t", index("by_group"), false)?),
+            500 => assert!(db.create_index("t", index("by_grp"), false)?),
+            550 => assert!(db.drop_index(None, "by_grp", false)?),
+            600 => assert!(db.create_index("t", index("by_group"), false)?),
+            900 => assert!(db.drop_table("loaded", false)?),
             _ => {}
         }
         match commit {
@@ -72,7 +77,6 @@ fn history(db: &Grizzly, to: &Arc<dyn Storage>) -> Result<History> {
                 transaction.commit()?.into_result()?;
             }
             620 => db.compact("loaded")?,
-            900 => drop(db.drop_table("loaded", false)?),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::manifest::{Backup, Piece, begun_path, id, manifest_path};
 use super::{Progress, log_piece, piece};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{PutMode, Storage};
+use crate::storage::{PutMode, Storage, check_plain};
 
 /// The backups of one database, in one place.
 #[derive(Debug, Clone)]
@@ -67,8 +67,8 @@ impl Backups {
     /// something else.
     pub fn list(&self) -> Result<Vec<Backup>> {
         let found = self.scan()?;
-        if let Some(lost) = found.lost().next() {
-            return Err(self.lost(lost));
+        if let Some(number) = found.lost().next() {
+            return Err(lost(number));
         }
         found.finished.into_iter().map(|number| self.load(number)).collect()
     }
@@ -89,7 +89,7 @@ impl Backups {
     pub fn verify(&self, progress: Progress<'_>) -> Result<BackupCheck> {
         let found = self.scan()?;
         let mut check = BackupCheck::default();
-        check.problems.extend(found.lost().map(|number| self.lost(number).message().to_owned()));
+        check.problems.extend(found.lost().map(|number| lost(number).message().to_owned()));
         let mut backups = BTreeMap::new();
         for number in found.finished {
             match self.load(number) {
@@ -151,6 +151,19 @@ impl Backups {
         Ok(number)
     }
 
+    /// Removes what a backup that failed has written.
+    pub(super) fn abandon(&self, number: u64) {
+        let remove = || {
+            let pieces = self.storage.list(&id(number))?;
+            let begun = begun_path(number);
+            pieces.iter().filter(|piece| piece.path != begun).try_for_each(|piece| self.storage.remove(&piece.path))?;
+            self.storage.remove(&begun)
+        };
+        if let Err(error) = remove() {
+            tracing::warn!(backup = id(number), %error, "cannot remove an unfinished backup");
+        }
+    }
+
     /// The files that a chain ending with `last` has.
     pub(super) fn paths_of_chain(&self, last: Option<&Backup>) -> Result<BTreeSet<String>> {
         let Some(last) = last else { return Ok(BTreeSet::new()) };
@@ -176,20 +189,18 @@ impl Backups {
     fn load(&self, number: u64) -> Result<Backup> {
         let path = manifest_path(number);
         let text = self.storage.get(&path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => self.lost(number).with_source(error),
+            ErrorKind::NotFound => lost(number).with_source(error),
             _ => error,
         })?;
+        if self.storage.key().is_none() {
+            check_plain(&path, &text)?;
+        }
         let backup = Backup::decode(&path, &text)?;
         if backup.number != number {
             let message = format!("backup manifest {path} says it is backup {}", backup.id());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(backup)
-    }
-
-    fn lost(&self, number: u64) -> Error {
-        let message = format!("{} in backup {} is missing", manifest_path(number), self.storage.url());
-        Error::new(ErrorKind::Corrupt, message)
     }
 
     fn scan(&self) -> Result<Found> {
@@ -202,14 +213,19 @@ impl Backups {
                 return Err(Error::invalid(message));
             };
             found.all.insert(number);
-            match rest {
-                "backup.json" => drop(found.finished.insert(number)),
-                "begun" => drop(found.begun.insert(number)),
-                _ => {}
+            if rest == "backup.json" {
+                found.finished.insert(number);
+            } else if rest == "begun" {
+                found.begun.insert(number);
             }
         }
         Ok(found)
     }
+}
+
+/// The error for a backup of which only pieces are there.
+fn lost(number: u64) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{} is missing", manifest_path(number)))
 }
 
 /// The backups from the full one to `last`, out of those that were read.

@@ -67,6 +67,21 @@ pub fn create(to: &Backups, source: &BackupSource, parent: Option<&Backup>, prog
         check_parent(parent, source)?;
     }
     let number = to.claim()?;
+    let made = write(to, source, parent, number, progress);
+    if made.is_err() {
+        to.abandon(number);
+    }
+    made
+}
+
+/// Writes everything into the folder that was claimed.
+fn write(
+    to: &Backups,
+    source: &BackupSource,
+    parent: Option<&Backup>,
+    number: u64,
+    progress: Progress<'_>,
+) -> Result<Backup> {
     let writer = Writer { to: to.storage().as_ref(), source, number };
     let (log, record_crc) = writer.log(parent)?;
     let files = writer.files(&to.paths_of_chain(parent)?, progress)?;

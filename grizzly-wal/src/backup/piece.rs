@@ -35,7 +35,7 @@ pub(super) fn write(storage: &dyn Storage, name: &str, content: Bytes) -> Result
 /// [`ErrorKind::Corrupt`] names a piece that is missing or damaged.
 pub(super) fn read(storage: &dyn Storage, piece: &Piece) -> Result<Bytes> {
     let name = &piece.name;
-    let damaged = |what: &str| Error::new(ErrorKind::Corrupt, format!("{name} in backup {} {what}", storage.url()));
+    let damaged = |what: &str| Error::new(ErrorKind::Corrupt, format!("{name} {what}"));
     let stored = storage.get(name).map_err(|error| match error.kind() {
         ErrorKind::NotFound => damaged("is missing").with_source(error),
         _ => error,

@@ -58,16 +58,15 @@ impl Backups {
             return Err(Error::invalid(format!("there is no backup in {}", self.storage().url())));
         };
         let to_csn = to.unwrap_or(newest.end.covers);
-        let base = backups.values().rfind(|backup| backup.state.csn <= to_csn);
+        let covering = backups.values().rfind(|backup| backup.state.csn <= to_csn);
+        let tip = covering.and_then(|newest| backups.values().rfind(|backup| backup.chain == newest.chain));
+        let Some(tip) = tip.filter(|tip| to_csn <= tip.end.covers) else { return Err(not_covered(&backups, to_csn)) };
+        let mut chain = chain_to(&backups, tip)?;
+        // No backup behind the first one that reaches so far is needed.
+        let needed = chain.iter().position(|backup| backup.end.csn >= to_csn).map_or(chain.len(), |last| last + 1);
+        chain.truncate(needed);
+        let base = chain.iter().rfind(|backup| backup.state.csn <= to_csn).copied();
         let Some(base) = base else { return Err(not_covered(&backups, to_csn)) };
-        let tip = backups.values().rfind(|backup| backup.chain == base.chain).unwrap_or(base);
-        if to_csn > tip.end.covers {
-            return Err(not_covered(&backups, to_csn));
-        }
-        let chain = chain_to(&backups, tip)?;
-        let reaches = |backup: &&&Backup| backup.number >= base.number && backup.end.csn >= to_csn;
-        let last = chain.iter().find(reaches).map_or(tip.number, |backup| backup.number);
-        let chain: Vec<&Backup> = chain.into_iter().filter(|backup| backup.number <= last).collect();
         for length in 1..=chain.len() {
             if let Some(problem) = incomplete(&chain[..length]).into_iter().next() {
                 return Err(Error::new(ErrorKind::Corrupt, problem));

@@ -200,7 +200,7 @@ fn encrypted_logs_and_backups_show_nothing() -> Result<()> {
 }
 
 #[test]
-fn an_encrypted_log_survives_crashes_and_rotation_like_any_other() -> Result<()> {
+fn an_encrypted_log_is_reopened_and_rotated_like_any_other() -> Result<()> {
     let key = EncryptionKey::generate()?;
     let storage: Arc<dyn Storage> = Arc::new(EncryptedStorage::new(memory(), key));
     for round in 0..5 {

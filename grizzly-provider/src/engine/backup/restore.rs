@@ -71,11 +71,12 @@ impl Backups {
             RestoreTo::Csn(csn) => Some(csn.0),
             RestoreTo::Time(time) => Some(time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)),
         };
-        let lock = into.lock()?;
         check_empty(into)?;
         let plan = self.inner.plan(to).map_err(|error| self.explain(error))?;
         let state = self.inner.check(&plan, progress).map_err(|error| self.explain(error))?;
         let manifest = restored_manifest(&state)?;
+        let lock = into.lock()?;
+        check_empty(into)?;
         into.put(MARKER, &[Bytes::from_static(b"a restore was begun here and not finished\n")], PutMode::Create)?;
         let Restored { csn, files, bytes, records } = self.inner.write(&plan, into, LOG_DIR, progress)?;
         manifest.store(into)?;
