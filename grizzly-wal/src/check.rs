@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
-use crate::files;
 use crate::ids::Lsn;
 use crate::reader;
 use crate::storage::Storage;
@@ -22,24 +21,30 @@ pub struct LogCheck {
     pub problem: Option<String>,
 }
 
-/// Reads every record of the log in folder `dir`, from the oldest there is, also while it is being written.
+/// Reads every record of the log in folder `dir` that is needed, also while it is being written: from `needed` on, and
+/// from `wanted` on if the log reaches back so far.
 ///
 /// # Errors
 /// Only if reading is impossible; damage is in the result.
-pub fn check_log(storage: &Arc<dyn Storage>, dir: &str) -> Result<LogCheck> {
+pub fn check_log(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn) -> Result<LogCheck> {
     for _ in 1..ATTEMPTS {
-        match attempt(storage, dir) {
+        match attempt(storage, dir, needed, wanted) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             outcome => return outcome,
         }
     }
-    attempt(storage, dir)
+    attempt(storage, dir, needed, wanted)
 }
 
-fn attempt(storage: &Arc<dyn Storage>, dir: &str) -> Result<LogCheck> {
+fn attempt(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn) -> Result<LogCheck> {
     let mut check = LogCheck::default();
-    let outcome = oldest(storage, dir).and_then(|from| {
-        let mut reader = reader::read(Arc::clone(storage), dir, from)?;
+    let read = |from| reader::read(Arc::clone(storage), dir, from);
+    let reader = match read(wanted) {
+        // A removal that a crash has undone may have left older files with a gap behind them.
+        Err(error) if error.kind() == ErrorKind::Corrupt => read(needed),
+        reader => reader,
+    };
+    let outcome = reader.and_then(|mut reader| {
         for record in &mut reader {
             record?;
             check.records += 1;
@@ -52,14 +57,4 @@ fn attempt(storage: &Arc<dyn Storage>, dir: &str) -> Result<LogCheck> {
         Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::NotFound | ErrorKind::Permission) => Err(error),
         Err(error) => Ok(LogCheck { problem: Some(error.message().to_owned()), ..check }),
     }
-}
-
-/// The first record of the oldest file that was ever started.
-fn oldest(storage: &Arc<dyn Storage>, dir: &str) -> Result<Lsn> {
-    for file in files::list(storage.as_ref(), dir)? {
-        if let Some(header) = files::probe(storage.as_ref(), &file)? {
-            return Ok(header.first_lsn);
-        }
-    }
-    Ok(Lsn::FIRST)
 }

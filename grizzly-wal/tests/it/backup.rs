@@ -210,7 +210,7 @@ fn an_encrypted_log_is_reopened_and_rotated_like_any_other() -> Result<()> {
         let wal = Arc::new(replay.into_writer()?);
         (0..10).try_for_each(|_| commit(&wal).map(drop))?;
     }
-    let check = grizzly_wal::check_log(&storage, DIR)?;
+    let check = grizzly_wal::check_log(&storage, DIR, Lsn(1), Lsn(1))?;
     assert_eq!((check.records, check.problem), (50, None));
     Ok(())
 }

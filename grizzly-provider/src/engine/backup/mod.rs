@@ -21,7 +21,7 @@ use super::{
     manifest::Manifest,
     recovery::LOG_DIR,
     redo,
-    segment::cold::{DATA_DIR, segment_of_path},
+    segment::cold::{DATA_DIR, run_of_path, segment_path},
 };
 use crate::{
     access::Csn,
@@ -253,8 +253,12 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
     };
     let first = parent.map_or(Lsn(manifest.replay_from), |parent| Lsn(parent.end.lsn).next());
     running.read_from(parent.map_or(first, Backup::continues_from));
-    let files = files_by_segment(db)?;
-    let of = |segment: u32| files.get(&segment).into_iter().flatten().cloned();
+    let runs = runs_by_segment(db)?;
+    // The segment itself must be there; what else is there belongs to it.
+    let of = |segment: u32| {
+        let more = runs.get(&segment).into_iter().flatten();
+        std::iter::once(segment_path(segment)).chain(more.cloned())
+    };
     let entries = manifest.tables.values().flatten().flatten();
     let state_files = entries.flat_map(|entry| of(entry.meta.id).chain(entry.tombstones.clone())).collect();
     let named = db.pins.named_between(first, end);
@@ -276,13 +280,13 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
     })
 }
 
-/// Segment files and index runs on storage, by segment. Lists of ended rows have manifests of their own.
-fn files_by_segment(db: &Inner) -> Result<BTreeMap<u32, Vec<String>>> {
-    let mut files: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+/// Index runs on storage, by segment.
+fn runs_by_segment(db: &Inner) -> Result<BTreeMap<u32, Vec<String>>> {
+    let mut runs: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for file in db.storage.list(DATA_DIR)? {
-        if let Some(segment) = segment_of_path(&file.path).filter(|_| !file.path.ends_with(".del")) {
-            files.entry(segment).or_default().push(file.path);
+        if let Some((segment, _)) = run_of_path(&file.path) {
+            runs.entry(segment).or_default().push(file.path);
         }
     }
-    Ok(files)
+    Ok(runs)
 }
