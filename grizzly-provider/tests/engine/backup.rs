@@ -212,7 +212,7 @@ fn every_damaged_or_missing_piece_is_named_before_anything_is_written() -> Resul
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                         assert!(error.to_string().contains(&object.path), "{error}");
-                        assert_eq!(into.list("")?, []);
+                        assert!(into.list("")?.is_empty(), "nothing was written");
                         refused += 1;
                     }
                     Ok(_) => {
@@ -272,7 +272,7 @@ fn backups_run_beside_writers_and_a_restored_database_lives_beside_the_original(
             }
             Ok(())
         });
-        for _ in 0..5 {
+        let outcome = (0..5).try_for_each(|_| -> Result<()> {
             std::thread::sleep(Duration::from_millis(30));
             let before = acknowledged.load(std::sync::atomic::Ordering::SeqCst);
             let report = db.backup_into(&to, BackupKind::Incremental, &mut quiet())?;
@@ -285,9 +285,11 @@ fn backups_run_beside_writers_and_a_restored_database_lives_beside_the_original(
             assert_eq!((found.len(), found[1].1), (10, found[2].1));
             copy.put("t", rows([(1, -1)]))?;
             copy.compact("t")?;
-        }
+            Ok(())
+        });
         running.store(false, std::sync::atomic::Ordering::Relaxed);
-        writer.join().expect("the writer does not panic")
+        writer.join().expect("the writer does not panic")?;
+        outcome
     })?;
     assert_eq!(db.verify()?.problems, Vec::<String>::new());
     assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), 10);
@@ -357,7 +359,7 @@ fn an_encrypted_database_shows_nothing_and_opens_with_its_key_only() -> Result<(
         assert!(files.len() >= 4, "{files:?}");
         for file in files {
             let bytes = std::fs::read(&file).expect("it can be read");
-            for known in ["very_secret", "and-some-more-text", "public", "\"catalog\"", "grp", "replay_from"] {
+            for known in ["very_secret", "and-some-more-text", "public", "\"catalog\"", "row_version", "replay_from"] {
                 let shown = bytes.windows(known.len()).any(|window| window == known.as_bytes());
                 assert!(!shown, "{} shows {known}", file.display());
             }

@@ -206,7 +206,8 @@ impl Backups {
     fn scan(&self) -> Result<Found> {
         let mut found = Found::default();
         for object in self.storage.list("")? {
-            let folder = object.path.split_once('/').and_then(|(folder, rest)| Some((folder.parse().ok()?, rest)));
+            let folder =
+                object.path.split_once('/').and_then(|(folder, rest)| Some((folder.parse::<u64>().ok()?, rest)));
             let Some((number, rest)) = folder.filter(|(number, _)| object.path.starts_with(&id(*number))) else {
                 let message =
                     format!("{} is not a place of backups: it contains '{}'", self.storage.url(), object.path);

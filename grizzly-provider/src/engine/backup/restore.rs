@@ -12,7 +12,6 @@ use super::super::{
     maintenance::flush,
     manifest::Manifest,
     recovery::{self, LOG_DIR},
-    redo,
     segment::cold::{DATA_DIR, run_of_path},
     settings::Settings,
 };
@@ -100,7 +99,7 @@ fn check_empty(into: &Arc<dyn Storage>) -> Result<()> {
 
 /// The manifest of the new database: the old state under a new identity.
 fn restored_manifest(state: &[u8]) -> Result<Manifest> {
-    let mut manifest = Manifest::decode("of the backup", state)?;
+    let mut manifest = Manifest::decode("state", state)?;
     manifest.database = uuid::Uuid::new_v4();
     manifest.number = 1;
     manifest.epoch = 0;
