@@ -259,7 +259,7 @@ fn backups_run_beside_writers_and_a_restored_database_lives_beside_the_original(
     let acknowledged = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| -> Result<()> {
         let writer = scope.spawn(|| -> Result<()> {
-            for value in 1.. {
+            for value in 1..20_000 {
                 if !running.load(std::sync::atomic::Ordering::Relaxed) {
                     break;
                 }
