@@ -93,20 +93,20 @@ fn a_chain_gives_back_every_record() -> Result<()> {
     let db = chain(memory(), memory())?;
     let check = db.to.verify(&mut quiet())?;
     assert_eq!((check.backups, check.records, check.problems), (3, 25, vec![]));
-    let old = |last| Ok(("state before 6".to_owned(), vec!["data/a".to_owned()], last));
-    assert_eq!(restore(&db.to, Some(25)), old(5));
+    let old = |last| ("state before 6".to_owned(), vec!["data/a".to_owned()], last);
+    assert_eq!(restore(&db.to, Some(25))?, old(5));
     for lsn in 6..=10 {
-        assert_eq!(restore(&db.to, Some(5 * lsn)), old(lsn));
-        assert_eq!(restore(&db.to, Some(5 * lsn + 1)), old(lsn), "the moment after a commit");
+        assert_eq!(restore(&db.to, Some(5 * lsn))?, old(lsn));
+        assert_eq!(restore(&db.to, Some(5 * lsn + 1))?, old(lsn), "the moment after a commit");
     }
     let both = vec!["data/a".to_owned(), "data/b".to_owned()];
     for lsn in 11..25 {
-        assert_eq!(restore(&db.to, Some(5 * lsn)), Ok(("state before 6".to_owned(), both.clone(), lsn)));
+        assert_eq!(restore(&db.to, Some(5 * lsn))?, ("state before 6".to_owned(), both.clone(), lsn));
     }
-    let new = |last| Ok(("state before 26".to_owned(), vec!["data/c".to_owned()], last));
-    assert_eq!(restore(&db.to, Some(130)), new(26));
-    assert_eq!(restore(&db.to, None), new(30));
-    assert_eq!(restore(&db.to, Some(152)), new(30));
+    let new = |last| ("state before 26".to_owned(), vec!["data/c".to_owned()], last);
+    assert_eq!(restore(&db.to, Some(130))?, new(26));
+    assert_eq!(restore(&db.to, None)?, new(30));
+    assert_eq!(restore(&db.to, Some(152))?, new(30));
     for outside in [24, 153] {
         let error = restore(&db.to, Some(outside)).expect_err("no backup covers it");
         assert_eq!(error.kind(), ErrorKind::Invalid);
