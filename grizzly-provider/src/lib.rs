@@ -11,7 +11,8 @@ mod engine;
 mod error;
 
 pub use engine::{
-    CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, Settings, Snapshot, TableScan, TableSnapshot,
-    Transaction, VerifyReport,
+    BackupInfo, BackupKind, BackupReport, Backups, CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel,
+    RestoreReport, RestoreTo, Settings, Snapshot, TableScan, TableSnapshot, Transaction, VerifyReport, open_place,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use grizzly_wal::{EncryptionKey, Storage, backup::BackupCheck};

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 
+use crate::encryption::{FileCipher, SALT, TAG, no_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
 use crate::record::{Record, RecordHeader};
@@ -23,6 +24,12 @@ const ALIGNMENT: usize = 8;
 const FLAG_ZSTD: u8 = 1;
 /// No record: the writer ended the file here on purpose.
 const FLAG_SEAL: u8 = 2;
+/// The payload is encrypted, its last bytes are the tag.
+const FLAG_ENCRYPTED: u8 = 4;
+/// In a file's header: all payloads are encrypted.
+const FILE_ENCRYPTED: u16 = 1;
+/// Bytes of a key's identity in a file's header.
+pub(crate) const FILE_KEY_ID: usize = 4;
 /// Payloads up to this size are copied out of the file's buffer instead of keeping all of it alive.
 const COPY_BELOW: usize = 64 * 1024;
 
@@ -35,6 +42,15 @@ pub(crate) struct FileHeader {
     pub(crate) first_lsn: Lsn,
     /// Seeds every frame checksum, so bytes of another log inside a payload are never taken for a frame of this one.
     pub(crate) salt: u64,
+    /// From what the key of this file is derived, if its payloads are encrypted.
+    pub(crate) encryption: Option<FileEncryption>,
+}
+
+/// What an encrypted log file says of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileEncryption {
+    pub(crate) salt: [u8; SALT],
+    pub(crate) key_id: [u8; FILE_KEY_ID],
 }
 
 /// Why 64 bytes are not a file header.
@@ -54,6 +70,11 @@ impl FileHeader {
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first_lsn.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
+        if let Some(encryption) = &self.encryption {
+            bytes[10..12].copy_from_slice(&FILE_ENCRYPTED.to_le_bytes());
+            bytes[40..56].copy_from_slice(&encryption.salt);
+            bytes[56..60].copy_from_slice(&encryption.key_id);
+        }
         let crc = crc32c::crc32c(&bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -67,10 +88,13 @@ impl FileHeader {
             return Err(HeaderProblem::Invalid);
         }
         let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
-        if version == 0 || version > FORMAT_VERSION || flags != 0 {
+        if version == 0 || version > FORMAT_VERSION || flags & !FILE_ENCRYPTED != 0 {
             return Err(HeaderProblem::Newer { version, flags });
         }
-        Ok(Self { number: u64_at(bytes, 16), first_lsn: Lsn(u64_at(bytes, 24)), salt: u64_at(bytes, 32) })
+        let encryption = (flags & FILE_ENCRYPTED != 0)
+            .then(|| FileEncryption { salt: array_at(bytes, 40), key_id: array_at(bytes, 56) });
+        let (number, first_lsn) = (u64_at(bytes, 16), Lsn(u64_at(bytes, 24)));
+        Ok(Self { number, first_lsn, salt: u64_at(bytes, 32), encryption })
     }
 }
 
@@ -78,14 +102,17 @@ impl FileHeader {
 #[derive(Debug)]
 pub(crate) struct Packed {
     stored: Bytes,
+    /// Bytes left for the tag of an encrypted payload.
+    tag: usize,
     raw_len: u32,
     crc: u32,
     flags: u8,
 }
 
 impl Packed {
-    /// Packs `payload`, with zstd if it is larger than `compress_above` bytes and gets smaller by it.
-    pub(crate) fn new(payload: Bytes, compress_above: usize) -> Result<Self> {
+    /// Packs `payload`, with zstd if it is larger than `compress_above` bytes and gets smaller by it. One that is to
+    /// be `encrypted` gets room for a tag; that happens when its file is known, in [`finish_group`].
+    pub(crate) fn new(payload: Bytes, compress_above: usize, encrypted: bool) -> Result<Self> {
         if payload.len() > MAX_PAYLOAD {
             let message = format!("a record of {} bytes exceeds the limit of {MAX_PAYLOAD}", payload.len());
             return Err(Error::invalid(message));
@@ -99,19 +126,27 @@ impl Packed {
             }
             false => (payload, 0),
         };
-        let crc = crc32c::crc32c(&stored);
-        Ok(Self { stored, raw_len, crc, flags })
+        let (tag, crc, flags) = match encrypted {
+            true => (TAG, 0, flags | FLAG_ENCRYPTED),
+            false => (0, crc32c::crc32c(&stored), flags),
+        };
+        Ok(Self { stored, tag, raw_len, crc, flags })
+    }
+
+    /// Bytes of the payload in the log.
+    fn stored_len(&self) -> usize {
+        self.stored.len() + self.tag
     }
 
     /// Bytes the frame will take in the log.
     pub(crate) fn frame_len(&self) -> usize {
-        padded(FRAME_HEADER + self.stored.len())
+        padded(FRAME_HEADER + self.stored_len())
     }
 
     /// Appends the frame to `out`. It becomes valid when [`finish_group`] has run over it.
     pub(crate) fn encode(&self, header: &RecordHeader, out: &mut Vec<u8>) {
         let mut bytes = [0; FRAME_HEADER];
-        bytes[4..8].copy_from_slice(&(self.stored.len() as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&(self.stored_len() as u32).to_le_bytes());
         bytes[8..16].copy_from_slice(&header.lsn.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&header.txn.to_le_bytes());
         bytes[24..32].copy_from_slice(&header.commit_ts.to_le_bytes());
@@ -126,30 +161,54 @@ impl Packed {
     }
 }
 
-/// Completes the frames of one group: the distance to the group's first record, then the header checksum.
+/// Completes the frames of one group: the distance to the group's first record, encryption, then the header checksum.
 ///
 /// `frames` must come from [`Packed::encode`]. Returns the number of records.
-pub(crate) fn finish_group(frames: &mut [u8], salt: u64) -> u64 {
+pub(crate) fn finish_group(frames: &mut [u8], salt: u64, cipher: Option<&FileCipher>) -> Result<u64> {
     let (mut offset, mut count) = (0, 0_u32);
     while offset < frames.len() {
         let frame = &mut frames[offset..];
         frame[32..36].copy_from_slice(&count.to_le_bytes());
+        if frame[45] & FLAG_ENCRYPTED != 0 {
+            encrypt(frame, cipher)?;
+        }
         let crc = header_crc(&frame[..FRAME_HEADER], salt);
         frame[..4].copy_from_slice(&crc.to_le_bytes());
         offset += padded(FRAME_HEADER + u32_at(frame, 4) as usize);
         count += 1;
     }
-    u64::from(count)
+    Ok(u64::from(count))
+}
+
+/// Encrypts the payload of the first of these frames in place. Its number is the nonce: a file has each number once,
+/// and a key of its own.
+fn encrypt(frame: &mut [u8], cipher: Option<&FileCipher>) -> Result<()> {
+    let (lsn, bound) = (u64_at(frame, 8), bound_header(frame));
+    let cipher = cipher.ok_or_else(|| Error::invalid("a record is to be encrypted in a file that is not"))?;
+    let end = FRAME_HEADER + u32_at(frame, 4) as usize;
+    let tag = cipher.seal(lsn, &bound, &mut frame[FRAME_HEADER..end - TAG])?;
+    frame[end - TAG..end].copy_from_slice(&tag);
+    let crc = crc32c::crc32c(&frame[FRAME_HEADER..end]);
+    frame[40..44].copy_from_slice(&crc.to_le_bytes());
+    Ok(())
+}
+
+/// What an encrypted payload is bound to: all of its frame's header but the checksums.
+fn bound_header(header: &[u8]) -> [u8; 40] {
+    let mut bound = [0; 40];
+    bound[..36].copy_from_slice(&header[4..40]);
+    bound[36..].copy_from_slice(&header[44..48]);
+    bound
 }
 
 /// The frame that ends a file on purpose; `next` is the number of the record that is not in it.
-pub(crate) fn seal_frame(next: Lsn, salt: u64) -> Vec<u8> {
+pub(crate) fn seal_frame(next: Lsn, salt: u64) -> Result<Vec<u8>> {
     let header = RecordHeader { lsn: next, txn: 0, commit_ts: 0, kind: 0 };
-    let packed = Packed { stored: Bytes::new(), raw_len: 0, crc: crc32c::crc32c(&[]), flags: FLAG_SEAL };
+    let packed = Packed { stored: Bytes::new(), tag: 0, raw_len: 0, crc: crc32c::crc32c(&[]), flags: FLAG_SEAL };
     let mut frame = Vec::with_capacity(FRAME_HEADER);
     packed.encode(&header, &mut frame);
-    finish_group(&mut frame, salt);
-    frame
+    finish_group(&mut frame, salt, None)?;
+    Ok(frame)
 }
 
 /// What stands at an offset of a log file.
@@ -169,6 +228,8 @@ pub(crate) enum Frame {
 #[derive(Debug)]
 pub(crate) struct StoredRecord {
     pub(crate) header: RecordHeader,
+    /// What its payload is bound to, if that is encrypted.
+    bound: [u8; 40],
     stored: Bytes,
     raw_len: u32,
     flags: u8,
@@ -200,15 +261,17 @@ pub(crate) fn read_frame(file: &Bytes, offset: usize, salt: u64) -> Frame {
         return Frame::Seal(lsn, offset + end);
     }
     let record = RecordHeader { lsn, txn: u64_at(header, 16), commit_ts: u64_at(header, 24), kind: header[44] };
-    let record = StoredRecord { header: record, stored, raw_len: u32_at(header, 36), flags };
+    let record =
+        StoredRecord { header: record, bound: bound_header(header), stored, raw_len: u32_at(header, 36), flags };
     Frame::Record(record, offset + end)
 }
 
 impl StoredRecord {
     /// The record as it was appended. Decompression stops at the declared size.
-    pub(crate) fn unpack(self) -> Result<Record> {
-        let Self { header, stored, raw_len, flags } = self;
-        if flags & !FLAG_ZSTD != 0 {
+    pub(crate) fn unpack(self, cipher: Option<&FileCipher>) -> Result<Record> {
+        let stored = self.decrypt(cipher)?;
+        let Self { header, raw_len, flags, .. } = self;
+        if flags & !(FLAG_ZSTD | FLAG_ENCRYPTED) != 0 {
             let message = format!("record {} has flags {flags:#x}, which this version does not know", header.lsn);
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
@@ -224,6 +287,23 @@ impl StoredRecord {
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(Record { header, payload })
+    }
+
+    /// The stored payload, decrypted in a file that is encrypted. A plain payload in such a file is a forgery.
+    fn decrypt(&self, cipher: Option<&FileCipher>) -> Result<Bytes> {
+        let lsn = self.header.lsn;
+        let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, format!("record {lsn} {what}"));
+        match (cipher, self.flags & FLAG_ENCRYPTED != 0) {
+            (None, false) => Ok(self.stored.clone()),
+            (None, true) => Err(no_key(&format!("record {lsn}"))),
+            (Some(_), false) => Err(corrupt("is not encrypted, but its file is")),
+            (Some(cipher), true) => {
+                let mut data = self.stored.to_vec();
+                let len = cipher.open(lsn.0, &self.bound, &mut data).map(<[u8]>::len);
+                data.truncate(len.ok_or_else(|| corrupt("is not what was encrypted there"))?);
+                Ok(data.into())
+            }
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
 
-use crate::codec::{FILE_HEADER, FORMAT_VERSION, FileHeader, HeaderProblem};
+use crate::codec::{FILE_HEADER, FILE_KEY_ID, FORMAT_VERSION, FileEncryption, FileHeader, HeaderProblem};
+use crate::encryption::{EncryptionKey, FileCipher, no_key, not_encrypted, random, wrong_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
 use crate::storage::{AppendFile, Storage};
@@ -77,7 +78,8 @@ pub(crate) fn create(
     let path = path(dir, number);
     // Any number that differs from file to file will do; it need not be secret.
     let salt = RandomState::new().build_hasher().finish();
-    let header = FileHeader { number, first_lsn, salt };
+    let encryption = storage.key().map(|key| Ok(FileEncryption { salt: random()?, key_id: key_id(key) }));
+    let header = FileHeader { number, first_lsn, salt, encryption: encryption.transpose()? };
     let mut file = storage.create_append(&path, preallocate)?;
     file.append(&header.encode())?;
     file.sync()?;
@@ -89,6 +91,28 @@ pub(crate) fn create(
         return Err(Error::new(ErrorKind::AlreadyExists, message));
     }
     Ok((file, LogFile { number, path, first_lsn: Some(first_lsn) }, header))
+}
+
+/// What decrypts the payloads of a file; `None` where nothing is encrypted.
+///
+/// # Errors
+/// [`ErrorKind::Permission`] if it is encrypted with a key that the storage does not have, and
+/// [`ErrorKind::Invalid`] if the storage has a key and the file is not encrypted.
+pub(crate) fn cipher(storage: &dyn Storage, path: &str, header: &FileHeader) -> Result<Option<FileCipher>> {
+    match (&header.encryption, storage.key()) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(not_encrypted(path)),
+        (Some(_), None) => Err(no_key(path)),
+        (Some(encryption), Some(key)) if encryption.key_id == key_id(key) => {
+            key.cipher(&encryption.salt, b"grizzly log").map(Some)
+        }
+        (Some(_), Some(_)) => Err(wrong_key(path)),
+    }
+}
+
+fn key_id(key: &EncryptionKey) -> [u8; FILE_KEY_ID] {
+    let id = key.id();
+    std::array::from_fn(|at| id[at])
 }
 
 fn path(dir: &str, number: u64) -> String {

@@ -4,7 +4,10 @@
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
+pub mod backup;
+mod check;
 mod codec;
+mod encryption;
 mod error;
 mod files;
 mod ids;
@@ -16,12 +19,16 @@ mod recovery;
 pub mod storage;
 mod writer;
 
+pub use check::{LogCheck, check_log};
 pub use codec::MAX_PAYLOAD;
+pub use encryption::EncryptionKey;
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Lsn;
 pub use progress::Durable;
 pub use reader::{LogReader, read};
 pub use record::{NewRecord, Record, RecordHeader};
 pub use recovery::{Replay, open};
-pub use storage::{AppendFile, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage};
+pub use storage::{
+    AppendFile, EncryptedStorage, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage,
+};
 pub use writer::{OnDurable, Wal, WalOptions, WalStats};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::codec::{FILE_HEADER, FileHeader, finish_group, seal_frame};
+use crate::encryption::FileCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ids::Lsn;
@@ -18,6 +19,8 @@ pub(crate) struct LogThread {
     shared: Arc<Shared>,
     file: Box<dyn AppendFile>,
     header: FileHeader,
+    /// Encrypts the payloads of this file.
+    cipher: Option<FileCipher>,
     /// Bytes in the file being written.
     written: u64,
     /// The last record that is durable.
@@ -65,9 +68,10 @@ impl LogThread {
         header: FileHeader,
         segment_bytes: u64,
         on_durable: Option<OnDurable>,
-    ) -> Self {
+    ) -> Result<Self> {
         let last = shared.progress.durable();
-        Self { shared, file, header, written: FILE_HEADER as u64, last, segment_bytes, on_durable }
+        let cipher = files::cipher(shared.storage.as_ref(), &shared.dir, &header)?;
+        Ok(Self { shared, file, header, cipher, written: FILE_HEADER as u64, last, segment_bytes, on_durable })
     }
 
     pub(crate) fn spawn(self) -> Result<JoinHandle<()>> {
@@ -130,7 +134,7 @@ impl LogThread {
         if self.written >= self.segment_bytes {
             self.rotate(self.last.next())?;
         }
-        let records = finish_group(group, self.header.salt);
+        let records = finish_group(group, self.header.salt, self.cipher.as_ref())?;
         self.file.append(group)?;
         self.file.sync()?;
         self.written += group.len() as u64;
@@ -151,6 +155,7 @@ impl LogThread {
             let number = self.header.number + 1;
             let (file, named, header) =
                 files::create(shared.storage.as_ref(), &shared.dir, number, first, self.segment_bytes)?;
+            self.cipher = files::cipher(shared.storage.as_ref(), &named.path, &header)?;
             shared.files.lock().push(named);
             (self.file, self.header, self.written) = (file, header, FILE_HEADER as u64);
             shared.queue.lock().file_first = first;
@@ -161,7 +166,7 @@ impl LogThread {
 
     /// Marks the end of the file, so that damage anywhere in it can be told from the end a crash leaves.
     fn seal(&mut self) -> Result<()> {
-        self.file.append(&seal_frame(self.last.next(), self.header.salt))?;
+        self.file.append(&seal_frame(self.last.next(), self.header.salt)?)?;
         self.file.sync()
     }
 }

@@ -39,6 +39,11 @@ impl Iterator for Replay {
 }
 
 impl Replay {
+    /// See [`LogReader::torn`].
+    pub fn torn(&self) -> &[String] {
+        self.reader.torn()
+    }
+
     /// The writer, which begins a new file: nothing is ever written behind a torn end.
     ///
     /// # Errors

@@ -153,7 +153,7 @@ impl Wal {
             counters: Counters::default(),
         });
         let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable } = options;
-        let thread = LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable).spawn()?;
+        let thread = LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable)?.spawn()?;
         Ok(Self { shared, compress_above, buffer_bytes, thread: Mutex::new(Some(thread)) })
     }
 
@@ -165,7 +165,7 @@ impl Wal {
     /// after the close, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the payload is too large.
     pub fn append(&self, record: NewRecord) -> Result<Lsn> {
         let NewRecord { txn, commit_ts, kind, payload } = record;
-        let packed = Packed::new(payload, self.compress_above)?;
+        let packed = Packed::new(payload, self.compress_above, self.shared.storage.key().is_some())?;
         let mut queue = self.shared.queue.lock();
         loop {
             self.shared.refuse_if_ended(&queue)?;

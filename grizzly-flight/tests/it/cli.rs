@@ -41,6 +41,42 @@ fn sql_import_and_verify_work_on_a_folder() -> TestResult {
 }
 
 #[test]
+fn backups_are_taken_listed_checked_and_restored() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (db, backups, key) = (path("db"), path("backups"), path("key"));
+    std::fs::write(&key, "5a".repeat(32))?;
+    let run = |args: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
+        let run = grizzly(&[args, ["--key-file", &key].as_slice()].concat())?;
+        match run.status.success() {
+            true => Ok(text(&run.stdout)),
+            false => Err(text(&run.stderr).into()),
+        }
+    };
+    run(&["sql", "--db", &db, "-c", "CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1), (2)"])?;
+    let full = run(&["backup", "create", "--db", &db, "--to", &backups])?;
+    assert!(full.starts_with("backup 000001: "), "{full}");
+    let csn = full.split("up to commit ").nth(1).and_then(|rest| rest.split(',').next()).ok_or("no commit")?;
+    run(&["sql", "--db", &db, "-c", "DELETE FROM t"])?;
+    run(&["backup", "create", "--db", &db, "--to", &backups, "--incremental"])?;
+    let listed = run(&["backup", "list", "--from", &backups])?;
+    assert!(listed.contains("000002  000001"), "{listed}");
+    assert!(run(&["backup", "verify", "--from", &backups])?.contains("no problems"));
+    let (before, after) = (path("before"), path("after"));
+    run(&["restore", "--from", &backups, "--into", &before, "--to-csn", csn])?;
+    run(&["restore", "--from", &backups, "--into", &after])?;
+    let count = "SELECT count(*) AS n FROM t";
+    assert!(run(&["sql", "--db", &before, "-c", count])?.contains("| 2 |"));
+    assert!(run(&["sql", "--db", &after, "-c", count])?.contains("| 0 |"));
+    assert!(run(&["restore", "--from", &backups, "--into", &after]).is_err(), "it is not empty");
+    assert!(run(&["backup", "release", "--db", &db])?.contains("for 1 chains"));
+    assert!(run(&["verify", "--db", &before])?.contains("no problems"));
+    let without = grizzly(&["verify", "--db", &db])?;
+    assert!(text(&without.stderr).contains("a key is needed"), "{}", text(&without.stderr));
+    Ok(())
+}
+
+#[test]
 fn errors_end_a_script_with_their_sqlstate() -> TestResult {
     let run = grizzly(&["sql", "-c", "SELECT 1; SELEC 2; SELECT 3"])?;
     assert!(!run.status.success());

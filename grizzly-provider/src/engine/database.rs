@@ -10,10 +10,11 @@ use std::{
 };
 
 use arrow::{array::ArrayRef, datatypes::SchemaRef, record_batch::RecordBatch};
-use grizzly_wal::{Storage, Wal};
+use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
 use parking_lot::Mutex;
 
 use super::{
+    backup::pins::Pins,
     ddl,
     maintenance::{compact, flush, worker::Signals},
     recovery, rows,
@@ -45,7 +46,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// the last clone is dropped.
 #[derive(Clone)]
 pub struct Grizzly {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// Opens a database with settings of its own.
@@ -54,6 +55,7 @@ pub struct GrizzlyBuilder {
     url: String,
     settings: Settings,
     storage: Option<Arc<dyn Storage>>,
+    key: Option<EncryptionKey>,
 }
 
 /// What an open database consists of.
@@ -67,6 +69,10 @@ pub(crate) struct Inner {
     /// Held by the one flush or compaction that runs.
     pub(super) checkpoint: Mutex<()>,
     pub(super) checkpoints: flush::Checkpoints,
+    /// What backups need to stay on storage.
+    pub(super) pins: Pins,
+    /// Where the log ended within a record when the database was opened.
+    pub(super) torn: Vec<String>,
     /// Segments that were replaced or dropped, until a checkpoint no longer names them.
     pub(super) obsolete: Mutex<Vec<Arc<ColdSegment>>>,
     pub(super) snapshots: Arc<SnapshotRegistry>,
@@ -116,15 +122,27 @@ impl GrizzlyBuilder {
         self
     }
 
+    /// Encrypts everything but paths and lengths with this key. A database is encrypted from its creation on, or
+    /// never.
+    #[must_use]
+    pub fn key(mut self, key: EncryptionKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
     /// Opens the database, replaying its log.
     ///
     /// # Errors
-    /// `Invalid` if the place holds something else, `Unsupported` for a newer format, `Corrupt` for damage, and
-    /// `Unavailable` if another process has it open for writing or the storage cannot be reached.
+    /// `Invalid` if the place holds something else, or a key was given for a database without one; `Permission` for
+    /// a wrong or missing key; `Unsupported` for a newer format, `Corrupt` for damage, and `Unavailable` if another process has it open for writing or the storage cannot be reached.
     pub fn open(self) -> Result<Grizzly> {
         let storage = match self.storage {
             Some(storage) => storage,
             None => grizzly_wal::open_storage(&self.url)?,
+        };
+        let storage = match self.key {
+            Some(key) => Arc::new(EncryptedStorage::new(storage, key)),
+            None => storage,
         };
         Ok(Grizzly { inner: recovery::open(self.url, self.settings, storage)? })
     }
@@ -141,7 +159,7 @@ impl Grizzly {
 
     /// Like [`Grizzly::open`], with settings.
     pub fn builder(url: &str) -> GrizzlyBuilder {
-        GrizzlyBuilder { url: url.to_owned(), settings: Settings::default(), storage: None }
+        GrizzlyBuilder { url: url.to_owned(), settings: Settings::default(), storage: None, key: None }
     }
 
     /// The URL it was opened with.
@@ -501,7 +519,7 @@ impl Inner {
         self.signals.flushed();
     }
 
-    fn close(&self) -> Result<()> {
+    pub(super) fn close(&self) -> Result<()> {
         self.check_open()?;
         let flushed = match self.check_writable() {
             Ok(()) if self.hot_rows.load(Ordering::Relaxed) > 0 => flush::checkpoint(self),

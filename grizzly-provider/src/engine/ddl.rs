@@ -182,8 +182,8 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
     Ok(done)
 }
 
-/// Gives every segment file its run of an index.
-fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
+/// Gives every segment file that lacks it its run of an index.
+pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
     let version = Arc::clone(&db.commit.lock().version);
     let table = version.table(table)?;
     for (_, segment) in table.segments() {
@@ -239,7 +239,8 @@ pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists:
         }
         Ok(Some(CatalogChange::DropIndex { table: def.id, index: index.id }))
     })?;
-    for file in files.iter().filter(|_| done) {
+    // A backup that is being made may be about to copy them; they go with their segments then.
+    for file in files.iter().filter(|_| done && !db.pins.is_running()) {
         db.storage.remove(file)?;
     }
     Ok(done)

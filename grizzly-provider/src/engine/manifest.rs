@@ -32,6 +32,9 @@ pub(crate) struct Manifest {
     pub(crate) catalog: Catalog,
     /// Segments of each table, by shard.
     pub(crate) tables: BTreeMap<u64, Vec<Vec<SegmentEntry>>>,
+    /// Segments that the log before `replay_from` names, with the record; a backup will need them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) named_by_log: BTreeMap<u32, u64>,
 }
 
 /// A segment and its ended rows.
@@ -45,6 +48,27 @@ pub(crate) struct SegmentEntry {
 
 fn path(number: u64) -> String {
     format!("{DIR}/{number:020}.json")
+}
+
+/// Text with its checksum in a line of its own.
+pub(crate) fn checked(json: Bytes) -> [Bytes; 2] {
+    let checksum = checksum_line(&json);
+    [json, checksum.into()]
+}
+
+/// The text that [`checked`] stored as `path`.
+pub(crate) fn unchecked<'t>(path: &str, text: &'t [u8]) -> Result<&'t [u8]> {
+    let damaged = |what: &str| Error::corrupt(format!("'{path}' is damaged: {what}"));
+    let end = text.iter().rposition(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no checksum"))?;
+    let (json, checksum) = text.split_at(end);
+    match checksum == checksum_line(json).as_bytes() {
+        true => Ok(json),
+        false => Err(damaged("its checksum is wrong")),
+    }
+}
+
+fn checksum_line(json: &[u8]) -> String {
+    format!("\n{:08x}", crc32c::crc32c(json))
 }
 
 impl Manifest {
@@ -72,16 +96,15 @@ impl Manifest {
     }
 
     fn parse(path: &str, text: &[u8]) -> Result<Self> {
+        grizzly_wal::storage::check_plain(path, text)?;
+        Self::decode(path, unchecked(path, text)?)
+    }
+
+    /// A manifest without its checksum.
+    pub(crate) fn decode(path: &str, json: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
-        }
-        let damaged = |what: &str| Error::corrupt(format!("manifest '{path}' is damaged: {what}"));
-        let end = text.iter().rposition(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no checksum"))?;
-        let (json, checksum) = text.split_at(end);
-        let stored = std::str::from_utf8(checksum).ok().and_then(|sum| u32::from_str_radix(sum.trim(), 16).ok());
-        if stored != Some(crc32c::crc32c(json)) {
-            return Err(damaged("its checksum is wrong"));
         }
         let head: Head = redo::decode_json(&format!("manifest '{path}'"), json)?;
         if head.format > FORMAT {
@@ -99,16 +122,27 @@ impl Manifest {
     /// Stores this manifest under its number. `Unavailable` if another writer did so first.
     pub(crate) fn store(&self, storage: &Arc<dyn Storage>) -> Result<()> {
         let json = redo::encode_json(self)?;
-        let checksum = format!("\n{:08x}", crc32c::crc32c(&json));
-        storage.put(&path(self.number), &[json, Bytes::from(checksum)], PutMode::Create).map_err(|error| {
-            match error.kind() {
-                grizzly_wal::ErrorKind::AlreadyExists => Error::new(
-                    ErrorKind::Unavailable,
-                    format!("another writer has taken over '{}': manifest {} exists", storage.url(), self.number),
-                ),
-                _ => error.into(),
-            }
+        storage.put(&path(self.number), &checked(json), PutMode::Create).map_err(|error| match error.kind() {
+            grizzly_wal::ErrorKind::AlreadyExists => Error::new(
+                ErrorKind::Unavailable,
+                format!("another writer has taken over '{}': manifest {} exists", storage.url(), self.number),
+            ),
+            _ => error.into(),
         })
+    }
+
+    /// What is wrong with the manifests on storage, the older ones included.
+    pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        for file in storage.list(DIR)? {
+            let text = match storage.get(&file.path) {
+                // A checkpoint has removed it meanwhile.
+                Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => continue,
+                text => text.map_err(Error::from),
+            };
+            problems.extend(text.and_then(|text| Self::parse(&file.path, &text)).err().map(|error| error.to_string()));
+        }
+        Ok(problems)
     }
 
     /// Removes manifests that are no longer needed.
@@ -137,6 +171,7 @@ mod tests {
             next_segment: 1,
             catalog: Catalog::default(),
             tables: BTreeMap::new(),
+            named_by_log: BTreeMap::new(),
         }
     }
 

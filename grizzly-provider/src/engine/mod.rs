@@ -8,6 +8,7 @@
 //! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
 //! `lookup` where an index is used, and `rows` fetches values.
 
+mod backup;
 mod bulk;
 mod catalog;
 mod database;
@@ -34,6 +35,7 @@ mod txn;
 mod verify;
 mod version;
 
+pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreReport, RestoreTo, open_place};
 pub use database::{Grizzly, GrizzlyBuilder};
 pub use scan::{Morsel, TableScan};
 pub use settings::Settings;

@@ -12,6 +12,7 @@ use grizzly_wal::{Lsn, Record, Storage, WalOptions};
 use parking_lot::Mutex;
 
 use super::{
+    backup::pins::Pins,
     catalog::CatalogChange,
     database::{Inner, hot_rows, now, open_segment},
     ddl,
@@ -38,7 +39,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-const LOG_DIR: &str = "log";
+pub(super) const LOG_DIR: &str = "log";
 /// Share of the memory budget that encoded chunks may take; hot rows and index runs have the rest.
 const CACHE_SHARE: f64 = 0.75;
 
@@ -51,6 +52,7 @@ struct Recovery {
     /// Lists of ended rows that are on storage.
     lists: BTreeMap<u32, (String, u32)>,
     replaced: Vec<Arc<ColdSegment>>,
+    pins: Pins,
 }
 
 /// Opens or creates the database in `storage`.
@@ -72,9 +74,10 @@ pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -
         recovery.apply(&record?)?;
         records += 1;
     }
+    let torn = replay.torn().to_vec();
     let wal = replay.into_writer()?;
     tracing::info!(url, records, csn = recovery.version.csn.0, "the database is open");
-    recovery.finish(url, settings, manifest, publisher, wal, lock)
+    recovery.finish(url, settings, manifest, publisher, (wal, torn), lock)
 }
 
 fn create(storage: &Arc<dyn Storage>) -> Result<Manifest> {
@@ -90,6 +93,7 @@ fn create(storage: &Arc<dyn Storage>) -> Result<Manifest> {
         next_segment: 1,
         catalog: Default::default(),
         tables: BTreeMap::new(),
+        named_by_log: BTreeMap::new(),
     };
     manifest.store(storage)?;
     Ok(manifest)
@@ -120,7 +124,8 @@ impl Recovery {
             }
             version.tables.insert(*id, Arc::new(table));
         }
-        Ok(Self { storage, cache, version, next_segment: manifest.next_segment, lists, replaced: Vec::new() })
+        let pins = Pins::load(&storage, manifest.named_by_log.clone())?;
+        Ok(Self { storage, cache, version, next_segment: manifest.next_segment, lists, replaced: Vec::new(), pins })
     }
 
     /// Does again what a log record says.
@@ -129,6 +134,9 @@ impl Recovery {
         match record.header.kind {
             KIND_COMMIT => {
                 for op in redo::decode_commit(record.payload.clone())? {
+                    if let RedoOp::Attach(attach) = &op {
+                        self.pins.note(record.header.lsn, attach.meta.id);
+                    }
                     self.apply_op(op, csn)?;
                 }
             }
@@ -138,6 +146,9 @@ impl Recovery {
             }
             KIND_REPLACE => {
                 let replace: Replace = redo::decode_json("a merge of segments in the log", &record.payload)?;
+                if let Some(added) = &replace.added {
+                    self.pins.note(record.header.lsn, added.id);
+                }
                 self.replace(&replace)?;
             }
             kind => {
@@ -204,7 +215,7 @@ impl Recovery {
         settings: Settings,
         manifest: Manifest,
         publisher: Arc<Publisher>,
-        wal: grizzly_wal::Wal,
+        (wal, torn): (grizzly_wal::Wal, Vec<String>),
         lock: Box<dyn std::any::Any + Send + Sync>,
     ) -> Result<Arc<Inner>> {
         let version = Arc::new(self.version);
@@ -224,6 +235,8 @@ impl Recovery {
             commit: Mutex::new(CommitState { version, moved: Default::default() }),
             checkpoint: Mutex::new(()),
             checkpoints,
+            pins: self.pins,
+            torn,
             obsolete: Mutex::new(self.replaced),
             snapshots: Arc::new(SnapshotRegistry::default()),
             cache: self.cache,

@@ -14,6 +14,8 @@ pub struct Settings {
     pub flush_rows: usize,
     /// How long replaced and deleted rows stay readable for time travel. Default one hour.
     pub retention: Duration,
+    /// How long after a backup the log behind it is kept for an incremental one. Default seven days.
+    pub backup_window: Duration,
     /// Whether flush and compaction run by themselves. Default true.
     pub background: bool,
     /// Create the database if the URL holds none. Default true.
@@ -27,6 +29,7 @@ impl Default for Settings {
             sync_commits: true,
             flush_rows: 262_144,
             retention: Duration::from_secs(3600),
+            backup_window: Duration::from_secs(7 * 24 * 3600),
             background: true,
             create: true,
         }

@@ -1,5 +1,6 @@
 //! The engine through its public face, without DataFusion.
 
+mod backup;
 mod crash;
 mod history;
 mod indexes;

@@ -13,16 +13,16 @@ fn header(lsn: u64) -> RecordHeader {
 fn group(payloads: &[Bytes], first: u64, compress_above: usize) -> Result<Vec<u8>> {
     let mut frames = Vec::new();
     for (payload, lsn) in payloads.iter().zip(first..) {
-        Packed::new(payload.clone(), compress_above)?.encode(&header(lsn), &mut frames);
+        Packed::new(payload.clone(), compress_above, false)?.encode(&header(lsn), &mut frames);
     }
-    assert_eq!(finish_group(&mut frames, SALT), payloads.len() as u64);
+    assert_eq!(finish_group(&mut frames, SALT, None)?, payloads.len() as u64);
     Ok(frames)
 }
 
 fn read_all(file: &Bytes) -> Result<Vec<Record>> {
     let (mut records, mut offset) = (Vec::new(), 0);
     while let Frame::Record(record, next) = read_frame(file, offset, SALT) {
-        records.push(record.unpack()?);
+        records.push(record.unpack(None)?);
         offset = next;
     }
     Ok(records)
@@ -37,7 +37,7 @@ proptest! {
     ) {
         let payloads: Vec<Bytes> = payloads.into_iter().map(Bytes::from).collect();
         let mut file = group(&payloads, first, compress_above)?;
-        file.extend_from_slice(&seal_frame(Lsn(first + payloads.len() as u64), SALT));
+        file.extend_from_slice(&seal_frame(Lsn(first + payloads.len() as u64), SALT)?);
         file.resize(file.len() + 100, 0);
         let records = read_all(&file.into())?;
         prop_assert_eq!(records.len(), payloads.len());
@@ -67,17 +67,17 @@ proptest! {
 
     #[test]
     fn file_headers_come_back(number in any::<u64>(), first in any::<u64>(), salt in any::<u64>()) {
-        let header = FileHeader { number, first_lsn: Lsn(first), salt };
+        let header = FileHeader { number, first_lsn: Lsn(first), salt, encryption: None };
         prop_assert_eq!(FileHeader::decode(&header.encode()).ok(), Some(header));
     }
 }
 
 #[test]
 fn compression_is_used_where_it_pays() -> Result<()> {
-    let zeros = Packed::new(vec![0; 100_000].into(), 4096)?;
+    let zeros = Packed::new(vec![0; 100_000].into(), 4096, false)?;
     assert!(zeros.frame_len() < 1000);
-    assert_eq!(Packed::new(vec![0; 4096].into(), 4096)?.frame_len(), FRAME_HEADER + 4096);
-    assert!(Packed::new(vec![0; MAX_PAYLOAD + 1].into(), usize::MAX).is_err());
+    assert_eq!(Packed::new(vec![0; 4096].into(), 4096, false)?.frame_len(), FRAME_HEADER + 4096);
+    assert!(Packed::new(vec![0; MAX_PAYLOAD + 1].into(), usize::MAX, false).is_err());
     Ok(())
 }
 
@@ -85,9 +85,14 @@ fn compression_is_used_where_it_pays() -> Result<()> {
 fn a_payload_that_unpacks_to_more_than_it_declares_is_damage() -> Result<()> {
     let bomb = zstd::bulk::compress(&vec![0; 50 << 20], 1).map_err(|error| Error::io("compress", "a bomb", error))?;
     for declared in [0, 10, (50 << 20) - 1, (50 << 20) + 1] {
-        let record =
-            StoredRecord { header: header(1), stored: bomb.clone().into(), raw_len: declared, flags: FLAG_ZSTD };
-        assert_eq!(record.unpack().map_err(|error| error.kind()), Err(ErrorKind::Corrupt), "{declared}");
+        let record = StoredRecord {
+            header: header(1),
+            bound: [0; 40],
+            stored: bomb.clone().into(),
+            raw_len: declared,
+            flags: FLAG_ZSTD,
+        };
+        assert_eq!(record.unpack(None).map_err(|error| error.kind()), Err(ErrorKind::Corrupt), "{declared}");
     }
     Ok(())
 }
@@ -110,4 +115,48 @@ fn only_a_later_group_proves_that_a_record_was_durable() -> Result<()> {
     assert!(proves_durable(&file.clone().into(), third, SALT, Lsn(3)));
     assert!(!proves_durable(&file.into(), third, SALT, Lsn(4)));
     Ok(())
+}
+
+#[test]
+fn encrypted_records_open_in_their_file_only() -> Result<()> {
+    use crate::encryption::EncryptionKey;
+    let key = EncryptionKey::generate()?;
+    let (cipher, other) = (key.cipher(&[1; 16], b"log")?, key.cipher(&[2; 16], b"log")?);
+    let payloads = [Bytes::new(), Bytes::from_static(b"secret"), vec![9; 9_000].into()];
+    let mut frames = Vec::new();
+    for (payload, lsn) in payloads.iter().zip(5..) {
+        Packed::new(payload.clone(), 4096, true)?.encode(&header(lsn), &mut frames);
+    }
+    assert_eq!(finish_group(&mut frames, SALT, Some(&cipher))?, 3);
+    assert!(!frames.windows(6).any(|window| window == b"secret"));
+    let file = Bytes::from(frames.clone());
+    let mut offset = 0;
+    for payload in &payloads {
+        let read = || match read_frame(&file, offset, SALT) {
+            Frame::Record(record, next) => Some((record, next)),
+            _ => None,
+        };
+        let (record, next) = read().expect("it is a record");
+        assert_eq!(record.unpack(Some(&cipher))?.payload, payload);
+        let kind = |cipher| read().map(|(record, _)| record.unpack(cipher).map_err(|error| error.kind()));
+        assert_eq!(kind(None), Some(Err(ErrorKind::Permission)));
+        assert_eq!(kind(Some(&other)), Some(Err(ErrorKind::Corrupt)));
+        offset = next;
+    }
+    // A header that was changed and given a right checksum does not pass for the record either.
+    frames[16] ^= 1;
+    finish_group_headers(&mut frames, SALT);
+    match read_frame(&frames.into(), 0, SALT) {
+        Frame::Record(record, _) => {
+            assert_eq!(record.unpack(Some(&cipher)).map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
+        }
+        other => unreachable!("its checksums are right: {other:?}"),
+    }
+    Ok(())
+}
+
+/// Gives the first frame a right header checksum.
+fn finish_group_headers(frames: &mut [u8], salt: u64) {
+    let crc = header_crc(&frames[..FRAME_HEADER], salt);
+    frames[..4].copy_from_slice(&crc.to_le_bytes());
 }

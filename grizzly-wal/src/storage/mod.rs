@@ -4,6 +4,7 @@
 //! grows at its end and is the log's. Both are named by relative paths like `orders/00000017.seg`; see [`Storage`] for
 //! what a path may be. All calls block; they may be made from any thread, also from inside an async runtime.
 
+mod encrypted;
 mod fs;
 mod memory;
 mod object;
@@ -22,10 +23,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+pub use self::encrypted::{EncryptedStorage, check_plain};
 pub use self::fs::FsStorage;
 pub use self::memory::MemoryStorage;
 pub use self::object::ObjectStorage;
 pub use self::url::open_storage;
+use crate::encryption::EncryptionKey;
 use crate::error::Result;
 
 /// Whether [`Storage::put`] may replace what is there.
@@ -112,6 +115,12 @@ pub trait Storage: Debug + Send + Sync + 'static {
 
     /// Where this is, as [`open_storage`] takes it, without credentials.
     fn url(&self) -> String;
+
+    /// The key under which objects are encrypted here. Append files are not the storage's to encrypt: their writer
+    /// does it, record by record, with this key.
+    fn key(&self) -> Option<&EncryptionKey> {
+        None
+    }
 }
 
 /// A file that grows at its end. One writer at a time.

@@ -18,6 +18,7 @@ use grizzly_provider::{ErrorKind, Grizzly, access::TableDefinition};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    keys::KeyArgs,
     output,
     session::{Database, invalid, parse_bytes},
 };
@@ -48,6 +49,8 @@ pub(crate) struct Args {
     /// Memory for the database and for reading.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
     memory: Option<usize>,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,7 +63,7 @@ enum Format {
 
 /// Loads the files, all rows or none.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, args.memory, true)?;
+    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
     let frame = read(&args).await?;
     let created = create_if_absent(database.grizzly(), &args, frame.schema().as_arrow())?;
     let started = Instant::now();

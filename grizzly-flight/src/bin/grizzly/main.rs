@@ -1,7 +1,9 @@
 //! `grizzly`: the database from the command line.
 
+mod backup;
 mod bench;
 mod import;
+mod keys;
 mod output;
 mod script;
 mod serve;
@@ -35,6 +37,10 @@ enum Command {
     Import(import::Args),
     /// Check every checksum, chunk and index of a database.
     Verify(verify::Args),
+    /// Take, list and check backups.
+    Backup(backup::Args),
+    /// Rebuild a database from backups, as of any commit they cover.
+    Restore(backup::RestoreArgs),
     /// Measure the database beside plain DataFusion in memory.
     Bench(bench::Args),
     /// See everything at work on generated TPC-H data, checked against plain DataFusion.
@@ -68,6 +74,8 @@ fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Import(args) => import::run(args).await,
             Command::Verify(args) => verify::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => backup::restore(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Tour(args) => tour::run(args).await,
             Command::TourWriter(args) => tour::write_until_killed(args).await,

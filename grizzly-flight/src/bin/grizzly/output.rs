@@ -1,6 +1,6 @@
 //! What the commands print: result tables in pieces, errors in one line.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{arrow::util::pretty::pretty_format_batches, error::DataFusionError};
@@ -45,6 +45,20 @@ fn print_table(batches: &[RecordBatch]) -> Result<(), DataFusionError> {
     let table = pretty_format_batches(batches)?;
     writeln!(std::io::stdout().lock(), "{table}")?;
     Ok(())
+}
+
+/// Prints what is wrong, and says so by the exit code.
+pub(crate) fn verdict(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        println!("problem: {problem}");
+    }
+    match problems {
+        [] => {
+            println!("no problems");
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// The line below a result.

@@ -5,7 +5,10 @@ use std::{io::Write, process::ExitCode, time::Duration};
 use datafusion::error::DataFusionError;
 use grizzly_flight::{FlightSqlServer, Limits};
 
-use crate::session::{Database, parse_bytes};
+use crate::{
+    keys::KeyArgs,
+    session::{Database, parse_bytes},
+};
 
 /// Options of `grizzly serve`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +25,8 @@ pub(crate) struct Args {
     /// Memory for the database and its queries.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
     memory: Option<usize>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// Cancel statements that run longer than this many seconds.
     #[arg(long, value_name = "SECONDS")]
     statement_timeout: Option<u64>,
@@ -29,7 +34,7 @@ pub(crate) struct Args {
 
 /// Serves until the process is told to stop.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, args.memory, true)?;
+    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
     let limits = Limits { statement_timeout: args.statement_timeout.map(Duration::from_secs), ..Limits::default() };
     let server = FlightSqlServer::builder(database.factory()).token(args.token).limits(limits);
     let server = server.listen(args.listen).await?;

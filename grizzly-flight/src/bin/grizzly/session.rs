@@ -13,7 +13,7 @@ use datafusion::{
 use grizzly_flight::SessionFactory;
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
-    Error, ErrorKind, Grizzly, Settings,
+    EncryptionKey, Error, ErrorKind, Grizzly, Settings,
     adapter::{GrizzlySession, GrizzlySessionExt},
 };
 
@@ -26,8 +26,13 @@ pub(crate) struct Database {
 
 impl Database {
     /// Opens `url`; `memory` bounds the database's cache, and the memory of queries, in bytes. `create` says whether
-    /// a database may be made there.
-    pub(crate) fn open(url: &str, memory: Option<usize>, create: bool) -> Result<Self, DataFusionError> {
+    /// a database may be made there, and `key` is the key of one that is encrypted.
+    pub(crate) fn open(
+        url: &str,
+        memory: Option<usize>,
+        create: bool,
+        key: Option<EncryptionKey>,
+    ) -> Result<Self, DataFusionError> {
         let mut settings = Settings { create, ..Settings::default() };
         let mut runtime = RuntimeEnvBuilder::new();
         if let Some(memory) = memory {
@@ -35,7 +40,11 @@ impl Database {
             settings.memory_bytes = memory / 2;
             runtime = runtime.with_memory_limit(memory / 2, 1.0);
         }
-        let grizzly = Grizzly::builder(url).settings(settings).open()?;
+        let builder = Grizzly::builder(url).settings(settings);
+        let grizzly = match key {
+            Some(key) => builder.key(key).open()?,
+            None => builder.open()?,
+        };
         Ok(Self { grizzly, runtime: runtime.build_arc()? })
     }
 

@@ -10,6 +10,7 @@ use grizzly_provider::adapter::GrizzlySession;
 use rustyline::{DefaultEditor, error::ReadlineError};
 
 use crate::{
+    keys::KeyArgs,
     output, script,
     session::{Database, invalid, parse_bytes},
 };
@@ -34,6 +35,8 @@ pub(crate) struct Args {
     /// Memory for the database and its queries.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES", conflicts_with = "connect")]
     memory: Option<usize>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// Print results only, no row counts or times.
     #[arg(long, short)]
     quiet: bool,
@@ -73,7 +76,7 @@ impl Backend {
     async fn open(args: &Args) -> Result<Self, DataFusionError> {
         let Some(url) = &args.connect else {
             let url = args.db.as_deref().unwrap_or("memory://");
-            let database = Database::open(url, args.memory, true)?;
+            let database = Database::open(url, args.memory, true, args.key.key()?)?;
             let session = database.session()?;
             return Ok(Self::Local(Box::new(database), Box::new(session)));
         };

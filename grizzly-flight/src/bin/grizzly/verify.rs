@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use datafusion::error::DataFusionError;
 
-use crate::session::Database;
+use crate::{keys::KeyArgs, output, session::Database};
 
 /// Options of `grizzly verify`.
 #[derive(Debug, clap::Args)]
@@ -12,23 +12,21 @@ pub(crate) struct Args {
     /// The database.
     #[arg(long, value_name = "URL")]
     db: String,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// Prints what was checked and what is wrong; fails if anything is.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, None, false)?;
+    let database = Database::open(&args.db, None, false, args.key.key()?)?;
     let report = tokio::task::block_in_place(|| database.grizzly().verify())?;
     println!(
-        "checked {} tables, {} segments, {} chunks, {} index entries",
-        report.tables, report.segments, report.chunks, report.index_entries
+        "checked {} tables, {} segments, {} chunks, {} index entries, {} log records",
+        report.tables, report.segments, report.chunks, report.index_entries, report.log_records
     );
-    for problem in &report.problems {
-        println!("problem: {problem}");
+    for torn in &report.torn {
+        println!("note: {torn}; what a crash leaves looks like this");
     }
     database.close()?;
-    if report.problems.is_empty() {
-        println!("no problems");
-        return Ok(ExitCode::SUCCESS);
-    }
-    Ok(ExitCode::FAILURE)
+    Ok(output::verdict(&report.problems))
 }

@@ -27,18 +27,21 @@ impl Named {
 }
 
 /// After a checkpoint: segments that were replaced or dropped before it go when their last reader does, and lists
-/// of ended rows that a newer list replaces go at once.
+/// of ended rows that a newer list replaces go at once. What a backup needs stays.
 pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     let named = Named::by(manifest);
     let mut obsolete = db.obsolete.lock();
     obsolete.retain(|segment| {
-        let gone = !named.segments.contains(&segment.meta.id);
+        let gone = !named.segments.contains(&segment.meta.id) && !db.pins.holds(segment.meta.id);
         if gone {
             segment.mark_obsolete();
         }
         !gone
     });
     drop(obsolete);
+    if db.pins.is_running() {
+        return Ok(());
+    }
     for file in db.storage.list(DATA_DIR)? {
         let segment = segment_of_path(&file.path);
         let replaced = file.path.ends_with(".del") && !named.tombstones.contains(&file.path);
@@ -51,16 +54,17 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
 
 /// At start: everything under the data folder that no version names is left over from a crash or a roll-back.
 ///
-/// What the manifest names stays even if the log has replaced it since: a start that fails halfway must be able to
-/// begin again from the same manifest.
+/// What the manifest or the log names stays even if the log has replaced it since: a start that fails halfway must be
+/// able to begin again from the same manifest and log.
 pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
     let version = Arc::clone(&db.commit.lock().version);
     let cold = version.tables.values().flat_map(|table| table.segments());
     let mut named = Named::by(manifest).segments;
     named.extend(cold.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()));
+    let named = |segment: u32| named.contains(&segment) || db.pins.holds(segment);
     let mut removed = 0;
     for file in db.storage.list(DATA_DIR)? {
-        if segment_of_path(&file.path).is_some_and(|segment| !named.contains(&segment)) {
+        if segment_of_path(&file.path).is_some_and(|segment| !named(segment)) {
             db.storage.remove(&file.path)?;
             removed += 1;
         }

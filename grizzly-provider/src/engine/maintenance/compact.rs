@@ -194,7 +194,11 @@ fn publish(
         ended: ended.iter().map(|(row, csn)| (row, csn.0)).collect(),
         history_from: next.history_from.0,
     };
-    commit::append(db, &mut state, next, 0, KIND_REPLACE, encode_json(&record)?).map(Some)
+    let lsn = commit::append(db, &mut state, next, 0, KIND_REPLACE, encode_json(&record)?)?;
+    if let Some(segment) = &merged.segment {
+        db.pins.note(lsn, segment.meta.id);
+    }
+    Ok(Some(lsn))
 }
 
 /// The ended rows of the new segment: those known when the merge began, and those that ended since.

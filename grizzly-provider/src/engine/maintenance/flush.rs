@@ -29,7 +29,7 @@ struct Sealed {
     segment: u32,
 }
 
-/// Writes everything committed so far to segment files and a manifest, and cuts the log.
+/// Writes everything committed so far to segment files and a manifest, and cuts the log that no backup needs.
 pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     let _one_at_a_time = db.checkpoint.lock();
     db.check_writable()?;
@@ -46,11 +46,12 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
         }
     }
     let number = db.checkpoints.number() + 1;
+    let keep_from = db.pins.keep_from(replay_from, db.settings.backup_window);
     let manifest = manifest(db, &version, &files, replay_from, number)?;
     manifest.store(&db.storage)?;
     db.checkpoints.stored(number);
     adopt(db, &sealed, &files)?;
-    db.wal.truncate_before(replay_from)?;
+    db.wal.truncate_before(keep_from)?;
     Manifest::prune(&db.storage)?;
     super::collect::release_obsolete(db, &manifest)?;
     db.flushed();
@@ -135,6 +136,7 @@ fn manifest(
         next_segment: db.peek_segment_id(),
         catalog: version.catalog.as_ref().clone(),
         tables,
+        named_by_log: db.pins.named_before(replay_from),
     })
 }
 

@@ -77,6 +77,13 @@ pub(crate) fn segment_of_path(path: &str) -> Option<u32> {
     u32::from_str_radix(name.get(..8)?, 16).ok()
 }
 
+/// Segment and index in the name of a run.
+pub(crate) fn run_of_path(path: &str) -> Option<(u32, u32)> {
+    let segment = segment_of_path(path)?;
+    let index = path.strip_suffix(".idx")?.rsplit_once('-')?.1;
+    Some((segment, index.parse().ok()?))
+}
+
 /// A segment file as its reader wants it: its length is known beforehand.
 #[derive(Debug)]
 pub(crate) struct SegmentBytes {

@@ -98,6 +98,11 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Lsn>
     let csn = next.csn;
     let ops = apply(&db, &mut next, &tables)?;
     let lsn = append(&db, &mut state, next, txn.id, KIND_COMMIT, encode_commit(&ops)?)?;
+    for op in &ops {
+        if let RedoOp::Attach(attach) = op {
+            db.pins.note(lsn, attach.meta.id);
+        }
+    }
     drop(state);
     let added = tables.iter().flat_map(|table| &table.rows).map(|rows| rows.batch.num_rows() as u64).sum();
     txn.done = true;

@@ -1,0 +1,292 @@
+//! Backups, taken beside writers: the newest checkpoint's files, the log behind it, and what the log names.
+//!
+//! A checkpoint is not waited for and not made: its manifest is on storage, and the log says the rest. While files
+//! are copied none is removed; between two backups of a chain the log stays, and with it the files it names, so that
+//! the chain can be restored as of any commit.
+
+pub(crate) mod pins;
+mod restore;
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use grizzly_wal::{
+    EncryptedStorage, EncryptionKey, Lsn, Storage,
+    backup::{self, Backup, BackupCheck, BackupSource, LoggedFile},
+};
+use pins::Position;
+pub use restore::RestoreReport;
+
+use super::{
+    database::{Grizzly, Inner, now},
+    manifest::Manifest,
+    recovery::LOG_DIR,
+    redo,
+    segment::cold::{DATA_DIR, run_of_path, segment_path},
+};
+use crate::{
+    access::Csn,
+    error::{Error, Result},
+};
+
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupKind {
+    /// Everything.
+    Full,
+    /// What the chain in that place does not have yet; only as large as what has changed.
+    Incremental,
+}
+
+/// A backup that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupReport {
+    /// Its name in its place, like `000003`.
+    pub id: String,
+    /// The last commit it holds. Every commit acknowledged before the backup began is in it.
+    pub csn: Csn,
+    /// Files copied; those that the chain had already are not among them.
+    pub files: usize,
+    /// Records of the log.
+    pub log_records: u64,
+    /// Bytes written to the place, without the backup's own description.
+    pub bytes: u64,
+}
+
+/// A backup, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupInfo {
+    /// Its name in its place, like `000003`.
+    pub id: String,
+    /// The backup that it continues; `None` for a full one.
+    pub parent: Option<String>,
+    /// When it was begun.
+    pub created: SystemTime,
+    /// The identity of the database.
+    pub database: String,
+    /// The first commit as of which it can be restored, together with its chain.
+    pub from: Csn,
+    /// The last commit it holds.
+    pub csn: Csn,
+    /// Files in it.
+    pub files: usize,
+    /// Bytes in it.
+    pub bytes: u64,
+}
+
+/// Which state to restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreTo {
+    /// The end of the newest backup.
+    Latest,
+    /// As of this commit, or the last one before it.
+    Csn(Csn),
+    /// As of this moment.
+    Time(SystemTime),
+}
+
+/// The backups in one place.
+#[derive(Debug, Clone)]
+pub struct Backups {
+    inner: backup::Backups,
+}
+
+/// The storage that a URL names, encrypted if there is a key.
+///
+/// # Errors
+/// `Unsupported` or `Invalid` for a URL that names none.
+pub fn open_place(url: &str, key: Option<EncryptionKey>) -> Result<Arc<dyn Storage>> {
+    let storage = grizzly_wal::open_storage(url)?;
+    Ok(match key {
+        Some(key) => Arc::new(EncryptedStorage::new(storage, key)),
+        None => storage,
+    })
+}
+
+impl Backups {
+    /// The backups at a URL; with the key they were encrypted with, if they were.
+    ///
+    /// # Errors
+    /// `Unsupported` or `Invalid` for a URL that names no storage.
+    pub fn open(url: &str, key: Option<EncryptionKey>) -> Result<Self> {
+        open_place(url, key).map(Self::new)
+    }
+
+    /// The backups in a storage of the caller's.
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { inner: backup::Backups::new(storage) }
+    }
+
+    /// All finished backups, oldest first.
+    ///
+    /// # Errors
+    /// `Corrupt` names a damaged or missing description; `Permission` for a wrong or missing key.
+    pub fn list(&self) -> Result<Vec<BackupInfo>> {
+        let backups = self.inner.list().map_err(|error| self.explain(error))?;
+        let mut from = BTreeMap::new();
+        let infos = backups.iter().map(|backup| {
+            let from = *from.entry(&backup.chain).or_insert(backup.state.csn);
+            BackupInfo {
+                id: backup.id(),
+                parent: backup.parent.map(|parent| format!("{parent:06}")),
+                created: SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(backup.created),
+                database: backup.database.clone(),
+                from: Csn(from),
+                csn: Csn(backup.end.csn),
+                files: backup.files.len(),
+                bytes: backup.stored_bytes(),
+            }
+        });
+        Ok(infos.collect())
+    }
+
+    /// Reads everything and compares it with its checksums, and checks that every chain is whole. `progress` is told
+    /// how many pieces are done, of how many.
+    ///
+    /// # Errors
+    /// Only if the place cannot be read; what is wrong is in the result.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<BackupCheck> {
+        self.inner.verify(progress).map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: grizzly_wal::Error) -> Error {
+        Error::from(error).at(&format!("backups in {}", self.inner.storage().url()))
+    }
+}
+
+impl Grizzly {
+    /// Takes a backup to a URL while others read and write; encrypted with the database's key if it has one.
+    ///
+    /// An incremental one continues the newest backup there. Until then, for up to
+    /// [`backup_window`](crate::Settings::backup_window), the database keeps its log from this backup on.
+    ///
+    /// # Errors
+    /// `Invalid` if there is nothing to continue, the chain there is of another database, or the log was cut since;
+    /// otherwise whatever the place reports. What is there already is not touched.
+    pub fn backup(&self, to: &str, kind: BackupKind) -> Result<BackupReport> {
+        let to = open_place(to, self.inner.storage.key().cloned())?;
+        self.backup_into(&to, kind, &mut |_, _| {})
+    }
+
+    /// Takes a backup to a storage of the caller's. `progress` is told how many files are copied, of how many.
+    ///
+    /// # Errors
+    /// As [`Grizzly::backup`].
+    pub fn backup_into(
+        &self,
+        to: &Arc<dyn Storage>,
+        kind: BackupKind,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<BackupReport> {
+        backup(&self.inner, to, kind, progress)
+    }
+
+    /// Lets the log go that is kept for incremental backups to the URL, or to any place; returns for how many chains.
+    /// The next backup there must be a full one.
+    ///
+    /// # Errors
+    /// `Closed`, or whatever the storage reports.
+    pub fn release_backups(&self, to: Option<&str>) -> Result<usize> {
+        let to = to.map(|to| Ok::<_, Error>(grizzly_wal::open_storage(to)?.url())).transpose()?;
+        self.inner.check_open()?;
+        self.inner.pins.release(&self.inner.storage, |position| to.as_ref().is_none_or(|to| position.to == *to))
+    }
+
+    /// The identity of this database; a restored copy has another.
+    pub fn identity(&self) -> String {
+        self.inner.identity.to_string()
+    }
+
+    /// Rebuilds the database at `into`, which must hold nothing, from backups that are not encrypted. See
+    /// [`Backups::restore`] for keys and progress.
+    ///
+    /// # Errors
+    /// As [`Backups::restore`].
+    pub fn restore(from: &str, into: &str, to: RestoreTo) -> Result<RestoreReport> {
+        Backups::open(from, None)?.restore(into, None, to, &mut |_, _| {})
+    }
+}
+
+/// Takes a backup while others read and write.
+fn backup(
+    db: &Inner,
+    to: &Arc<dyn Storage>,
+    kind: BackupKind,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<BackupReport> {
+    db.check_writable()?;
+    let backups = backup::Backups::new(Arc::clone(to));
+    let parent = match kind {
+        BackupKind::Full => None,
+        BackupKind::Incremental => {
+            let newest = backups.newest()?;
+            let none = || Error::invalid(format!("there is no backup in {} to continue: take a full one", to.url()));
+            Some(newest.ok_or_else(none)?)
+        }
+    };
+    let running = db.pins.start()?;
+    let source = choose(db, parent.as_ref(), &running)?;
+    if source.end.0 > 0 {
+        db.wal.wait_durable(source.end)?;
+    }
+    let made = backup::create(&backups, &source, parent.as_ref(), progress)?;
+    let (chain, lsn) = (made.chain.clone(), made.continues_from().0);
+    db.pins.advance(&db.storage, Position { chain, to: to.url(), lsn, created: made.created })?;
+    drop(running);
+    tracing::info!(id = made.id(), csn = made.end.csn, bytes = made.stored_bytes(), "a backup was taken");
+    Ok(BackupReport {
+        id: made.id(),
+        csn: Csn(made.end.csn),
+        files: made.files.len(),
+        log_records: made.log.iter().map(|log| log.last + 1 - log.first).sum(),
+        bytes: made.stored_bytes(),
+    })
+}
+
+/// Decides what the backup holds, between two checkpoints, and keeps all of it on storage from then on.
+fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> Result<BackupSource> {
+    let _no_checkpoint = db.checkpoint.lock();
+    let manifest = Manifest::load(&db.storage)?.ok_or_else(|| Error::internal("an open database has no manifest"))?;
+    let (end, end_csn, covers) = {
+        let state = db.commit.lock();
+        let csn = state.version.csn;
+        (Lsn(db.wal.next_lsn().0 - 1), csn, now().max(csn))
+    };
+    let first = parent.map_or(Lsn(manifest.replay_from), |parent| Lsn(parent.end.lsn).next());
+    running.read_from(parent.map_or(first, Backup::continues_from));
+    let runs = runs_by_segment(db)?;
+    // The segment itself must be there; what else is there belongs to it.
+    let of = |segment: u32| {
+        let more = runs.get(&segment).into_iter().flatten();
+        std::iter::once(segment_path(segment)).chain(more.cloned())
+    };
+    let entries = manifest.tables.values().flatten().flatten();
+    let state_files = entries.flat_map(|entry| of(entry.meta.id).chain(entry.tombstones.clone())).collect();
+    let named = db.pins.named_between(first, end);
+    let log_files = named.into_iter().flat_map(|(id, lsn)| of(id).map(move |path| LoggedFile { path, lsn })).collect();
+    Ok(BackupSource {
+        storage: Arc::clone(&db.storage),
+        log_dir: LOG_DIR.to_owned(),
+        database: db.identity.to_string(),
+        chain: uuid::Uuid::new_v4().to_string(),
+        created: now().0,
+        state: redo::encode_json(&manifest)?,
+        state_csn: manifest.csn,
+        state_lsn: Lsn(manifest.replay_from),
+        state_files,
+        log_files,
+        end,
+        end_csn: end_csn.0,
+        covers: covers.0,
+    })
+}
+
+/// Index runs on storage, by segment.
+fn runs_by_segment(db: &Inner) -> Result<BTreeMap<u32, Vec<String>>> {
+    let mut runs: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for file in db.storage.list(DATA_DIR)? {
+        if let Some((segment, _)) = run_of_path(&file.path) {
+            runs.entry(segment).or_default().push(file.path);
+        }
+    }
+    Ok(runs)
+}

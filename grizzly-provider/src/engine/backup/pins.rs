@@ -1,0 +1,163 @@
+//! What must stay on storage for backups: the log behind the last backup, and the files its records name.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use grizzly_wal::{Lsn, PutMode, Storage};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    database::now,
+    manifest::{checked, unchecked},
+    redo,
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where positions are stored.
+const DIR: &str = "backup";
+
+/// How far a chain of backups has come; stored in the database's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    pub(super) chain: String,
+    /// The place of the chain.
+    pub(super) to: String,
+    /// The first record that the next backup needs.
+    pub(super) lsn: u64,
+    /// When the backup was taken, in microseconds since 1970.
+    pub(super) created: u64,
+}
+
+/// Keeps log and files from being removed.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By chain.
+    positions: BTreeMap<String, Position>,
+    /// A backup runs, and reads the log from here once that is known.
+    running: Option<Option<Lsn>>,
+    /// Segments that records of the log name, with those records.
+    named: BTreeMap<u32, u64>,
+}
+
+/// Ends the protection of what a running backup reads.
+#[derive(Debug)]
+pub(super) struct Running<'a>(&'a Pins);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().running = None;
+    }
+}
+
+fn path(chain: &str) -> String {
+    format!("{DIR}/{chain}.json")
+}
+
+fn read(storage: &Arc<dyn Storage>, path: &str) -> Result<Position> {
+    let text = storage.get(path)?;
+    redo::decode_json(path, unchecked(path, &text)?)
+}
+
+impl Pins {
+    /// The positions on storage, and the segments that the manifest says the log names.
+    pub(crate) fn load(storage: &Arc<dyn Storage>, named: BTreeMap<u32, u64>) -> Result<Self> {
+        let mut positions = BTreeMap::new();
+        for file in storage.list(DIR)? {
+            match read(storage, &file.path) {
+                Ok(position) => drop(positions.insert(position.chain.clone(), position)),
+                // The database works without; the next incremental backup will be refused.
+                Err(error) => tracing::warn!(file = file.path, %error, "cannot read how far a backup has come"),
+            }
+        }
+        Ok(Self { state: Mutex::new(State { positions, running: None, named }) })
+    }
+
+    /// What is wrong with the positions on storage.
+    pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<Vec<String>> {
+        let files = storage.list(DIR)?;
+        Ok(files.iter().filter_map(|file| read(storage, &file.path).err()).map(|error| error.to_string()).collect())
+    }
+
+    /// The record `lsn` of the log names `segment`.
+    pub(crate) fn note(&self, lsn: Lsn, segment: u32) {
+        self.state.lock().named.insert(segment, lsn.0);
+    }
+
+    /// The first record that the log must keep, where a checkpoint no longer needs those before `replay_from`.
+    /// Backups older than `window` keep nothing.
+    pub(crate) fn keep_from(&self, replay_from: Lsn, window: Duration) -> Lsn {
+        let mut state = self.state.lock();
+        let oldest = now().0.saturating_sub(window.as_micros() as u64);
+        let positions = state.positions.values().filter(|position| position.created >= oldest);
+        let positions = positions.map(|position| position.lsn);
+        let running = state.running.flatten().map(|lsn| lsn.0);
+        let keep = positions.chain(running).fold(replay_from.0, u64::min);
+        state.named.retain(|_, lsn| *lsn >= keep);
+        Lsn(keep)
+    }
+
+    /// Segments that records before `lsn` name and a backup will need.
+    pub(crate) fn named_before(&self, lsn: Lsn) -> BTreeMap<u32, u64> {
+        self.state.lock().named.iter().filter(|(_, named)| **named < lsn.0).map(|(id, named)| (*id, *named)).collect()
+    }
+
+    /// Segments that records from `first` to `last` name.
+    pub(super) fn named_between(&self, first: Lsn, last: Lsn) -> BTreeMap<u32, u64> {
+        let state = self.state.lock();
+        let named = state.named.iter().filter(|(_, lsn)| (first.0..=last.0).contains(*lsn));
+        named.map(|(id, lsn)| (*id, *lsn)).collect()
+    }
+
+    /// Whether the files of a segment must stay although no version names them.
+    pub(crate) fn holds(&self, segment: u32) -> bool {
+        let state = self.state.lock();
+        state.running.is_some() || state.named.contains_key(&segment)
+    }
+
+    /// Whether files are being copied now.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.lock().running.is_some()
+    }
+
+    /// Lets no file be removed until the guard is dropped.
+    pub(super) fn start(&self) -> Result<Running<'_>> {
+        let mut state = self.state.lock();
+        if state.running.is_some() {
+            return Err(Error::new(ErrorKind::Unavailable, "a backup of this database is being made already"));
+        }
+        state.running = Some(None);
+        Ok(Running(self))
+    }
+
+    /// Stores how far a chain has come. Chains in the same place that this one replaces hold nothing any more.
+    pub(super) fn advance(&self, storage: &Arc<dyn Storage>, position: Position) -> Result<()> {
+        let json = redo::encode_json(&position)?;
+        storage.put(&path(&position.chain), &checked(json), PutMode::Overwrite)?;
+        self.release(storage, |other| other.to == position.to && other.chain != position.chain)?;
+        self.state.lock().positions.insert(position.chain.clone(), position);
+        Ok(())
+    }
+
+    /// Forgets positions; returns how many.
+    pub(super) fn release(&self, storage: &Arc<dyn Storage>, of: impl Fn(&Position) -> bool) -> Result<usize> {
+        let chosen: Vec<Position> =
+            self.state.lock().positions.values().filter(|position| of(position)).cloned().collect();
+        for position in &chosen {
+            storage.remove(&path(&position.chain))?;
+            self.state.lock().positions.remove(&position.chain);
+        }
+        Ok(chosen.len())
+    }
+}
+
+impl Running<'_> {
+    /// Lets the log keep everything from here on, too.
+    pub(super) fn read_from(&self, lsn: Lsn) {
+        self.0.state.lock().running = Some(Some(lsn));
+    }
+}
