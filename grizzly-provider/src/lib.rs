@@ -11,7 +11,7 @@ mod engine;
 mod error;
 
 pub use engine::{
-    CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, Settings, Snapshot, TableScan, TableSnapshot,
+    CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, NodeLease, Settings, Snapshot, TableScan, TableSnapshot,
     Transaction, VerifyReport,
 };
 pub use error::{Error, ErrorKind, Result};

@@ -19,6 +19,7 @@ mod lookup;
 mod maintenance;
 mod manifest;
 mod mvcc;
+mod nodes;
 mod planning;
 mod recovery;
 mod redo;
@@ -35,6 +36,7 @@ mod verify;
 mod version;
 
 pub use database::{Grizzly, GrizzlyBuilder};
+pub use nodes::NodeLease;
 pub use scan::{Morsel, TableScan};
 pub use settings::Settings;
 pub use snapshot::{Snapshot, TableSnapshot};
