@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::database::Grizzly;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 const DIR: &str = "nodes";
 
@@ -62,10 +62,9 @@ impl Grizzly {
         for file in storage.list(DIR)? {
             let text = match storage.get(&file.path) {
                 Ok(text) => text,
-                Err(error) => match Error::from(error) {
-                    gone if gone.kind() == ErrorKind::NotFound => continue,
-                    error => return Err(error),
-                },
+                // It left while we looked.
+                Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
             };
             match serde_json::from_slice(&text) {
                 Ok(lease) => leases.push(lease),
