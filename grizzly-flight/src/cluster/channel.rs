@@ -29,6 +29,8 @@ use tonic::{
 use tower::ServiceExt;
 use url::Url;
 
+use super::guard::carried;
+
 /// A connection must stand after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// While calls run, a node is pinged this often…
@@ -151,12 +153,12 @@ impl NodeChannel {
     }
 }
 
-/// Errors of the remote query stay as they are; what gRPC itself reports is the node's fault.
+/// What gRPC itself reports is the node's fault. Errors of the query are what they were where they happened.
 fn name(url: &Url, error: DataFusionError) -> DataFusionError {
     let DataFusionError::External(inner) = &error else { return error };
     match inner.downcast_ref::<tonic::Status>() {
         Some(status) => node_error(url, &format!("failed: {} ({:?})", status.message(), status.code())).into(),
-        None => error,
+        None => carried(&inner.to_string()).map_or(error, DataFusionError::from),
     }
 }
 

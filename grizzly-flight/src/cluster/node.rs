@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use datafusion::{error::DataFusionError, execution::runtime_env::RuntimeEnv};
+use datafusion::{
+    error::DataFusionError,
+    execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
+};
 use datafusion_distributed::Worker;
 use grizzly_provider::{Error, ErrorKind, Grizzly, NodeLease, Result};
 use parking_lot::Mutex;
@@ -47,10 +50,14 @@ pub struct Cluster {
     inner: Arc<Inner>,
 }
 
+/// What an embedder adds to the sessions of tasks.
+type Configure = dyn Fn(SessionStateBuilder) -> SessionStateBuilder + Send + Sync;
+
 struct Inner {
     db: Grizzly,
     settings: ClusterSettings,
     runtime: Arc<RuntimeEnv>,
+    configure: Option<Box<Configure>>,
     channels: Arc<Channels>,
     members: Mutex<Members>,
     own: OnceLock<Own>,
@@ -68,6 +75,7 @@ pub struct ClusterBuilder {
     db: Grizzly,
     settings: ClusterSettings,
     runtime: Option<Arc<RuntimeEnv>>,
+    configure: Option<Box<Configure>>,
     token: Option<String>,
 }
 
@@ -101,6 +109,17 @@ impl ClusterBuilder {
         self
     }
 
+    /// Adds to the sessions that run tasks of other nodes' queries: functions that are not DataFusion's must be known
+    /// on every node.
+    #[must_use]
+    pub fn task_sessions(
+        mut self,
+        configure: impl Fn(SessionStateBuilder) -> SessionStateBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.configure = Some(Box::new(configure));
+        self
+    }
+
     /// The token that all nodes ask each other for.
     #[must_use]
     pub fn token(mut self, token: Option<String>) -> Self {
@@ -124,6 +143,7 @@ impl ClusterBuilder {
             channels: Arc::new(Channels::new(header, self.db.identity().to_string())),
             members: Mutex::new(Members::new(self.settings.lease)),
             runtime: self.runtime.unwrap_or_default(),
+            configure: self.configure,
             db: self.db,
             settings: self.settings,
             own: OnceLock::new(),
@@ -136,7 +156,8 @@ impl ClusterBuilder {
 impl Cluster {
     /// A node over `db`.
     pub fn builder(db: &Grizzly) -> ClusterBuilder {
-        ClusterBuilder { db: db.clone(), settings: ClusterSettings::default(), runtime: None, token: None }
+        let (db, settings) = (db.clone(), ClusterSettings::default());
+        ClusterBuilder { db, settings, runtime: None, configure: None, token: None }
     }
 
     /// Tells the other nodes that this one answers at `url` (`grpc://host:port`), and learns of them. Until then its
@@ -201,6 +222,13 @@ impl Cluster {
 
     pub(super) fn channels(&self) -> &Arc<Channels> {
         &self.inner.channels
+    }
+
+    pub(super) fn configure(&self, builder: SessionStateBuilder) -> SessionStateBuilder {
+        match &self.inner.configure {
+            Some(configure) => configure(builder),
+            None => builder,
+        }
     }
 
     pub(super) fn own_url(&self) -> Option<Url> {

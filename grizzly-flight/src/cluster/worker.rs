@@ -15,6 +15,7 @@ use url::form_urlencoded;
 use super::{
     channel::{Resolver, node_error},
     codec::ScanCodec,
+    guard::guarded,
     node::Cluster,
 };
 
@@ -113,7 +114,10 @@ impl WorkerSessionBuilder for TaskSessions {
                 config.options_mut().set(key, value)?;
             }
         }
-        Ok(builder
+        Ok(self
+            .cluster
+            .configure(builder)
+            .with_distributed_worker_plan_rewrite_handler(guarded)
             .with_distributed_user_codec(ScanCodec::new(db))
             .with_distributed_channel_resolver(Resolver(self.cluster.channels().clone()))
             .build())

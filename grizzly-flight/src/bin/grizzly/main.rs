@@ -70,6 +70,9 @@ fn main() -> ExitCode {
             Command::TourWriter(args) => tour::write_until_killed(args).await,
         }
     });
+    // Threads end with the process. Ending their tasks one by one instead could let half a result that another node
+    // is reading look whole.
+    std::mem::forget(runtime);
     match result {
         Ok(code) => code,
         Err(error) => {

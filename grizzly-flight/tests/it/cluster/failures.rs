@@ -123,3 +123,14 @@ async fn what_is_held_back_is_not_delivered_twice() -> TestResult {
     assert_eq!(nodes[1].proxy.network(), Network::Cut);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_panics_is_an_error_and_not_the_end_of_its_rows() -> TestResult {
+    let db = database(1_000).await?;
+    let nodes = three(&db).await?;
+    let connection = nodes[0].connect().await?;
+    let failed = connection.execute("SELECT sum(panics(id)) FROM t").await.expect_err("it panics");
+    assert!(failed.message().contains("as it was asked to"), "{failed}");
+    assert_eq!(ask(&connection, SUM).await?, ALL);
+    Ok(())
+}

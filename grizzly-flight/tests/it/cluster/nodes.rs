@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datafusion::execution::SessionStateBuilder;
+use arrow::datatypes::DataType;
+use datafusion::{
+    execution::SessionStateBuilder,
+    logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
+};
 use grizzly_flight::{
     Cluster, ClusterSettings, FlightSqlConnection, FlightSqlServer, GrizzlyClusterExt, SessionFactory,
     cluster::NodeState,
@@ -32,7 +36,7 @@ pub(super) fn settings() -> ClusterSettings {
 
 impl TestNode {
     pub(super) async fn start(db: &Grizzly, settings: ClusterSettings) -> Result<Self, Box<dyn std::error::Error>> {
-        let cluster = Cluster::builder(db).settings(settings).build()?;
+        let cluster = Cluster::builder(db).settings(settings).task_sessions(with_panic).build()?;
         let server = FlightSqlServer::builder(factory(&cluster)).cluster(&cluster).listen("127.0.0.1:0").await?;
         let (address, url) = (server.address().to_string(), server.url());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -72,8 +76,21 @@ fn factory(cluster: &Cluster) -> SessionFactory {
     let cluster = cluster.clone();
     Arc::new(move || {
         let state = SessionStateBuilder::new().with_default_features().with_grizzly_cluster(&cluster)?;
+        let state = with_panic(state);
         Ok(GrizzlySession::with_state(state.with_grizzly_optimizer()?.build())?)
     })
+}
+
+/// A function that panics.
+fn with_panic(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let body = |arguments: &[ColumnarValue]| match arguments.first() {
+        Some(ColumnarValue::Array(numbers)) if numbers.len() > 1_000_000 => Ok(arguments[0].clone()),
+        _ => panic!("as it was asked to"),
+    };
+    let panics: ScalarUDF =
+        create_udf("panics", vec![DataType::Int64], DataType::Int64, Volatility::Volatile, Arc::new(body));
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(panics));
+    builder
 }
 
 /// Three nodes that know each other.
