@@ -17,7 +17,7 @@ pub mod server;
 
 pub use client::{FlightSqlConnection, RemoteCatalog, RemoteTable};
 #[cfg(feature = "cluster")]
-pub use cluster::{Cluster, ClusterSettings, GrizzlyClusterExt};
+pub use cluster::{Cluster, GrizzlyClusterExt, NodeSettings};
 pub use server::{FlightSqlServer, FlightSqlServerBuilder, Limits, SessionFactory};
 
 /// The largest message either side accepts: a batch is cut into messages of about 2 MiB, but one row is never cut.

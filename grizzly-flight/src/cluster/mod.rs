@@ -20,5 +20,5 @@ mod suitable;
 mod worker;
 
 pub use members::NodeState;
-pub use node::{Cluster, ClusterBuilder, ClusterSettings, Node};
+pub use node::{Cluster, ClusterBuilder, Node, NodeSettings};
 pub use session::GrizzlyClusterExt;

@@ -29,7 +29,7 @@ const BEATS_PER_LEASE: u32 = 4;
 
 /// How a node behaves in its cluster. Plain data.
 #[derive(Debug, Clone)]
-pub struct ClusterSettings {
+pub struct NodeSettings {
     /// A node whose lease has not changed for this long takes no part in queries. Default 4 seconds.
     pub lease: Duration,
     /// Up to so many bytes of a result are held back, so that the query can run again if a node fails. Default 8 MiB.
@@ -38,7 +38,7 @@ pub struct ClusterSettings {
     pub commit_wait: Duration,
 }
 
-impl Default for ClusterSettings {
+impl Default for NodeSettings {
     fn default() -> Self {
         Self { lease: Duration::from_secs(4), held_bytes: 8 << 20, commit_wait: Duration::from_secs(5) }
     }
@@ -55,7 +55,7 @@ type Configure = dyn Fn(SessionStateBuilder) -> SessionStateBuilder + Send + Syn
 
 struct Inner {
     db: Grizzly,
-    settings: ClusterSettings,
+    settings: NodeSettings,
     runtime: Arc<RuntimeEnv>,
     configure: Option<Box<Configure>>,
     channels: Arc<Channels>,
@@ -73,7 +73,7 @@ struct Own {
 /// Configures a [`Cluster`].
 pub struct ClusterBuilder {
     db: Grizzly,
-    settings: ClusterSettings,
+    settings: NodeSettings,
     runtime: Option<Arc<RuntimeEnv>>,
     configure: Option<Box<Configure>>,
     token: Option<String>,
@@ -97,7 +97,7 @@ pub struct Node {
 impl ClusterBuilder {
     /// Replaces all settings.
     #[must_use]
-    pub fn settings(mut self, settings: ClusterSettings) -> Self {
+    pub fn settings(mut self, settings: NodeSettings) -> Self {
         self.settings = settings;
         self
     }
@@ -156,7 +156,7 @@ impl ClusterBuilder {
 impl Cluster {
     /// A node over `db`.
     pub fn builder(db: &Grizzly) -> ClusterBuilder {
-        let (db, settings) = (db.clone(), ClusterSettings::default());
+        let (db, settings) = (db.clone(), NodeSettings::default());
         ClusterBuilder { db, settings, runtime: None, configure: None, token: None }
     }
 
@@ -216,7 +216,7 @@ impl Cluster {
         &self.inner.db
     }
 
-    pub(super) fn settings(&self) -> &ClusterSettings {
+    pub(super) fn settings(&self) -> &NodeSettings {
         &self.inner.settings
     }
 

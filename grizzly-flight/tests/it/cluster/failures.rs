@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use grizzly_flight::{ClusterSettings, FlightSqlConnection};
+use grizzly_flight::{FlightSqlConnection, NodeSettings};
 use grizzly_provider::ErrorKind;
 
 use super::{
@@ -98,7 +98,7 @@ async fn without_any_other_node_a_query_runs_here() -> TestResult {
 #[tokio::test(flavor = "multi_thread")]
 async fn once_rows_were_delivered_a_failure_is_an_error_that_names_the_node() -> TestResult {
     let db = database(60_000).await?;
-    let nodes = three_with(&db, ClusterSettings { held_bytes: 0, ..settings() }).await?;
+    let nodes = three_with(&db, NodeSettings { held_bytes: 0, ..settings() }).await?;
     let connection = nodes[0].connect().await?;
     let rows = "SELECT id, name, amount FROM t";
     nodes[1].proxy.set_after(60_000, Network::Cut);

@@ -11,8 +11,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
 };
 use grizzly_flight::{
-    Cluster, ClusterSettings, FlightSqlConnection, FlightSqlServer, GrizzlyClusterExt, SessionFactory,
-    cluster::NodeState,
+    Cluster, FlightSqlConnection, FlightSqlServer, GrizzlyClusterExt, NodeSettings, SessionFactory, cluster::NodeState,
 };
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{Grizzly, adapter::GrizzlySession};
@@ -30,12 +29,12 @@ pub(super) struct TestNode {
 }
 
 /// Short, since tests wait for it.
-pub(super) fn settings() -> ClusterSettings {
-    ClusterSettings { lease: Duration::from_millis(800), ..ClusterSettings::default() }
+pub(super) fn settings() -> NodeSettings {
+    NodeSettings { lease: Duration::from_millis(800), ..NodeSettings::default() }
 }
 
 impl TestNode {
-    pub(super) async fn start(db: &Grizzly, settings: ClusterSettings) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) async fn start(db: &Grizzly, settings: NodeSettings) -> Result<Self, Box<dyn std::error::Error>> {
         let cluster = Cluster::builder(db).settings(settings).task_sessions(with_panic).build()?;
         let server = FlightSqlServer::builder(factory(&cluster)).cluster(&cluster).listen("127.0.0.1:0").await?;
         let (address, url) = (server.address().to_string(), server.url());
@@ -83,10 +82,7 @@ fn factory(cluster: &Cluster) -> SessionFactory {
 
 /// A function that panics.
 fn with_panic(mut builder: SessionStateBuilder) -> SessionStateBuilder {
-    let body = |arguments: &[ColumnarValue]| match arguments.first() {
-        Some(ColumnarValue::Array(numbers)) if numbers.len() > 1_000_000 => Ok(arguments[0].clone()),
-        _ => panic!("as it was asked to"),
-    };
+    let body = |arguments: &[ColumnarValue]| Ok(arguments.get(1).expect("as it was asked to").clone());
     let panics: ScalarUDF =
         create_udf("panics", vec![DataType::Int64], DataType::Int64, Volatility::Volatile, Arc::new(body));
     builder.scalar_functions().get_or_insert_default().push(Arc::new(panics));
@@ -100,7 +96,7 @@ pub(super) async fn three(db: &Grizzly) -> Result<[TestNode; 3], Box<dyn std::er
 
 pub(super) async fn three_with(
     db: &Grizzly,
-    settings: ClusterSettings,
+    settings: NodeSettings,
 ) -> Result<[TestNode; 3], Box<dyn std::error::Error>> {
     let nodes = [
         TestNode::start(db, settings.clone()).await?,

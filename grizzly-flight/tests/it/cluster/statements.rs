@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arrow::{array::AsArray, record_batch::RecordBatch, util::pretty::pretty_format_batches};
-use grizzly_flight::{ClusterSettings, FlightSqlConnection};
+use grizzly_flight::{FlightSqlConnection, NodeSettings};
 use grizzly_provider::Grizzly;
 
 use super::nodes::{TestNode, database, settings, three};
@@ -169,7 +169,7 @@ async fn a_node_that_leaves_is_gone_at_once_and_one_that_dies_after_its_lease() 
     let [a, b, c] = three(&db).await?;
     b.cluster.leave().await?;
     a.sees(2).await?;
-    let stopped = ClusterSettings { lease: Duration::from_secs(3600), ..settings() };
+    let stopped = NodeSettings { lease: Duration::from_secs(3600), ..settings() };
     let d = TestNode::start(&db, stopped).await?;
     a.sees(3).await?;
     // It never writes its lease again.
