@@ -140,7 +140,7 @@ async fn hand_over(
     hold: usize,
 ) -> Result<(), Failure> {
     let mut held = Vec::new();
-    let (mut bytes, mut delivered) = (0, hold == 0);
+    let (mut bytes, mut delivered) = (0, false);
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(|error| Failure { error, delivered })?;
         bytes += batch.get_array_memory_size();

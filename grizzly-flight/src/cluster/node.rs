@@ -13,7 +13,7 @@ use datafusion::{
 use datafusion_distributed::Worker;
 use grizzly_provider::{Error, ErrorKind, Grizzly, NodeLease, Result};
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tonic::codegen::http::HeaderValue;
 use url::Url;
 use uuid::Uuid;
@@ -178,7 +178,8 @@ impl Cluster {
         let own = Own { url, lease: Mutex::new(lease) };
         let joined = || Error::new(ErrorKind::Invalid, "this node has joined its cluster already");
         self.inner.own.set(own).map_err(|_| joined())?;
-        self.inner.beat().await?;
+        let unproven = self.inner.beat().await?;
+        self.inner.ask(unproven).await;
         let beating = tokio::spawn(beat_while_alive(Arc::downgrade(&self.inner)));
         *self.inner.beating.lock() = Some(beating.abort_handle());
         Ok(())
@@ -269,9 +270,9 @@ impl Cluster {
 }
 
 impl Inner {
-    /// Writes this node's lease, reads the others', and asks those that may be back.
-    async fn beat(&self) -> Result<()> {
-        let Some(own) = self.own.get() else { return Ok(()) };
+    /// Writes this node's lease and reads the others'. Returns who should be asked whether it is there.
+    async fn beat(&self) -> Result<Vec<(Uuid, Url)>> {
+        let Some(own) = self.own.get() else { return Ok(Vec::new()) };
         let lease = {
             let mut lease = own.lease.lock();
             lease.beat += 1;
@@ -286,31 +287,42 @@ impl Inner {
         let urls: Vec<Url> = leases.iter().filter_map(|lease| node_url(&lease.url).ok()).collect();
         self.channels.keep_only(&urls);
         let (unproven, forgotten) = {
-            let mut members = self.members.lock();
-            members.observe(leases, Instant::now());
+            let (mut members, now) = (self.members.lock(), Instant::now());
+            members.observe(leases, now);
             members.answered(id);
-            (members.unproven(), members.forgotten(Instant::now()))
+            (members.unproven(), members.forgotten(now))
         };
-        let asked = unproven.iter().map(|(id, url)| async move { self.channels.answers(url).await.then_some(*id) });
-        let answered = futures::future::join_all(asked).await;
-        for id in answered.into_iter().flatten() {
-            self.members.lock().answered(id);
-        }
         for id in forgotten {
             let db = self.db.clone();
             on_storage(move || db.remove_node(id)).await?;
         }
-        Ok(())
+        Ok(unproven)
+    }
+
+    /// Lets those of the nodes take part that answer.
+    async fn ask(&self, unproven: Vec<(Uuid, Url)>) {
+        let asked = unproven.iter().map(|(id, url)| async move { self.channels.answers(url).await.then_some(*id) });
+        for id in futures::future::join_all(asked).await.into_iter().flatten() {
+            self.members.lock().answered(id);
+        }
     }
 }
 
+/// Beats at its pace, however long others take to answer.
 async fn beat_while_alive(inner: Weak<Inner>) {
+    let mut asking: Option<JoinHandle<()>> = None;
     loop {
         let Some(pause) = inner.upgrade().map(|inner| inner.settings.lease / BEATS_PER_LEASE) else { return };
         tokio::time::sleep(pause).await;
         let Some(inner) = inner.upgrade() else { return };
-        if let Err(error) = inner.beat().await {
-            tracing::warn!(%error, "this node's lease could not be kept; if that lasts, other nodes go on without it");
+        match inner.beat().await {
+            Ok(unproven) if asking.as_ref().is_none_or(JoinHandle::is_finished) => {
+                asking = Some(tokio::spawn(async move { inner.ask(unproven).await }));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "this node's lease could not be kept; if that lasts, others go on without it");
+            }
         }
     }
 }

@@ -59,7 +59,7 @@ impl Wanted {
             text.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("a task came without the header {name}")))
         };
         let csn = text(COMMIT)?
-            .parse()
+            .parse::<u64>()
             .map_err(|error| Error::new(ErrorKind::Invalid, "a task's commit is not a number").with_source(error))?;
         let settings = form_urlencoded::parse(text(SETTINGS)?.as_bytes());
         let settings = settings.filter(|(key, _)| TRAVELLING.contains(&key.as_ref()));

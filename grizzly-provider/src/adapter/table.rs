@@ -242,7 +242,8 @@ impl TableProvider for GrizzlyTable {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         // A scan is divided among nodes only if it has several streams.
         let options = state.config_options().extensions.get::<GrizzlyOptions>();
-        let rows_each = options.map_or(Streams::ROWS_EACH, |options| options.distribute_rows.min(Streams::ROWS_EACH));
+        let divided = options.map_or(u64::MAX, |options| options.distribute_rows / 4);
+        let rows_each = divided.min(Streams::ROWS_EACH);
         let streams = Streams { most: state.config().target_partitions(), rows_each };
         let scan = GrizzlyScanExec::try_new(Arc::new(self.clone()), projection, filters, limit, streams)?;
         Ok(Arc::new(scan))

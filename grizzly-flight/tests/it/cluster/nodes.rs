@@ -30,7 +30,7 @@ pub(super) struct TestNode {
 
 /// Short, since tests wait for it.
 pub(super) fn settings() -> NodeSettings {
-    NodeSettings { lease: Duration::from_millis(800), ..NodeSettings::default() }
+    NodeSettings { lease: Duration::from_secs(2), ..NodeSettings::default() }
 }
 
 impl TestNode {

@@ -75,18 +75,17 @@ async fn forward(
 ) {
     let mut buffer = vec![0; 4096];
     loop {
-        if network.wait_for(|network| *network != Network::Frozen).await.is_err() || *network.borrow() == Network::Cut {
-            return;
-        }
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
-            _ = network.changed() => continue,
+            _ = network.wait_for(|network| *network == Network::Cut) => return,
         };
         let Ok(read @ 1..) = read else { return };
         if let Some((network, trap)) = &trapped {
             spring(network, trap, read);
         }
-        if *network.borrow() == Network::Works && to.write_all(&buffer[..read]).await.is_err() {
+        let thawed = network.wait_for(|network| *network != Network::Frozen).await;
+        let works = thawed.is_ok_and(|network| *network == Network::Works);
+        if !works || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }

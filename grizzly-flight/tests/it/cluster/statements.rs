@@ -130,8 +130,7 @@ async fn a_prepared_query_and_settings_of_the_session_travel() -> TestResult {
     let nodes = three(&db).await?;
     let connection = nodes[1].connect().await?;
     connection.update("SET datafusion.execution.time_zone = '+05:00'").await?;
-    let hour = "SELECT max(date_part('hour', to_timestamp('2026-01-01T00:00:00Z') + to_timestamp_seconds(id) \
-                - to_timestamp_seconds(id))) FROM t";
+    let hour = "SELECT max(date_part('hour', to_timestamp_seconds(id * 60))) FROM t";
     let here = ask(&connection, hour).await?;
     connection.update("SET grizzly.distribute_rows = 100000").await?;
     assert_eq!(ask(&connection, hour).await?, here);
