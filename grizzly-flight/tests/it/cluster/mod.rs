@@ -1,7 +1,7 @@
 //! Several servers in this process over one database: queries on all of them, and nodes that fail.
 
 mod failures;
-mod nodes;
+pub(crate) mod nodes;
 mod proxy;
 mod queries;
 mod statements;

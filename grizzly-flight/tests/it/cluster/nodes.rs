@@ -21,20 +21,20 @@ use super::proxy::Proxy;
 use crate::support::TestResult;
 
 /// A node; other nodes reach it through its proxy, clients directly.
-pub(super) struct TestNode {
-    pub(super) cluster: Cluster,
-    pub(super) proxy: Proxy,
-    url: String,
+pub(crate) struct TestNode {
+    pub(crate) cluster: Cluster,
+    pub(crate) proxy: Proxy,
+    pub(crate) url: String,
     _stop: oneshot::Sender<()>,
 }
 
 /// Short, since tests wait for it.
-pub(super) fn settings() -> NodeSettings {
+pub(crate) fn settings() -> NodeSettings {
     NodeSettings { lease: Duration::from_secs(2), ..NodeSettings::default() }
 }
 
 impl TestNode {
-    pub(super) async fn start(db: &Grizzly, settings: NodeSettings) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) async fn start(db: &Grizzly, settings: NodeSettings) -> Result<Self, Box<dyn std::error::Error>> {
         let cluster = Cluster::builder(db).settings(settings).task_sessions(with_panic).build()?;
         let server = FlightSqlServer::builder(factory(&cluster)).cluster(&cluster).listen("127.0.0.1:0").await?;
         let (address, url) = (server.address().to_string(), server.url());
@@ -48,18 +48,18 @@ impl TestNode {
     }
 
     /// A client whose every query is worth all nodes.
-    pub(super) async fn connect(&self) -> Result<FlightSqlConnection, Box<dyn std::error::Error>> {
+    pub(crate) async fn connect(&self) -> Result<FlightSqlConnection, Box<dyn std::error::Error>> {
         let connection = FlightSqlConnection::connect(&self.url).await?;
         connection.update("SET grizzly.distribute_rows = 1").await?;
         Ok(connection)
     }
 
-    pub(super) fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.cluster.nodes().iter().filter(|node| node.state == NodeState::Live).count()
     }
 
     /// Waits until this node sees so many nodes live.
-    pub(super) async fn sees(&self, live: usize) -> TestResult {
+    pub(crate) async fn sees(&self, live: usize) -> TestResult {
         let begun = Instant::now();
         while self.live() != live {
             if begun.elapsed() > Duration::from_secs(10) {
@@ -90,11 +90,11 @@ fn with_panic(mut builder: SessionStateBuilder) -> SessionStateBuilder {
 }
 
 /// Three nodes that know each other.
-pub(super) async fn three(db: &Grizzly) -> Result<[TestNode; 3], Box<dyn std::error::Error>> {
+pub(crate) async fn three(db: &Grizzly) -> Result<[TestNode; 3], Box<dyn std::error::Error>> {
     three_with(db, settings()).await
 }
 
-pub(super) async fn three_with(
+pub(crate) async fn three_with(
     db: &Grizzly,
     settings: NodeSettings,
 ) -> Result<[TestNode; 3], Box<dyn std::error::Error>> {
@@ -110,7 +110,7 @@ pub(super) async fn three_with(
 }
 
 /// A database with a sharded table `t` of `rows` rows: `id` from 0, `grp` = id % 10, `name`, `amount` = id * 2.
-pub(super) async fn database(rows: u64) -> Result<Grizzly, Box<dyn std::error::Error>> {
+pub(crate) async fn database(rows: u64) -> Result<Grizzly, Box<dyn std::error::Error>> {
     let db = Grizzly::open("memory://")?;
     let session = GrizzlySession::new(&db);
     for sql in [

@@ -13,7 +13,7 @@ use tokio::{
 
 /// How the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Network {
+pub(crate) enum Network {
     Works,
     /// Nothing arrives any more; connections stay open.
     Frozen,
@@ -22,15 +22,15 @@ pub(super) enum Network {
 }
 
 /// Forwards what comes to its address.
-pub(super) struct Proxy {
-    pub(super) url: String,
+pub(crate) struct Proxy {
+    pub(crate) url: String,
     network: Arc<watch::Sender<Network>>,
     /// What happens after so many more bytes from the server.
     trap: Arc<watch::Sender<Option<(usize, Network)>>>,
 }
 
 impl Proxy {
-    pub(super) async fn to(target: String) -> std::io::Result<Self> {
+    pub(crate) async fn to(target: String) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("grpc://{}", listener.local_addr()?);
         let (network, trap) = (Arc::new(watch::Sender::new(Network::Works)), Arc::new(watch::Sender::new(None)));
@@ -50,17 +50,17 @@ impl Proxy {
         Ok(proxy)
     }
 
-    pub(super) fn set(&self, network: Network) {
+    pub(crate) fn set(&self, network: Network) {
         self.trap.send_replace(None);
         self.network.send_replace(network);
     }
 
     /// From the moment at which the server has sent so many more bytes, the network is like this.
-    pub(super) fn set_after(&self, bytes: usize, network: Network) {
+    pub(crate) fn set_after(&self, bytes: usize, network: Network) {
         self.trap.send_replace(Some((bytes, network)));
     }
 
-    pub(super) fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         *self.network.borrow()
     }
 }
