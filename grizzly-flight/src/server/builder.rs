@@ -161,21 +161,44 @@ impl FlightSqlServerBuilder {
             Error::new(ErrorKind::Unavailable, format!("cannot listen on {address:?}")).with_source(error)
         };
         let wanted: Vec<SocketAddr> = tokio::net::lookup_host(&address).await.map_err(failed)?.collect();
-        if !self.auth.is_required() && wanted.iter().any(|address| !address.ip().is_loopback()) {
-            let message = format!("listening on {address:?}, beyond this machine, needs a token");
-            return Err(Error::new(ErrorKind::Permission, message));
-        }
+        self.check(&wanted)?;
         let listener = TcpListener::bind(wanted.as_slice()).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let state = Arc::new(State::new(self.factory.0, self.limits));
-        Ok(FlightSqlServer {
+        Ok(self.server(listener, address))
+    }
+
+    /// The same with an address that was taken before, for whoever must know it before there are sessions to serve.
+    /// Call it within a Tokio runtime.
+    pub fn listen_on(self, listener: std::net::TcpListener) -> Result<FlightSqlServer> {
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Unavailable, format!("cannot listen on {listener:?}")).with_source(error)
+        };
+        let address = listener.local_addr().map_err(failed)?;
+        self.check(&[address])?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let name = format!("cannot listen on {address}");
+        let listener = TcpListener::from_std(listener);
+        let listener = listener.map_err(|error| Error::new(ErrorKind::Unavailable, name).with_source(error))?;
+        Ok(self.server(listener, address))
+    }
+
+    fn check(&self, wanted: &[SocketAddr]) -> Result<()> {
+        if !self.auth.is_required() && wanted.iter().any(|address| !address.ip().is_loopback()) {
+            let message = format!("listening on {wanted:?}, beyond this machine, needs a token");
+            return Err(Error::new(ErrorKind::Permission, message));
+        }
+        Ok(())
+    }
+
+    fn server(self, listener: TcpListener, address: SocketAddr) -> FlightSqlServer {
+        FlightSqlServer {
             listener,
             address,
             auth: self.auth,
-            state,
+            state: Arc::new(State::new(self.factory.0, self.limits)),
             #[cfg(feature = "cluster")]
             cluster: self.cluster,
-        })
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 
 use datafusion::error::DataFusionError;
 use grizzly_flight::{Cluster, FlightSqlServer, Limits};
+use grizzly_provider::{Error, ErrorKind};
 
 use crate::session::{Database, parse_bytes};
 
@@ -35,6 +36,10 @@ pub(crate) struct Args {
 
 /// Serves until the process is told to stop.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
+    // Taken first: a node says where it is as soon as it has the database open.
+    let listener = std::net::TcpListener::bind(&args.listen).map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("cannot listen on {}", args.listen)).with_source(error)
+    })?;
     let mut database = Database::open(&args.db, args.memory, true)?;
     let mut node = None;
     if args.cluster {
@@ -46,7 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     if let Some(node) = &node {
         server = server.cluster(node);
     }
-    let server = server.listen(args.listen).await?;
+    let server = server.listen_on(listener)?;
     if let Some(node) = &node {
         node.join(&args.advertise.unwrap_or_else(|| server.url())).await?;
     }
