@@ -23,6 +23,9 @@ use datafusion_distributed::{
     RouteTasksEvent, RouteTasksEventResponse, RouteTasksHandler, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse,
     ScaleUpLeafNodeHandler, SessionStateBuilderExt, WorkerResolver,
 };
+use datafusion_proto::bytes::{
+    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+};
 use grizzly_provider::{
     access::Csn,
     adapter::{GrizzlyScanExec, MetadataAggregateExec},
@@ -49,15 +52,20 @@ pub(super) struct Distributed {
 }
 
 impl Distributed {
-    /// Divides `plan` among the nodes; every scan reads the state right after commit `csn`.
+    /// Divides `plan` among the nodes; every scan reads the state right after commit `csn`. `None` if some of it cannot
+    /// travel, functions that other nodes do not know for instance.
     pub(super) async fn plan(
         cluster: &Cluster,
         plan: &Arc<dyn ExecutionPlan>,
         csn: Csn,
         division: Division,
         config: &SessionConfig,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let pinned = pinned(plan, csn)?;
+        if let Err(error) = travel(cluster, &pinned) {
+            tracing::debug!(%error, "a query stays on this node");
+            return Ok(None);
+        }
         let config = configured(cluster, csn, division, config.clone())?;
         let mut builder = SessionStateBuilder::new()
             .with_config(config)
@@ -72,7 +80,7 @@ impl Distributed {
         };
         let single = plan.output_partitioning().partition_count() == 1;
         let plan = if single { plan } else { Arc::new(CoalescePartitionsExec::new(plan)) };
-        Ok(Self { plan, config: state.config().clone() })
+        Ok(Some(Self { plan, config: state.config().clone() }))
     }
 
     /// The context it runs in, within the statement that runs under `context`.
@@ -103,6 +111,13 @@ fn pinned(plan: &Arc<dyn ExecutionPlan>, csn: Csn) -> Result<Arc<dyn ExecutionPl
         Ok(fallback.map_or_else(|| Transformed::no(node), Transformed::yes))
     });
     reset_plan_states(pinned.data()?)
+}
+
+/// Writes the plan, and reads it as another node would.
+fn travel(cluster: &Cluster, plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    let codec = ScanCodec::new(cluster.db());
+    let bytes = physical_plan_to_bytes_with_extension_codec(Arc::clone(plan), &codec)?;
+    physical_plan_from_bytes_with_extension_codec(&bytes, cluster.task_context(), &codec).map(drop)
 }
 
 fn configured(cluster: &Cluster, csn: Csn, division: Division, mut config: SessionConfig) -> Result<SessionConfig> {

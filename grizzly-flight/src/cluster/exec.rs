@@ -65,10 +65,10 @@ impl ClusterExec {
         Self { cluster: cluster.clone(), local, work, distribute_rows, properties: Arc::new(properties) }
     }
 
-    /// The plan divided among `nodes`, to read the state right after commit `csn`; `None` if this node has none.
+    /// The plan divided among `nodes`, to read the state right after commit `csn`; `None` if it has to stay here.
     pub(super) async fn divide(&self, nodes: Vec<Url>, csn: Csn, context: &TaskContext) -> Result<Option<Distributed>> {
         let (Some(division), config) = (self.division(nodes), context.session_config()) else { return Ok(None) };
-        Distributed::plan(&self.cluster, &self.local, csn, division, config).await.map(Some)
+        Distributed::plan(&self.cluster, &self.local, csn, division, config).await
     }
 
     pub(super) fn division(&self, nodes: Vec<Url>) -> Option<Division> {
@@ -120,13 +120,13 @@ impl Run {
     }
 
     async fn attempt(&self, nodes: Vec<Url>, client: &Sender<Result<RecordBatch>>) -> Result<(), Failure> {
-        if nodes.len() < 2 {
+        let divided = match nodes.len() {
+            0 | 1 => None,
+            _ => self.exec.divide(nodes, self.csn, &self.context).await?,
+        };
+        let Some(divided) = divided else {
             let rows = self.exec.local.execute(0, Arc::clone(&self.context))?;
             return hand_over(rows, client, 0).await;
-        }
-        let Some(divided) = self.exec.divide(nodes, self.csn, &self.context).await? else {
-            let error = Error::new(ErrorKind::Internal, "a node that has not joined its cluster divides a query");
-            return Err(DataFusionError::from(error).into());
         };
         let rows = divided.plan.execute(0, divided.context(&self.context))?;
         hand_over(rows, client, self.exec.cluster.settings().held_bytes).await

@@ -8,7 +8,7 @@ use std::{
 
 use datafusion::{
     error::DataFusionError,
-    execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
+    execution::{SessionStateBuilder, TaskContext, runtime_env::RuntimeEnv},
 };
 use datafusion_distributed::Worker;
 use grizzly_provider::{Error, ErrorKind, Grizzly, NodeLease, Result};
@@ -60,6 +60,8 @@ struct Inner {
     configure: Option<Box<Configure>>,
     channels: Arc<Channels>,
     members: Mutex<Members>,
+    /// What every node knows that reads a plan.
+    task_context: OnceLock<Arc<TaskContext>>,
     own: OnceLock<Own>,
     beating: Mutex<Option<AbortHandle>>,
 }
@@ -146,6 +148,7 @@ impl ClusterBuilder {
             configure: self.configure,
             db: self.db,
             settings: self.settings,
+            task_context: OnceLock::new(),
             own: OnceLock::new(),
             beating: Mutex::new(None),
         };
@@ -230,6 +233,14 @@ impl Cluster {
             Some(configure) => configure(builder),
             None => builder,
         }
+    }
+
+    /// The functions that a task may use.
+    pub(super) fn task_context(&self) -> &TaskContext {
+        self.inner.task_context.get_or_init(|| {
+            let builder = SessionStateBuilder::new().with_default_features();
+            self.configure(builder).build().task_ctx()
+        })
     }
 
     pub(super) fn own_url(&self) -> Option<Url> {

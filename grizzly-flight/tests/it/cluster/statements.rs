@@ -176,3 +176,14 @@ async fn a_node_that_leaves_is_gone_at_once_and_one_that_dies_after_its_lease() 
     assert!(c.live() >= 2 && d.live() >= 1);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_nodes_do_not_know_stays_here() -> TestResult {
+    let db = database(1_000).await?;
+    let nodes = three(&db).await?;
+    let connection = nodes[0].connect().await?;
+    let query = "SELECT sum(only_here(id)) FROM t";
+    assert!(!explain(&connection, query).await?.contains("Stage 1"));
+    assert_eq!(ask(&connection, query).await?, 499_500);
+    Ok(())
+}
