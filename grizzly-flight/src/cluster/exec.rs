@@ -104,7 +104,11 @@ impl Run {
         loop {
             let mut nodes = self.exec.cluster.live();
             nodes.retain(|node| !lost.contains(node));
-            let Err(failure) = self.attempt(nodes.clone(), &client).await else { return Ok(()) };
+            let Some(divided) = self.divide(nodes.clone()).await? else {
+                let rows = self.exec.local.execute(0, Arc::clone(&self.context))?;
+                return hand_over(rows, &client, 0).await.map_err(|failure| failure.error);
+            };
+            let Err(failure) = self.attempt(&divided, &client).await else { return Ok(()) };
             let failed = self.exec.cluster.blame(&failure.error, &nodes).await;
             if failed.is_empty() {
                 return Err(failure.error);
@@ -119,15 +123,15 @@ impl Run {
         }
     }
 
-    async fn attempt(&self, nodes: Vec<Url>, client: &Sender<Result<RecordBatch>>) -> Result<(), Failure> {
-        let divided = match nodes.len() {
-            0 | 1 => None,
-            _ => self.exec.divide(nodes, self.csn, &self.context).await?,
-        };
-        let Some(divided) = divided else {
-            let rows = self.exec.local.execute(0, Arc::clone(&self.context))?;
-            return hand_over(rows, client, 0).await;
-        };
+    /// `None` if this node has to do it alone.
+    async fn divide(&self, nodes: Vec<Url>) -> Result<Option<Distributed>> {
+        match nodes.len() {
+            0 | 1 => Ok(None),
+            _ => self.exec.divide(nodes, self.csn, &self.context).await,
+        }
+    }
+
+    async fn attempt(&self, divided: &Distributed, client: &Sender<Result<RecordBatch>>) -> Result<(), Failure> {
         let rows = divided.plan.execute(0, divided.context(&self.context))?;
         hand_over(rows, client, self.exec.cluster.settings().held_bytes).await
     }
