@@ -184,7 +184,7 @@ mod tests {
         members.suspect(&url);
         assert_eq!((members.live(), members.unproven()), (vec![], vec![]));
         members.observe(vec![lease(1, 2)], start + LEASE / 4);
-        assert_eq!(members.live(), []);
+        assert!(members.live().is_empty());
         assert_eq!(members.unproven(), [(lease(1, 2).id, url.clone())]);
         members.answered(lease(1, 2).id);
         assert_eq!(members.live(), [url]);
@@ -195,9 +195,9 @@ mod tests {
         let (mut members, start) = (Members::new(LEASE), Instant::now());
         members.observe(vec![lease(1, 1)], start);
         members.observe(vec![lease(1, 1)], start + LEASE);
-        assert_eq!(members.forgotten(start + LEASE), []);
+        assert!(members.forgotten(start + LEASE).is_empty());
         assert_eq!(members.forgotten(start + LEASE * 11), [lease(1, 1).id]);
         members.observe(vec![], start + LEASE * 12);
-        assert_eq!(states(&members), []);
+        assert!(states(&members).is_empty());
     }
 }
