@@ -5,14 +5,19 @@
 //!   sessions have.
 //! - [`client`]: [`FlightSqlConnection`] speaks to such a server, [`RemoteTable`] makes one of its tables a
 //!   DataFusion table.
+//! - `cluster` (feature of that name): several servers over one database run a query together.
 //! - [`error`]: what both agree on when something fails.
 
 pub mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod conform;
 pub mod error;
 pub mod server;
 
 pub use client::{FlightSqlConnection, RemoteCatalog, RemoteTable};
+#[cfg(feature = "cluster")]
+pub use cluster::{Cluster, GrizzlyClusterExt, NodeSettings};
 pub use server::{FlightSqlServer, FlightSqlServerBuilder, Limits, SessionFactory};
 
 /// The largest message either side accepts: a batch is cut into messages of about 2 MiB, but one row is never cut.

@@ -1,9 +1,12 @@
 //! The contract between planning and storage, as plain data: what may be asked of a scan, and what a scan can
 //! offer. Everything above the engine (adapter, optimizer, flight) speaks to it in these types.
 
+mod array_bytes;
+
 use std::{fmt, ops::Bound, sync::Arc};
 
 use arrow::{array::ArrayRef, datatypes::SchemaRef};
+use serde::{Deserialize, Serialize};
 
 /// Commit sequence number: the order of commits, and the microsecond (since the Unix epoch) at which each
 /// happened. Two commits in one microsecond get successive numbers, so the order is total and never runs back.
@@ -48,7 +51,7 @@ pub enum AsOf {
 }
 
 /// A comparison of a column with a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are the operators")]
 pub enum CompareOp {
     Eq,
@@ -60,18 +63,20 @@ pub enum CompareOp {
 }
 
 /// A test on one column. Values are arrays of exactly the column's type, without nulls.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ColumnTest {
     /// `column op value`; `value` has length 1.
     Compare {
         /// The operator.
         op: CompareOp,
         /// The value, an array of length 1.
+        #[serde(with = "array_bytes")]
         value: ArrayRef,
     },
     /// `column IN values`, or NOT IN.
     InList {
         /// The values, at least one.
+        #[serde(with = "array_bytes")]
         values: ArrayRef,
         /// Whether this is NOT IN.
         negated: bool,
@@ -84,7 +89,7 @@ pub enum ColumnTest {
 
 /// A condition on rows with SQL's meaning: a row is kept where it is TRUE. There is no NOT: callers push it down.
 /// Columns are numbers into the table's schema, system columns included (see [`SystemColumn`]).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Predicate {
     /// A test of one column.
     Test {
@@ -144,7 +149,7 @@ impl SystemColumn {
 }
 
 /// A range of index keys in byte order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRange {
     /// Where it begins.
     pub lower: Bound<Vec<u8>>,
@@ -153,7 +158,7 @@ pub struct KeyRange {
 }
 
 /// How a scan finds its rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessPath {
     /// Every chunk that zone maps do not rule out.
     #[default]

@@ -11,7 +11,7 @@ mod engine;
 mod error;
 
 pub use engine::{
-    BackupInfo, BackupKind, BackupReport, Backups, CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel,
+    BackupInfo, BackupKind, BackupReport, Backups, CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, NodeLease,
     RestoreReport, RestoreTo, Settings, Snapshot, TableScan, TableSnapshot, Transaction, VerifyReport, open_place,
 };
 pub use error::{Error, ErrorKind, Result};

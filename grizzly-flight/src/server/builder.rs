@@ -17,6 +17,8 @@ use super::{
     sessions::{Limits, SessionFactory, State},
 };
 use crate::MAX_MESSAGE_BYTES;
+#[cfg(feature = "cluster")]
+use crate::cluster::Cluster;
 
 /// How often idle things are looked for.
 const SWEEP: Duration = Duration::from_secs(15);
@@ -27,6 +29,8 @@ pub struct FlightSqlServerBuilder {
     factory: Factory,
     limits: Limits,
     auth: Auth,
+    #[cfg(feature = "cluster")]
+    cluster: Option<Cluster>,
 }
 
 struct Factory(SessionFactory);
@@ -44,12 +48,20 @@ pub struct FlightSqlServer {
     address: SocketAddr,
     auth: Auth,
     state: Arc<State>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<Cluster>,
 }
 
 impl FlightSqlServer {
     /// A server whose sessions come from `factory`.
     pub fn builder(factory: SessionFactory) -> FlightSqlServerBuilder {
-        FlightSqlServerBuilder { factory: Factory(factory), limits: Limits::default(), auth: Auth::default() }
+        FlightSqlServerBuilder {
+            factory: Factory(factory),
+            limits: Limits::default(),
+            auth: Auth::default(),
+            #[cfg(feature = "cluster")]
+            cluster: None,
+        }
     }
 
     /// Where it listens; the port is the real one, also if port 0 was asked for.
@@ -70,7 +82,14 @@ impl FlightSqlServer {
     /// Serves until `stop` resolves; then takes no more calls and waits for running statements, up to
     /// [`Limits::shutdown_grace`].
     pub async fn serve_with_shutdown(self, stop: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self { listener, address, auth, state } = self;
+        let Self {
+            listener,
+            address,
+            auth,
+            state,
+            #[cfg(feature = "cluster")]
+            cluster,
+        } = self;
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&state)));
         let accepting = Arc::clone(&state);
         let incoming =
@@ -78,16 +97,21 @@ impl FlightSqlServer {
         let flight = FlightServiceServer::new(Rpc::new(Service::new(Arc::clone(&state), auth.clone())))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        #[cfg(feature = "cluster")]
+        let worker = cluster.map(|cluster| {
+            let auth = auth.clone();
+            InterceptedService::new(cluster.worker().into_worker_server(), move |request| auth.check(request))
+        });
         let checked = InterceptedService::new(flight, move |request| auth.check(request));
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let signal = async move {
             stop.await;
             let _ = stopping.send(());
         };
-        let serving = Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .add_service(checked)
-            .serve_with_incoming_shutdown(incoming, signal);
+        let services = Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30))).add_service(checked);
+        #[cfg(feature = "cluster")]
+        let services = services.add_optional_service(worker);
+        let serving = services.serve_with_incoming_shutdown(incoming, signal);
         let out_of_patience = async {
             match stopped.await {
                 Ok(()) => tokio::time::sleep(state.limits.shutdown_grace).await,
@@ -123,20 +147,58 @@ impl FlightSqlServerBuilder {
         self
     }
 
+    /// Serves the other nodes of the cluster too, at the same address. [`Cluster::join`] tells them.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub fn cluster(mut self, cluster: &Cluster) -> Self {
+        self.cluster = Some(cluster.clone());
+        self
+    }
+
     /// Takes the address; port 0 takes any free port. Beyond loopback a token is mandatory.
     pub async fn listen(self, address: impl ToSocketAddrs + std::fmt::Debug) -> Result<FlightSqlServer> {
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::Unavailable, format!("cannot listen on {address:?}")).with_source(error)
         };
         let wanted: Vec<SocketAddr> = tokio::net::lookup_host(&address).await.map_err(failed)?.collect();
-        if !self.auth.is_required() && wanted.iter().any(|address| !address.ip().is_loopback()) {
-            let message = format!("listening on {address:?}, beyond this machine, needs a token");
-            return Err(Error::new(ErrorKind::Permission, message));
-        }
+        self.check(&wanted)?;
         let listener = TcpListener::bind(wanted.as_slice()).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let state = Arc::new(State::new(self.factory.0, self.limits));
-        Ok(FlightSqlServer { listener, address, auth: self.auth, state })
+        Ok(self.server(listener, address))
+    }
+
+    /// The same with an address that was taken before, for whoever must know it before there are sessions to serve.
+    /// Call it within a Tokio runtime.
+    pub fn listen_on(self, listener: std::net::TcpListener) -> Result<FlightSqlServer> {
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Unavailable, format!("cannot listen on {listener:?}")).with_source(error)
+        };
+        let address = listener.local_addr().map_err(failed)?;
+        self.check(&[address])?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let name = format!("cannot listen on {address}");
+        let listener = TcpListener::from_std(listener);
+        let listener = listener.map_err(|error| Error::new(ErrorKind::Unavailable, name).with_source(error))?;
+        Ok(self.server(listener, address))
+    }
+
+    fn check(&self, wanted: &[SocketAddr]) -> Result<()> {
+        if !self.auth.is_required() && wanted.iter().any(|address| !address.ip().is_loopback()) {
+            let message = format!("listening on {wanted:?}, beyond this machine, needs a token");
+            return Err(Error::new(ErrorKind::Permission, message));
+        }
+        Ok(())
+    }
+
+    fn server(self, listener: TcpListener, address: SocketAddr) -> FlightSqlServer {
+        FlightSqlServer {
+            listener,
+            address,
+            auth: self.auth,
+            state: Arc::new(State::new(self.factory.0, self.limits)),
+            #[cfg(feature = "cluster")]
+            cluster: self.cluster,
+        }
     }
 }
 

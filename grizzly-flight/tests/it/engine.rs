@@ -1,7 +1,8 @@
-//! The four engines that the SQL corpus runs on, behind one connection type.
+//! The engines that the SQL corpus runs on, behind one connection type.
 
 use std::sync::Arc;
 
+use crate::cluster::nodes::{TestNode, three};
 use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::{DataType, Schema, UInt64Type},
@@ -29,6 +30,8 @@ pub(crate) enum Engine {
     Vanilla,
     /// A Flight SQL server on loopback.
     Flight,
+    /// One of three nodes, with every query on all of them that can be.
+    Cluster,
 }
 
 impl Engine {
@@ -38,17 +41,18 @@ impl Engine {
             Self::EmbeddedNoRules => "embedded_norules",
             Self::Vanilla => "vanilla",
             Self::Flight => "flight",
+            Self::Cluster => "cluster",
         }
     }
 }
 
 /// An empty database in memory, and how to reach it.
-#[derive(Debug)]
 pub(crate) struct Host {
     engine: Engine,
     db: Grizzly,
     /// Address of the server, if there is one. It runs as long as the runtime.
     address: Option<String>,
+    _nodes: Vec<TestNode>,
 }
 
 /// One session.
@@ -98,18 +102,31 @@ impl Host {
             address = Some(server.url());
             tokio::spawn(server.serve());
         }
-        Ok(Self { engine, db, address })
+        let mut nodes = Vec::new();
+        if engine == Engine::Cluster {
+            let started = three(&db).await;
+            let started = started.map_err(|error| Failure { message: error.to_string(), sqlstate: "XX000" })?;
+            address = Some(started[0].url.clone());
+            nodes.extend(started);
+        }
+        Ok(Self { engine, db, address, _nodes: nodes })
     }
 
     pub(crate) async fn connect(&self) -> Result<Session, Failure> {
         let door = match (self.engine, &self.address) {
-            (_, Some(address)) => Door::Flight(FlightSqlConnection::connect(address).await?),
+            (_, Some(address)) => {
+                let connection = FlightSqlConnection::connect(address).await?;
+                if self.engine == Engine::Cluster {
+                    connection.update("SET grizzly.distribute_rows = 1").await?;
+                }
+                Door::Flight(connection)
+            }
             (Engine::Vanilla, None) => {
                 let state = SessionStateBuilder::new().with_default_features().with_grizzly(&self.db).build();
                 Door::Vanilla(SessionContext::new_with_state(state))
             }
             (Engine::EmbeddedNoRules, None) => Door::Front(GrizzlySession::new(&self.db)),
-            (Engine::Embedded | Engine::Flight, None) => Door::Front(with_rules(&self.db)?),
+            (Engine::Embedded | Engine::Flight | Engine::Cluster, None) => Door::Front(with_rules(&self.db)?),
         };
         Ok(Session { engine: self.engine, door })
     }

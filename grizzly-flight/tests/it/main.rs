@@ -2,6 +2,7 @@
 //! every engine; and a process that is killed while it commits.
 
 mod cli;
+mod cluster;
 mod crash;
 mod engine;
 mod ingest;

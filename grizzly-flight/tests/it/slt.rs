@@ -16,6 +16,9 @@ use crate::engine::{Engine, Host};
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 macro_rules! corpus {
+    (cluster $($file:ident)*) => {
+        corpus! { @engine cluster Cluster $($file)* }
+    };
     ($($file:ident)*) => {
         const FILES: &[&str] = &[$(stringify!($file)),*];
         corpus! { @engine embedded Embedded $($file)* }
@@ -41,6 +44,27 @@ corpus! {
     delete
     errors
     explain
+    indexes
+    insert
+    merge
+    on_conflict
+    predicates
+    prepared
+    queries
+    shards
+    system_tables
+    time_travel
+    transactions
+    types
+    update
+}
+
+// All but `explain`: the plans are others.
+corpus! {
+    cluster
+    ddl
+    delete
+    errors
     indexes
     insert
     merge

@@ -27,5 +27,6 @@ pub use scan::{AccessChoice, GrizzlyScanExec};
 pub use session::{GrizzlySession, GrizzlySessionExt};
 pub use session_handle::SessionHandle;
 pub use sql::GrizzlyDialect;
+pub use statement::statement_snapshot;
 pub use table::{GrizzlyTable, GrizzlyTables};
 pub use time_travel::TimeTravelPlanner;

@@ -7,6 +7,8 @@ extensions_options! {
     pub struct GrizzlyOptions {
         /// Whether the optimized plan of a statement is kept for when the same text comes again.
         pub plan_cache: bool, default = true
+        /// In a cluster, a query that looks at fewer rows than this stays on the node that was asked
+        pub distribute_rows: u64, default = 500_000
     }
 }
 

@@ -38,6 +38,13 @@ pub(crate) fn same_database(left: &Grizzly, right: &Grizzly) -> bool {
     identity(left) == identity(right)
 }
 
+/// What the statement running under `context` reads of `db`, the same for everything that belongs to the statement:
+/// what its session's open transaction sees, else all that was committed when the statement first asked. Call it in
+/// `execute`, not while planning.
+pub fn statement_snapshot(db: &Grizzly, context: &Arc<TaskContext>) -> Result<Snapshot> {
+    bind_snapshot(db, context, None)
+}
+
 /// What the statement running under `context` reads of `db`: history if `as_of` is given, else what its session's
 /// open transaction sees, else all that was committed when the statement first asked.
 pub(crate) fn bind_snapshot(db: &Grizzly, context: &Arc<TaskContext>, as_of: Option<AsOf>) -> Result<Snapshot> {

@@ -20,11 +20,12 @@ use datafusion::{
 };
 
 use super::{
+    GrizzlyOptions,
     defaults::parse_default,
     dml::insert_into,
     estimate,
     predicate::{Conversion, convert_logical},
-    scan::GrizzlyScanExec,
+    scan::{GrizzlyScanExec, Streams},
     statement::bind_snapshot,
 };
 use crate::{
@@ -239,8 +240,12 @@ impl TableProvider for GrizzlyTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let partitions = state.config().target_partitions();
-        let scan = GrizzlyScanExec::try_new(Arc::new(self.clone()), projection, filters, limit, partitions)?;
+        // A scan is divided among nodes only if it has several streams.
+        let options = state.config_options().extensions.get::<GrizzlyOptions>();
+        let divided = options.map_or(u64::MAX, |options| options.distribute_rows / 4);
+        let rows_each = divided.min(Streams::ROWS_EACH);
+        let streams = Streams { most: state.config().target_partitions(), rows_each };
+        let scan = GrizzlyScanExec::try_new(Arc::new(self.clone()), projection, filters, limit, streams)?;
         Ok(Arc::new(scan))
     }
 

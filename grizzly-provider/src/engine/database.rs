@@ -414,6 +414,10 @@ impl Grizzly {
         self.inner.publisher.current().catalog.version
     }
 
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Two handles on the same open database.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)

@@ -20,6 +20,7 @@ mod lookup;
 mod maintenance;
 mod manifest;
 mod mvcc;
+mod nodes;
 mod planning;
 mod recovery;
 mod redo;
@@ -37,6 +38,7 @@ mod version;
 
 pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreReport, RestoreTo, open_place};
 pub use database::{Grizzly, GrizzlyBuilder};
+pub use nodes::NodeLease;
 pub use scan::{Morsel, TableScan};
 pub use settings::Settings;
 pub use snapshot::{Snapshot, TableSnapshot};

@@ -82,6 +82,9 @@ fn main() -> ExitCode {
             Command::TourPeer(args) => tour::answer(args).await,
         }
     });
+    // Threads end with the process. Ending their tasks one by one instead could let half a result that another node
+    // is reading look whole.
+    std::mem::forget(runtime);
     match result {
         Ok(code) => code,
         Err(error) => {

@@ -3,7 +3,8 @@
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use datafusion::error::DataFusionError;
-use grizzly_flight::{FlightSqlServer, Limits};
+use grizzly_flight::{Cluster, FlightSqlServer, Limits};
+use grizzly_provider::{Error, ErrorKind};
 
 use crate::{
     keys::KeyArgs,
@@ -19,6 +20,12 @@ pub(crate) struct Args {
     /// Where to listen; port 0 takes any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: String,
+    /// Be a node: share queries with all servers of the same database that were started this way.
+    #[arg(long)]
+    cluster: bool,
+    /// Where other nodes reach this one, like grpc://10.0.0.1:4711, if not at the address it listens on.
+    #[arg(long, value_name = "URL", requires = "cluster")]
+    advertise: Option<String>,
     /// Bearer token (or password) that every call must carry; mandatory beyond this machine.
     #[arg(long, env = "GRIZZLY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
@@ -34,18 +41,42 @@ pub(crate) struct Args {
 
 /// Serves until the process is told to stop.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    // Taken first: a node says where it is as soon as it has the database open.
+    let listener = std::net::TcpListener::bind(&args.listen).map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("cannot listen on {}", args.listen)).with_source(error)
+    })?;
+    let mut database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    let mut node = None;
+    if args.cluster {
+        let (member, cluster) = database.into_node(args.token.clone())?;
+        (database, node) = (member, Some(cluster));
+    }
     let limits = Limits { statement_timeout: args.statement_timeout.map(Duration::from_secs), ..Limits::default() };
-    let server = FlightSqlServer::builder(database.factory()).token(args.token).limits(limits);
-    let server = server.listen(args.listen).await?;
+    let mut server = FlightSqlServer::builder(database.factory()).token(args.token).limits(limits);
+    if let Some(node) = &node {
+        server = server.cluster(node);
+    }
+    let server = server.listen_on(listener)?;
+    if let Some(node) = &node {
+        node.join(&args.advertise.unwrap_or_else(|| server.url())).await?;
+    }
     let mut stdout = std::io::stdout();
     // Whoever started this process reads the port from here.
     writeln!(stdout, "listening on {}", server.url())?;
     stdout.flush()?;
-    server.serve_with_shutdown(told_to_stop()).await?;
+    server.serve_with_shutdown(told_to_stop_and_left(node)).await?;
     tracing::info!("stopped; closing the database");
     database.close()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves once the process is told to stop; by then other nodes are told, too.
+async fn told_to_stop_and_left(node: Option<Cluster>) {
+    told_to_stop().await;
+    let Some(node) = node else { return };
+    if let Err(error) = node.leave().await {
+        tracing::warn!(%error, "the other nodes could not be told; they will notice");
+    }
 }
 
 /// Resolves on SIGINT or SIGTERM.

@@ -10,7 +10,7 @@ use datafusion::{
     },
     prelude::SessionConfig,
 };
-use grizzly_flight::SessionFactory;
+use grizzly_flight::{Cluster, GrizzlyClusterExt, SessionFactory};
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
     EncryptionKey, Error, ErrorKind, Grizzly, Settings,
@@ -22,6 +22,8 @@ use grizzly_provider::{
 pub(crate) struct Database {
     grizzly: Grizzly,
     runtime: Arc<RuntimeEnv>,
+    /// The node that this process is, if it belongs to a cluster.
+    cluster: Option<Cluster>,
 }
 
 impl Database {
@@ -45,7 +47,14 @@ impl Database {
             Some(key) => builder.key(key).open()?,
             None => builder.open()?,
         };
-        Ok(Self { grizzly, runtime: runtime.build_arc()? })
+        Ok(Self { grizzly, runtime: runtime.build_arc()?, cluster: None })
+    }
+
+    /// Makes it a node whose sessions use all nodes of the database; they show each other `token`.
+    pub(crate) fn into_node(mut self, token: Option<String>) -> Result<(Self, Cluster), DataFusionError> {
+        let node = Cluster::builder(&self.grizzly).runtime(Arc::clone(&self.runtime)).token(token).build()?;
+        self.cluster = Some(node.clone());
+        Ok((self, node))
     }
 
     /// The database itself.
@@ -55,14 +64,15 @@ impl Database {
 
     /// A new session with all of Grizzly's rules.
     pub(crate) fn session(&self) -> Result<GrizzlySession, DataFusionError> {
-        let state = SessionStateBuilder::new()
+        let builder = SessionStateBuilder::new()
             .with_config(SessionConfig::new().with_information_schema(true))
             .with_runtime_env(Arc::clone(&self.runtime))
-            .with_default_features()
-            .with_grizzly(&self.grizzly)
-            .with_grizzly_optimizer()?
-            .build();
-        Ok(GrizzlySession::with_state(state)?)
+            .with_default_features();
+        let builder = match &self.cluster {
+            Some(node) => builder.with_grizzly_cluster(node)?,
+            None => builder.with_grizzly(&self.grizzly),
+        };
+        Ok(GrizzlySession::with_state(builder.with_grizzly_optimizer()?.build())?)
     }
 
     /// The same, as the server wants it.

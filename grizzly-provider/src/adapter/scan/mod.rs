@@ -7,6 +7,7 @@ mod display;
 mod dynamic;
 mod run;
 mod stream;
+mod wire;
 
 use std::sync::Arc;
 
@@ -44,8 +45,24 @@ use crate::{
     access::{AccessPath, ScanRequest},
 };
 
-/// Up to so many rows one partition is enough: about what one morsel holds.
-const ROWS_PER_PARTITION: u64 = 65_536;
+/// In how many streams a new scan may read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Streams {
+    /// At most so many.
+    pub(crate) most: usize,
+    /// Up to so many rows one is enough.
+    pub(crate) rows_each: u64,
+}
+
+impl Streams {
+    /// About what one morsel holds.
+    pub(crate) const ROWS_EACH: u64 = 65_536;
+
+    fn over(self, rows: u64) -> usize {
+        let useful = usize::try_from(rows.div_ceil(self.rows_each.max(1))).unwrap_or(usize::MAX);
+        self.most.clamp(1, useful.max(1))
+    }
+}
 
 /// Reads a table. The optimizer may give it another access path ([`GrizzlyScanExec::with_access`]) or fewer shards.
 #[derive(Debug)]
@@ -62,14 +79,14 @@ pub struct GrizzlyScanExec {
 }
 
 impl GrizzlyScanExec {
-    /// Reads the rows of `table` that meet all `filters`, at most `limit`, in up to `partitions` streams. Filters that
-    /// cannot be converted are left out, so the caller evaluates those itself.
+    /// Reads the rows of `table` that meet all `filters`, at most `limit`. Filters that cannot be converted are left
+    /// out, so the caller evaluates those itself.
     pub(crate) fn try_new(
         table: Arc<GrizzlyTable>,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
-        partitions: usize,
+        streams: Streams,
     ) -> Result<Self> {
         let schema = table.schema();
         let mut request = ScanRequest {
@@ -89,8 +106,7 @@ impl GrizzlyScanExec {
             }
         }
         let rows = table.planning_snapshot()?.row_count();
-        let useful = usize::try_from(rows.div_ceil(ROWS_PER_PARTITION)).unwrap_or(usize::MAX);
-        let properties = properties(&table, &request, partitions.clamp(1, useful.max(1)))?;
+        let properties = properties(&table, &request, streams.over(rows))?;
         Ok(Self::assemble(table, request, fetch, vec![], None, properties))
     }
 
