@@ -4,6 +4,7 @@
 mod cli;
 mod crash;
 mod engine;
+mod federation;
 mod ingest;
 mod metadata;
 mod prepared;

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 use datafusion::error::DataFusionError;
 use grizzly_flight::{FlightSqlServer, Limits};
 
-use crate::session::{Database, parse_bytes};
+use crate::session::{Attachment, Database, parse_bytes};
 
 /// Options of `grizzly serve`.
 #[derive(Debug, clap::Args)]
@@ -25,11 +25,14 @@ pub(crate) struct Args {
     /// Cancel statements that run longer than this many seconds.
     #[arg(long, value_name = "SECONDS")]
     statement_timeout: Option<u64>,
+    /// Show another database's tables as the catalog NAME; may be given several times.
+    #[arg(long, value_name = "NAME=URL")]
+    attach: Vec<Attachment>,
 }
 
 /// Serves until the process is told to stop.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, args.memory, true)?;
+    let database = Database::open(&args.db, args.memory, true)?.attach(&args.attach).await?;
     let limits = Limits { statement_timeout: args.statement_timeout.map(Duration::from_secs), ..Limits::default() };
     let server = FlightSqlServer::builder(database.factory()).token(args.token).limits(limits);
     let server = server.listen(args.listen).await?;

@@ -1,6 +1,6 @@
 //! Databases and sessions as the commands open them: Grizzly's catalog and its optimizer, one memory pool.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use datafusion::{
     error::DataFusionError,
@@ -10,7 +10,7 @@ use datafusion::{
     },
     prelude::SessionConfig,
 };
-use grizzly_flight::SessionFactory;
+use grizzly_flight::{FederationExt, RemoteCatalog, SessionFactory, federation};
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
     Error, ErrorKind, Grizzly, Settings,
@@ -22,6 +22,28 @@ use grizzly_provider::{
 pub(crate) struct Database {
     grizzly: Grizzly,
     runtime: Arc<RuntimeEnv>,
+    /// Catalogs of other databases, which every session has, by name.
+    attached: Vec<(String, Arc<RemoteCatalog>)>,
+}
+
+/// `--attach NAME=URL`: another database's tables as the catalog NAME.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    name: String,
+    url: String,
+}
+
+impl FromStr for Attachment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("{text} is not of the form NAME=URL, like crm=grpc://127.0.0.1:4711");
+        let (name, url) = text.split_once('=').ok_or_else(expected)?;
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(format!("{name} is no catalog name: lower-case letters, digits and _"));
+        }
+        Ok(Self { name: name.to_owned(), url: url.to_owned() })
+    }
 }
 
 impl Database {
@@ -36,7 +58,20 @@ impl Database {
             runtime = runtime.with_memory_limit(memory / 2, 1.0);
         }
         let grizzly = Grizzly::builder(url).settings(settings).open()?;
-        Ok(Self { grizzly, runtime: runtime.build_arc()? })
+        Ok(Self { grizzly, runtime: runtime.build_arc()?, attached: Vec::new() })
+    }
+
+    /// Connects to other databases; all sessions made from here on have their tables.
+    pub(crate) async fn attach(mut self, attachments: &[Attachment]) -> Result<Self, DataFusionError> {
+        for Attachment { name, url } in attachments {
+            let state = self.session()?.context().state();
+            if state.catalog_list().catalog(name).is_some() {
+                return Err(invalid(format!("--attach {name}: there is a catalog of this name")));
+            }
+            let catalog = federation::attach(url).await?;
+            self.attached.push((name.clone(), Arc::new(catalog)));
+        }
+        Ok(self)
     }
 
     /// The database itself.
@@ -52,7 +87,12 @@ impl Database {
             .with_default_features()
             .with_grizzly(&self.grizzly)
             .with_grizzly_optimizer()?
+            .with_federation()
             .build();
+        for (name, catalog) in &self.attached {
+            let catalog = Arc::clone(catalog) as _;
+            state.catalog_list().register_catalog(name.clone(), catalog);
+        }
         Ok(GrizzlySession::with_state(state)?)
     }
 
@@ -99,7 +139,16 @@ pub(crate) fn invalid(message: impl Into<String>) -> DataFusionError {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_bytes;
+    use super::{Attachment, parse_bytes};
+
+    #[test]
+    fn attachments_are_a_name_and_an_address() {
+        let attachment: Attachment = "crm=grpc://h:1?timeout=5s".parse().expect("well-formed");
+        assert_eq!((attachment.name.as_str(), attachment.url.as_str()), ("crm", "grpc://h:1?timeout=5s"));
+        for wrong in ["grpc://h:1", "=grpc://h:1", "C R M=grpc://h:1"] {
+            assert!(wrong.parse::<Attachment>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn bytes_are_read_as_people_write_them() {

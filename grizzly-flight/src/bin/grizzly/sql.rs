@@ -11,7 +11,7 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 
 use crate::{
     output, script,
-    session::{Database, invalid, parse_bytes},
+    session::{Attachment, Database, invalid, parse_bytes},
 };
 
 /// Options of `grizzly sql`.
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Memory for the database and its queries.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES", conflicts_with = "connect")]
     memory: Option<usize>,
+    /// Show another database's tables as the catalog NAME; may be given several times.
+    #[arg(long, value_name = "NAME=URL", conflicts_with = "connect")]
+    attach: Vec<Attachment>,
     /// Print results only, no row counts or times.
     #[arg(long, short)]
     quiet: bool,
@@ -73,7 +76,7 @@ impl Backend {
     async fn open(args: &Args) -> Result<Self, DataFusionError> {
         let Some(url) = &args.connect else {
             let url = args.db.as_deref().unwrap_or("memory://");
-            let database = Database::open(url, args.memory, true)?;
+            let database = Database::open(url, args.memory, true)?.attach(&args.attach).await?;
             let session = database.session()?;
             return Ok(Self::Local(Box::new(database), Box::new(session)));
         };
