@@ -4,7 +4,7 @@
 //! Join(l.id = o.customer)                     Join(l.id = o.customer)
 //!   local l                                     local l
 //!   Aggregate(o.customer, sum(i.price))   ->    Projection(the columns' names)
-//!     Join(o.id = i.order)                        TableScan remote_…: SELECT … FROM orders JOIN items … GROUP BY …
+//!     Join(o.id = i.order)                        TableScan remote_…: SELECT … JOIN … GROUP BY …
 //!       remote orders o
 //!       remote items i
 //! ```

@@ -159,8 +159,8 @@ impl RemoteDatabase for SqliteDatabase {
             Some(data_type) => Ok(Field::new(name, data_type, !not_null)),
             None => {
                 let message = format!(
-                    "{}: column {name} of {table} is declared as \"{declared}\", which is not supported; read a view that \
-                     casts it to INTEGER, REAL or TEXT",
+                    "{}: column {name} of {table} is declared as \"{declared}\", which is not supported; read a view \
+                     that casts it to INTEGER, REAL or TEXT",
                     self.name
                 );
                 Err(Error::new(ErrorKind::Unsupported, message))

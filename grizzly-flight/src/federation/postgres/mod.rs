@@ -30,14 +30,14 @@ const BATCH_ROWS: usize = 4096;
 /// Idle connections that are kept.
 const IDLE: usize = 8;
 
-const TABLES: &str = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
-                      ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN \
+const TABLES: &str = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace \
+                      n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN \
                       ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 1, 2";
 
-const COLUMNS: &str = "SELECT a.attname::text, t.typname::text, a.atttypmod, a.attnotnull, coalesce(l.collisdeterministic, \
-                       true) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN \
-                       pg_catalog.pg_collation l ON l.oid = a.attcollation WHERE a.attrelid = to_regclass($1) AND \
-                       a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+const COLUMNS: &str = "SELECT a.attname::text, t.typname::text, a.atttypmod, a.attnotnull, \
+                       coalesce(l.collisdeterministic, true) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t \
+                       ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation WHERE \
+                       a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 /// A PostgreSQL database.
 pub struct PostgresDatabase {

@@ -58,8 +58,8 @@ async fn a_remote_that_stops_speaking_is_named_within_its_timeout() -> TestResul
     let slow = "SELECT count(*) FROM far.public.t";
     assert_eq!(numbers(&here.execute(slow).await?), [2]);
     let create = format!(
-        "CREATE EXTERNAL TABLE ext STORED AS FLIGHTSQL LOCATION '{}' OPTIONS ('flightsql.table' 't', 'flightsql.timeout' \
-         '400ms')",
+        "CREATE EXTERNAL TABLE ext STORED AS FLIGHTSQL LOCATION '{}' OPTIONS ('flightsql.table' 't', \
+         'flightsql.timeout' '400ms')",
         wire.url
     );
     here.execute(&create).await?;
