@@ -118,7 +118,7 @@ fn code_of_sqlstate(sqlstate: &str) -> Code {
 }
 
 /// Exact where Grizzly has a kind of that state, else by SQLSTATE class.
-fn kind_of_sqlstate(sqlstate: &str) -> Option<ErrorKind> {
+pub(crate) fn kind_of_sqlstate(sqlstate: &str) -> Option<ErrorKind> {
     ErrorKind::from_sqlstate(sqlstate).or_else(|| match sqlstate.get(..2)? {
         "08" => Some(ErrorKind::Unavailable),
         "21" => Some(ErrorKind::Cardinality),

@@ -141,6 +141,11 @@ impl FlightSqlConnection {
         &self.remote
     }
 
+    /// How it was connected.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
     /// Runs a query and returns its rows as they come.
     pub async fn query(&self, sql: &str) -> Result<Rows> {
         self.query_in(sql, None).await

@@ -1,14 +1,8 @@
-//! The other side of the wire: a connection to any Flight SQL server, and its tables as DataFusion tables.
+//! The other side of the wire: a connection to any Flight SQL server. Its tables as DataFusion tables are in
+//! [`federation`](crate::federation).
 
-mod catalog;
 mod connection;
-mod filter;
-mod scan;
-mod table;
 
-pub use catalog::RemoteCatalog;
 pub use connection::{
     ConnectOptions, FlightSqlConnection, IngestMode, PreparedStatement, Rows, Savepoint, Transaction,
 };
-pub use scan::RemoteScanExec;
-pub use table::RemoteTable;

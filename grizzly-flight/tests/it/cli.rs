@@ -113,3 +113,50 @@ fn serve_says_where_and_stops_when_told() -> TestResult {
     assert!(text(&kept.stdout).contains("| 2 |"), "{}", text(&kept.stdout));
     Ok(())
 }
+
+/// `grizzly serve` with these arguments, and the address it says; it ends when dropped.
+struct Serving {
+    process: std::process::Child,
+    url: String,
+}
+
+impl Serving {
+    fn start(args: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grizzly"));
+        let mut process = command.arg("serve").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        let url = line.trim().strip_prefix("listening on ").unwrap_or_default().to_owned();
+        Ok(Self { process, url })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn attached_servers_are_catalogs_of_every_session() -> TestResult {
+    let far = Serving::start(&["--db", "memory://"])?;
+    let fill = "CREATE TABLE t (id BIGINT NOT NULL, PRIMARY KEY (id)); INSERT INTO t VALUES (1), (2), (4)";
+    assert!(grizzly(&["sql", "--connect", &far.url, "-c", fill])?.status.success());
+    let attach = format!("far={}", far.url);
+    let asked = grizzly(&["sql", "--attach", &attach, "-c", "SELECT sum(id) AS total FROM far.public.t"])?;
+    assert!(asked.status.success() && text(&asked.stdout).contains("| 7 "), "{}", text(&asked.stderr));
+
+    let near = Serving::start(&["--db", "memory://", "--attach", &attach])?;
+    for _session in 0..2 {
+        let asked = grizzly(&["sql", "--connect", &near.url, "-c", "SELECT count(*) AS n FROM far.public.t"])?;
+        assert!(text(&asked.stdout).contains("| 3 "), "{}", text(&asked.stderr));
+    }
+    for (attach, said) in
+        [("far=grpc://127.0.0.1:1", "127.0.0.1:1"), ("grizzly=grpc://h:1", "grizzly"), ("x", "NAME=URL")]
+    {
+        let refused = grizzly(&["sql", "--attach", attach, "-c", "SELECT 1"])?;
+        assert!(!refused.status.success() && text(&refused.stderr).contains(said), "{}", text(&refused.stderr));
+    }
+    Ok(())
+}

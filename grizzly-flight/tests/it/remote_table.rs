@@ -6,7 +6,7 @@ use std::{
 };
 
 use datafusion::{arrow::util::pretty::pretty_format_batches, prelude::SessionContext};
-use grizzly_flight::{FlightSqlConnection, RemoteCatalog, RemoteTable, client::ConnectOptions};
+use grizzly_flight::{FlightSqlCatalog, FlightSqlConnection, RemoteTable, client::ConnectOptions};
 use grizzly_provider::{ErrorKind, adapter::grizzly_error};
 
 use crate::support::{Served, TestResult, numbers};
@@ -79,12 +79,12 @@ async fn explain_shows_what_is_sent() -> TestResult {
     let served = served_with_table().await?;
     let context = SessionContext::new();
     context.register_table("t", Arc::new(RemoteTable::connect(&served.url, "t").await?))?;
-    let sql = "EXPLAIN SELECT name FROM t WHERE id > 1 AND upper(name) = 'A' LIMIT 3";
+    let sql = "EXPLAIN SELECT name FROM t WHERE id > 1 AND find_in_set(name, 'A') = 1 LIMIT 3";
     let plan = pretty_format_batches(&context.sql(sql).await?.collect().await?)?.to_string();
     assert!(plan.contains("RemoteScanExec: remote=grpc://127.0.0.1:"), "{plan}");
-    assert!(plan.contains("SELECT \"name\" FROM \"t\" WHERE"), "{plan}");
+    assert!(plan.contains("SELECT \"q1\".\"name\" FROM \"t\" AS \"q1\" WHERE"), "{plan}");
     let sent = plan.lines().find(|line| line.contains("RemoteScanExec")).ok_or("no scan")?;
-    assert!(sent.contains("\"id\" > 1") && !sent.contains("upper") && !sent.contains("LIMIT"), "{sent}");
+    assert!(sent.contains("\"id\" > 1") && !sent.contains("find_in_set") && !sent.contains("LIMIT"), "{sent}");
     let sql = "EXPLAIN SELECT name FROM t WHERE id > 1 LIMIT 3";
     let plan = pretty_format_batches(&context.sql(sql).await?.collect().await?)?.to_string();
     assert!(plan.contains("LIMIT 3"), "{plan}");
@@ -94,7 +94,7 @@ async fn explain_shows_what_is_sent() -> TestResult {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_server_is_a_catalog() -> TestResult {
     let served = served_with_table().await?;
-    let catalog = RemoteCatalog::connect(&served.url, Some("grizzly"), ConnectOptions::default()).await?;
+    let catalog = FlightSqlCatalog::connect(&served.url, Some("grizzly"), ConnectOptions::default()).await?;
     let context = SessionContext::new();
     context.register_catalog("there", Arc::new(catalog));
     let rows = context.sql("SELECT max(id) FROM there.public.t").await?.collect().await?;

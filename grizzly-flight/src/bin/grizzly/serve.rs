@@ -8,7 +8,7 @@ use grizzly_provider::{Error, ErrorKind};
 
 use crate::{
     keys::KeyArgs,
-    session::{Database, parse_bytes},
+    session::{Attachment, Database, parse_bytes},
 };
 
 /// Options of `grizzly serve`.
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Cancel statements that run longer than this many seconds.
     #[arg(long, value_name = "SECONDS")]
     statement_timeout: Option<u64>,
+    /// Show another database's tables as the catalog NAME; may be given several times.
+    #[arg(long, value_name = "NAME=URL")]
+    attach: Vec<Attachment>,
 }
 
 /// Serves until the process is told to stop.
@@ -45,7 +48,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     let listener = std::net::TcpListener::bind(&args.listen).map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("cannot listen on {}", args.listen)).with_source(error)
     })?;
-    let mut database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    let mut database = database.attach(&args.attach).await?;
     let mut node = None;
     if args.cluster {
         let (member, cluster) = database.into_node(args.token.clone())?;

@@ -1,6 +1,6 @@
 //! Databases and sessions as the commands open them: Grizzly's catalog and its optimizer, one memory pool.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use datafusion::{
     error::DataFusionError,
@@ -10,7 +10,7 @@ use datafusion::{
     },
     prelude::SessionConfig,
 };
-use grizzly_flight::{Cluster, GrizzlyClusterExt, SessionFactory};
+use grizzly_flight::{Cluster, FederationExt, GrizzlyClusterExt, RemoteCatalog, SessionFactory, federation};
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
     EncryptionKey, Error, ErrorKind, Grizzly, Settings,
@@ -24,6 +24,28 @@ pub(crate) struct Database {
     runtime: Arc<RuntimeEnv>,
     /// The node that this process is, if it belongs to a cluster.
     cluster: Option<Cluster>,
+    /// Catalogs of other databases, which every session has, by name.
+    attached: Vec<(String, Arc<RemoteCatalog>)>,
+}
+
+/// `--attach NAME=URL`: another database's tables as the catalog NAME.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    name: String,
+    url: String,
+}
+
+impl FromStr for Attachment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("{text} is not of the form NAME=URL, like crm=grpc://127.0.0.1:4711");
+        let (name, url) = text.split_once('=').ok_or_else(expected)?;
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(format!("{name} is no catalog name: lower-case letters, digits and _"));
+        }
+        Ok(Self { name: name.to_owned(), url: url.to_owned() })
+    }
 }
 
 impl Database {
@@ -47,7 +69,7 @@ impl Database {
             Some(key) => builder.key(key).open()?,
             None => builder.open()?,
         };
-        Ok(Self { grizzly, runtime: runtime.build_arc()?, cluster: None })
+        Ok(Self { grizzly, runtime: runtime.build_arc()?, cluster: None, attached: Vec::new() })
     }
 
     /// Makes it a node whose sessions use all nodes of the database; they show each other `token`.
@@ -55,6 +77,19 @@ impl Database {
         let node = Cluster::builder(&self.grizzly).runtime(Arc::clone(&self.runtime)).token(token).build()?;
         self.cluster = Some(node.clone());
         Ok((self, node))
+    }
+
+    /// Connects to other databases; all sessions made from here on have their tables.
+    pub(crate) async fn attach(mut self, attachments: &[Attachment]) -> Result<Self, DataFusionError> {
+        for Attachment { name, url } in attachments {
+            let state = self.session()?.context().state();
+            if state.catalog_list().catalog(name).is_some() {
+                return Err(invalid(format!("--attach {name}: there is a catalog of this name")));
+            }
+            let catalog = federation::attach(url).await?;
+            self.attached.push((name.clone(), Arc::new(catalog)));
+        }
+        Ok(self)
     }
 
     /// The database itself.
@@ -72,7 +107,12 @@ impl Database {
             Some(node) => builder.with_grizzly_cluster(node)?,
             None => builder.with_grizzly(&self.grizzly),
         };
-        Ok(GrizzlySession::with_state(builder.with_grizzly_optimizer()?.build())?)
+        let state = builder.with_grizzly_optimizer()?.with_federation().build();
+        for (name, catalog) in &self.attached {
+            let catalog = Arc::clone(catalog) as _;
+            state.catalog_list().register_catalog(name.clone(), catalog);
+        }
+        Ok(GrizzlySession::with_state(state)?)
     }
 
     /// The same, as the server wants it.
@@ -118,7 +158,16 @@ pub(crate) fn invalid(message: impl Into<String>) -> DataFusionError {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_bytes;
+    use super::{Attachment, parse_bytes};
+
+    #[test]
+    fn attachments_are_a_name_and_an_address() {
+        let attachment: Attachment = "crm=grpc://h:1?timeout=5s".parse().expect("well-formed");
+        assert_eq!((attachment.name.as_str(), attachment.url.as_str()), ("crm", "grpc://h:1?timeout=5s"));
+        for wrong in ["grpc://h:1", "=grpc://h:1", "C R M=grpc://h:1"] {
+            assert!(wrong.parse::<Attachment>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn bytes_are_read_as_people_write_them() {

@@ -12,7 +12,7 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use crate::{
     keys::KeyArgs,
     output, script,
-    session::{Database, invalid, parse_bytes},
+    session::{Attachment, Database, invalid, parse_bytes},
 };
 
 /// Options of `grizzly sql`.
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     memory: Option<usize>,
     #[command(flatten)]
     key: KeyArgs,
+    /// Show another database's tables as the catalog NAME; may be given several times.
+    #[arg(long, value_name = "NAME=URL", conflicts_with = "connect")]
+    attach: Vec<Attachment>,
     /// Print results only, no row counts or times.
     #[arg(long, short)]
     quiet: bool,
@@ -76,7 +79,7 @@ impl Backend {
     async fn open(args: &Args) -> Result<Self, DataFusionError> {
         let Some(url) = &args.connect else {
             let url = args.db.as_deref().unwrap_or("memory://");
-            let database = Database::open(url, args.memory, true, args.key.key()?)?;
+            let database = Database::open(url, args.memory, true, args.key.key()?)?.attach(&args.attach).await?;
             let session = database.session()?;
             return Ok(Self::Local(Box::new(database), Box::new(session)));
         };

@@ -1,0 +1,10 @@
+//! Queries over tables of several databases.
+
+mod failures;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod queries;
+mod shop;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statements;

@@ -1,0 +1,157 @@
+//! A real PostgreSQL, with a folder and a port of its own, in the place of the other Grizzly.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use grizzly_provider::{ErrorKind, Grizzly, adapter::grizzly_error};
+use tokio_postgres::NoTls;
+
+use super::{
+    queries::{compare, mistakes},
+    shop::{Outcome, Shop, rows, session},
+};
+use crate::support::{TestResult, numbers};
+
+/// A server that ends with its folder.
+struct Postgres {
+    server: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Postgres {
+    fn start() -> Outcome<Self> {
+        let bin = programs()?;
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("data");
+        // It refuses to be run by root.
+        let root = Command::new("id").arg("-u").output()?.stdout.starts_with(b"0\n");
+        if root {
+            let given = Command::new("chown").arg("postgres").arg(folder.path()).status()?;
+            assert!(given.success(), "there is no user postgres: apt-get install postgresql");
+        }
+        let made =
+            command(&bin, "initdb", root).args(["-A", "trust", "-U", "me", "-E", "UTF8", "-D"]).arg(&data).output()?;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut server = command(&bin, "postgres", root);
+        server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        server.args(["-c", "unix_socket_directories=", "-c", "fsync=off"]).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { server: server.spawn()?, port, _folder: folder })
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://me@127.0.0.1:{}/postgres", self.port)
+    }
+
+    async fn connect(&self) -> Outcome<tokio_postgres::Client> {
+        let started = Instant::now();
+        loop {
+            match tokio_postgres::connect(&self.url(), NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return Ok(client);
+                }
+                Err(error) if started.elapsed() > Duration::from_secs(20) => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    async fn shop(&self) -> Outcome<Shop> {
+        let client = self.connect().await?;
+        let fill =
+            async |statement: &str| Ok(client.batch_execute(&statement.replace("DOUBLE", "DOUBLE PRECISION")).await?);
+        Shop::with(&self.url(), fill, vec![]).await
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Stopped, not killed: its own processes end with it.
+        let _ = Command::new("kill").args(["-INT", &self.server.id().to_string()]).status();
+        let _ = self.server.wait();
+    }
+}
+
+fn command(bin: &Path, program: &str, root: bool) -> Command {
+    let program = bin.join(program);
+    if !root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program).current_dir("/");
+    command
+}
+
+/// Where Debian, or whoever set GRIZZLY_POSTGRES_BIN, keeps the server's programs.
+fn programs() -> Outcome<PathBuf> {
+    if let Some(set) = std::env::var_os("GRIZZLY_POSTGRES_BIN") {
+        return Ok(PathBuf::from(set));
+    }
+    let versions = std::fs::read_dir("/usr/lib/postgresql").map_err(|_| "no PostgreSQL: apt-get install postgresql")?;
+    let found = versions.flatten().map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").exists());
+    Ok(found.ok_or("no PostgreSQL: apt-get install postgresql")?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_queries_over_postgresql_equal_those_over_grizzly() -> TestResult {
+    let server = Postgres::start()?;
+    let shop = server.shop().await?;
+    let (joined, grouped) = compare(&shop, 200).await?;
+    assert!(joined > 20 && grouped > 10, "joins sent: {joined}, groups sent: {grouped}");
+    mistakes(&shop).await?;
+    let plan = shop.explain("SELECT c.region, count(*) FROM customers c GROUP BY c.region").await?;
+    assert!(plan.contains("CAST(count(*) AS BIGINT)") && plan.contains("postgres://127.0.0.1"), "{plan}");
+    assert!(!plan.contains("me@"), "{plan}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_that_is_away_slow_or_changed_is_named() -> TestResult {
+    let server = Postgres::start()?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, n NUMERIC(10, 2)); INSERT INTO t VALUES (1, -0.05), (2, NULL)",
+        )
+        .await?;
+    client.batch_execute("CREATE VIEW slow AS SELECT id FROM t, pg_sleep(30)").await?;
+    client.batch_execute("CREATE TABLE odd (id BIGINT, place POINT)").await?;
+    let here = session(&Grizzly::open("memory://")?)?;
+    let create = |name: &str, options: &str| {
+        format!("CREATE EXTERNAL TABLE {name} STORED AS POSTGRES LOCATION '{}' {options}", server.url())
+    };
+    here.execute(&create("t", "")).await?;
+    assert_eq!(rows(&here.execute("SELECT id, n FROM t").await?)?, ["1|-0.05", "2|NULL"]);
+    here.execute(&create("slow", "OPTIONS ('postgres.timeout' '500ms')")).await?;
+    let cases = [
+        ("SELECT id FROM slow", vec![ErrorKind::Unavailable, ErrorKind::Cancelled]),
+        ("INSERT INTO t VALUES (3, 1)", vec![ErrorKind::Unsupported]),
+        ("DELETE FROM t WHERE id = 1", vec![ErrorKind::Unsupported]),
+    ];
+    let named = format!("postgres://127.0.0.1:{}", server.port);
+    for (sql, kinds) in cases {
+        let started = Instant::now();
+        let error = here.execute(sql).await.err().ok_or(sql)?;
+        let inner = grizzly_error(&error).ok_or_else(|| error.to_string())?;
+        assert!(kinds.contains(&inner.kind()) && inner.message().contains(&named), "{sql}: {inner:?}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{sql}");
+    }
+    let odd = here.execute(&create("odd", "")).await.err().ok_or("a type without counterpart")?;
+    assert!(odd.to_string().contains("column place"), "{odd}");
+    client.batch_execute("ALTER TABLE t ALTER n TYPE TEXT").await?;
+    let changed = here.execute("SELECT n FROM t").await.err().ok_or("another type")?;
+    assert!(changed.to_string().contains("columns have changed") && changed.to_string().contains(&named), "{changed}");
+    assert_eq!(numbers(&here.execute("SELECT count(*) FROM t").await?), [2]);
+    drop(client);
+    drop(server);
+    let away = here.execute("SELECT id FROM t").await.err().ok_or("nobody is there")?;
+    let inner = grizzly_error(&away).ok_or_else(|| away.to_string())?;
+    assert!(matches!(inner.kind(), ErrorKind::Unavailable | ErrorKind::Closed), "{inner:?}");
+    Ok(())
+}
