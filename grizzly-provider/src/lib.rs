@@ -11,7 +11,7 @@ mod engine;
 mod error;
 
 pub use engine::{
-    CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, Settings, Snapshot, TableScan, TableSnapshot,
-    Transaction, VerifyReport,
+    ClusterSettings, CommitOutcome, Conflict, Grizzly, GrizzlyBuilder, Morsel, Settings, Snapshot, TableScan,
+    TableSnapshot, Transaction, VerifyReport, Writer,
 };
 pub use error::{Error, ErrorKind, Result};

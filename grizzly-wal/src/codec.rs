@@ -19,6 +19,8 @@ pub const MAX_PAYLOAD: usize = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"GRIZZLOG";
 const ALIGNMENT: usize = 8;
+/// In a file header: it names the epoch of its writer.
+const FLAG_EPOCH: u16 = 1;
 /// The payload is a zstd frame.
 const FLAG_ZSTD: u8 = 1;
 /// No record: the writer ended the file here on purpose.
@@ -35,6 +37,9 @@ pub(crate) struct FileHeader {
     pub(crate) first_lsn: Lsn,
     /// Seeds every frame checksum, so bytes of another log inside a payload are never taken for a frame of this one.
     pub(crate) salt: u64,
+    /// Which of several writers that replace each other wrote it, or 0. Files before it end at its first record,
+    /// whatever their writer may have added after it was replaced.
+    pub(crate) epoch: u64,
 }
 
 /// Why 64 bytes are not a file header.
@@ -51,6 +56,10 @@ impl FileHeader {
         let mut bytes = [0; FILE_HEADER];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        if self.epoch > 0 {
+            bytes[10..12].copy_from_slice(&FLAG_EPOCH.to_le_bytes());
+            bytes[40..48].copy_from_slice(&self.epoch.to_le_bytes());
+        }
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first_lsn.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
@@ -67,10 +76,11 @@ impl FileHeader {
             return Err(HeaderProblem::Invalid);
         }
         let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
-        if version == 0 || version > FORMAT_VERSION || flags != 0 {
+        if version == 0 || version > FORMAT_VERSION || flags & !FLAG_EPOCH != 0 {
             return Err(HeaderProblem::Newer { version, flags });
         }
-        Ok(Self { number: u64_at(bytes, 16), first_lsn: Lsn(u64_at(bytes, 24)), salt: u64_at(bytes, 32) })
+        let epoch = if flags & FLAG_EPOCH != 0 { u64_at(bytes, 40) } else { 0 };
+        Ok(Self { number: u64_at(bytes, 16), first_lsn: Lsn(u64_at(bytes, 24)), salt: u64_at(bytes, 32), epoch })
     }
 }
 

@@ -72,12 +72,13 @@ pub(crate) fn create(
     dir: &str,
     number: u64,
     first_lsn: Lsn,
+    epoch: u64,
     preallocate: u64,
 ) -> Result<(Box<dyn AppendFile>, LogFile, FileHeader)> {
     let path = path(dir, number);
     // Any number that differs from file to file will do; it need not be secret.
     let salt = RandomState::new().build_hasher().finish();
-    let header = FileHeader { number, first_lsn, salt };
+    let header = FileHeader { number, first_lsn, salt, epoch };
     let mut file = storage.create_append(&path, preallocate)?;
     file.append(&header.encode())?;
     file.sync()?;

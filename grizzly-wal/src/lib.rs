@@ -14,6 +14,7 @@ mod reader;
 mod record;
 mod recovery;
 pub mod storage;
+mod tail;
 mod writer;
 
 pub use codec::MAX_PAYLOAD;
@@ -24,4 +25,5 @@ pub use reader::{LogReader, read};
 pub use record::{NewRecord, Record, RecordHeader};
 pub use recovery::{Replay, open};
 pub use storage::{AppendFile, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage};
-pub use writer::{OnDurable, Wal, WalOptions, WalStats};
+pub use tail::LogTail;
+pub use writer::{Fence, OnDurable, Wal, WalOptions, WalStats};

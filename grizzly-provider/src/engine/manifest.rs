@@ -48,6 +48,13 @@ fn path(number: u64) -> String {
 }
 
 impl Manifest {
+    /// The number of the newest manifest, or 0.
+    pub(crate) fn newest(storage: &Arc<dyn Storage>) -> Result<u64> {
+        let files = storage.list(DIR)?;
+        let number = |path: &str| path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok();
+        Ok(files.iter().filter_map(|file| number(&file.path)).max().unwrap_or(0))
+    }
+
     /// The newest manifest, or `None` where there is no database yet.
     pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
         let files = storage.list(DIR)?;
@@ -61,7 +68,8 @@ impl Manifest {
     /// A place that holds files, but none of ours, is not a new database.
     fn check_foreign(storage: &Arc<dyn Storage>) -> Result<()> {
         let foreign = storage.list("")?.into_iter().map(|file| file.path);
-        let ours = |path: &String| path == "LOCK" || path.starts_with("log/") || path.starts_with("data/");
+        let ours =
+            |path: &String| path == "LOCK" || ["log/", "data/", "lease/"].iter().any(|dir| path.starts_with(dir));
         match foreign.into_iter().find(|path| !ours(path)) {
             Some(path) => Err(Error::invalid(format!(
                 "'{}' is not a Grizzly database and not empty: it contains '{path}'",

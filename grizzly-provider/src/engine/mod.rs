@@ -5,11 +5,14 @@
 //! makes it visible once the log is durable. `maintenance/flush` turns hot rows (`shard/hot`) into segment files
 //! (`segment`), and `manifest` records them.
 //!
+//! Several processes on one database: `cluster` says which of them writes, and lets the others follow.
+//!
 //! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
 //! `lookup` where an index is used, and `rows` fetches values.
 
 mod bulk;
 mod catalog;
+mod cluster;
 mod database;
 mod ddl;
 mod errors;
@@ -34,9 +37,10 @@ mod txn;
 mod verify;
 mod version;
 
+pub use cluster::Writer;
 pub use database::{Grizzly, GrizzlyBuilder};
 pub use scan::{Morsel, TableScan};
-pub use settings::Settings;
+pub use settings::{ClusterSettings, Settings};
 pub use snapshot::{Snapshot, TableSnapshot};
 pub use txn::transaction::{CommitOutcome, Conflict, Transaction};
 pub use verify::VerifyReport;

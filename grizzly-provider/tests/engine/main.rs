@@ -1,6 +1,8 @@
 //! The engine through its public face, without DataFusion.
 
+mod cluster;
 mod crash;
+mod gate;
 mod history;
 mod indexes;
 mod model;

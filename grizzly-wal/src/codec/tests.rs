@@ -66,8 +66,8 @@ proptest! {
     }
 
     #[test]
-    fn file_headers_come_back(number in any::<u64>(), first in any::<u64>(), salt in any::<u64>()) {
-        let header = FileHeader { number, first_lsn: Lsn(first), salt };
+    fn file_headers_come_back(number in any::<u64>(), first in any::<u64>(), salt in any::<u64>(), epoch in 0..9_u64) {
+        let header = FileHeader { number, first_lsn: Lsn(first), salt, epoch };
         prop_assert_eq!(FileHeader::decode(&header.encode()).ok(), Some(header));
     }
 }

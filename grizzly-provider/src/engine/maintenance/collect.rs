@@ -6,13 +6,13 @@ use std::{collections::HashSet, sync::Arc};
 use super::super::{
     database::Inner,
     manifest::Manifest,
-    segment::cold::{DATA_DIR, segment_of_path},
+    segment::cold::{DATA_DIR, SegmentKey, segment_of_path, writer_of_list},
 };
 use crate::error::Result;
 
 /// Files that a manifest names.
 struct Named {
-    segments: HashSet<u32>,
+    segments: HashSet<SegmentKey>,
     tombstones: HashSet<String>,
 }
 
@@ -20,7 +20,7 @@ impl Named {
     fn by(manifest: &Manifest) -> Self {
         let entries = || manifest.tables.values().flatten().flatten();
         Self {
-            segments: entries().map(|entry| entry.meta.id).collect(),
+            segments: entries().map(|entry| entry.meta.key()).collect(),
             tombstones: entries().filter_map(|entry| entry.tombstones.clone()).collect(),
         }
     }
@@ -32,7 +32,7 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     let named = Named::by(manifest);
     let mut obsolete = db.obsolete.lock();
     obsolete.retain(|segment| {
-        let gone = !named.segments.contains(&segment.meta.id);
+        let gone = !named.segments.contains(&segment.meta.key());
         if gone {
             segment.mark_obsolete();
         }
@@ -40,12 +40,14 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     });
     drop(obsolete);
     for file in db.storage.list(DATA_DIR)? {
-        let segment = segment_of_path(&file.path);
-        let replaced = file.path.ends_with(".del") && !named.tombstones.contains(&file.path);
-        if replaced && segment.is_some_and(|segment| named.segments.contains(&segment)) {
-            db.storage.remove(&file.path)?;
+        // A list of a later epoch belongs to a writer that has replaced this one.
+        let replaced = writer_of_list(&file.path).is_some_and(|writer| writer <= manifest.epoch)
+            && !named.tombstones.contains(&file.path);
+        if replaced && segment_of_path(&file.path).is_some_and(|segment| named.segments.contains(&segment)) {
+            db.removal.remove(file.path);
         }
     }
+    db.removal.sweep();
     Ok(())
 }
 
@@ -57,11 +59,11 @@ pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
     let version = Arc::clone(&db.commit.lock().version);
     let cold = version.tables.values().flat_map(|table| table.segments());
     let mut named = Named::by(manifest).segments;
-    named.extend(cold.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()));
+    named.extend(cold.filter_map(|(_, segment)| Some(segment.cold()?.meta.key())));
     let mut removed = 0;
     for file in db.storage.list(DATA_DIR)? {
         if segment_of_path(&file.path).is_some_and(|segment| !named.contains(&segment)) {
-            db.storage.remove(&file.path)?;
+            db.removal.remove(file.path);
             removed += 1;
         }
     }
