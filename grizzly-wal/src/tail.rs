@@ -76,9 +76,12 @@ impl LogTail {
                 continue;
             };
             // Looked for before the file is read: what its writer adds once it was replaced must not be taken.
-            let follower = self.successor(place)?;
+            let mut follower = self.successor(place)?;
             let before = records.len();
-            self.read_on(follower.as_ref().map(|place| place.at), &mut records)?;
+            let is_there = self.read_on(follower.as_ref().map(|place| place.at), &mut records)?;
+            if !is_there && follower.is_none() {
+                follower = self.any_successor()?;
+            }
             self.quiet = if records.len() > before { 0 } else { self.quiet.saturating_add(1) };
             let Some(follower) = follower else { return Ok(records) };
             let at = self.place.as_ref().map_or(self.next, |place| place.at);
@@ -112,11 +115,27 @@ impl LogTail {
     /// The first file behind `place` that has been started.
     fn successor(&self, place: &Place) -> Result<Option<Place>> {
         let storage = self.storage.as_ref();
-        let mut files = Vec::from_iter(files::successor(storage, &self.dir, &place.file)?);
-        if files.is_empty() && self.quiet >= LIST_AFTER && self.quiet.is_multiple_of(LIST_AFTER) {
-            files = files::list(storage, &self.dir)?;
+        let Some(next) = files::successor(storage, &self.dir, &place.file)? else {
+            let look = self.quiet >= LIST_AFTER && self.quiet.is_multiple_of(LIST_AFTER);
+            return if look { self.later(place.file.number) } else { Ok(None) };
+        };
+        match probe(storage, &next)? {
+            Some(header) => Ok(Some(Place::start(next, header))),
+            None => Ok(None),
         }
-        for file in files.into_iter().filter(|file| file.number > place.file.number) {
+    }
+
+    /// The first file that is left, when the present one is not there any more.
+    fn any_successor(&self) -> Result<Option<Place>> {
+        let found = self.later(self.place.as_ref().map_or(0, |place| place.file.number))?;
+        let gone = || Error::new(ErrorKind::Corrupt, format!("{} has no record {} any more", self.dir, self.next));
+        found.ok_or_else(gone).map(Some)
+    }
+
+    /// The first file with a greater number that has been started.
+    fn later(&self, number: u64) -> Result<Option<Place>> {
+        let storage = self.storage.as_ref();
+        for file in files::list(storage, &self.dir)?.into_iter().filter(|file| file.number > number) {
             if let Some(header) = probe(storage, &file)? {
                 return Ok(Some(Place::start(file, header)));
             }
@@ -124,15 +143,12 @@ impl LogTail {
         Ok(None)
     }
 
-    /// Takes what is written in the present file, up to the record `end`, with which another one begins.
-    fn read_on(&mut self, end: Option<Lsn>, records: &mut Vec<Record>) -> Result<()> {
-        let Some(place) = &mut self.place else { return Ok(()) };
+    /// Takes what is written in the present file, up to the record `end`, with which another one begins. `false` if
+    /// the file was removed: it goes when a restart does not need it, and what is needed here may be in the next one.
+    fn read_on(&mut self, end: Option<Lsn>, records: &mut Vec<Record>) -> Result<bool> {
+        let Some(place) = &mut self.place else { return Ok(true) };
         let bytes = match self.storage.read_append_from(&place.file.path, place.offset) {
-            // It goes when nothing in it is needed for a restart. What is needed here may be in the next one.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.quiet = LIST_AFTER - 1;
-                return Ok(());
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             bytes => bytes?,
         };
         let mut offset = 0;
@@ -152,7 +168,7 @@ impl LogTail {
             offset = next;
         }
         place.offset += offset as u64;
-        Ok(())
+        Ok(true)
     }
 
     fn removed(&self, first: Lsn) -> Error {

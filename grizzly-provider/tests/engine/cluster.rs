@@ -102,7 +102,8 @@ fn a_follower_reads_what_the_writer_commits_and_refuses_writes_by_name() -> Resu
         let follower = shared.node("two")?;
         assert!(!follower.db.is_writer());
         let csn = put(&writer.db, 1, 10)?;
-        follower.db.wait_for_commit(csn, PATIENCE)?;
+        follower.db.catch_up(PATIENCE)?;
+        assert!(follower.db.snapshot().csn() >= csn);
         assert_eq!(all(&follower.db)?, [(1, 10)]);
         assert!(follower.db.get("t", &key(1))?.is_some());
         assert_eq!(follower.db.writer().map(|writer| writer.url).as_deref(), Some("grpc://one"));
@@ -194,7 +195,7 @@ fn a_follower_equals_its_writer_through_flushes_merges_and_indexes() -> Result<(
                 _ => csn = put(&writer.db, roll(&mut seed, 60) as i64, step)?,
             }
             if step % 25 == 0 {
-                follower.db.wait_for_commit(csn, PATIENCE)?;
+                follower.db.catch_up(PATIENCE)?;
                 assert_eq!(all(&follower.db)?, all(&writer.db)?, "step {step}");
                 let without_place = |db: &Grizzly| -> Result<Vec<(i64, u64)>> {
                     Ok(versions(&db.snapshot(), "t")?.into_iter().map(|(id, version, _)| (id, version)).collect())
@@ -271,9 +272,7 @@ fn take_over_at(shared: &Shared, point: Point) -> Result<()> {
     assert_eq!(all(&old.db)?, seen);
     let refused = put(&old.db, 7, 7).expect_err("it does not write any more");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
-    until("it knows who does", || {
-        put(&old.db, 7, 7).is_err_and(|refused| refused.message().contains("grpc://new"))
-    });
+    until("it knows who does", || put(&old.db, 7, 7).is_err_and(|refused| refused.message().contains("grpc://new")));
     new.db.flush()?;
     put(&new.db, 8, 8)?;
     let expected = all(&new.db)?;

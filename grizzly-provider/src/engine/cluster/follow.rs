@@ -45,19 +45,20 @@ impl Following {
         self.recovery.version.clone()
     }
 
-    /// Applies what was logged since the last call. Whether that was anything.
-    fn advance(&mut self, storage: &Arc<dyn Storage>) -> Result<bool> {
+    /// Applies what was logged since the last call.
+    fn advance(&mut self, storage: &Arc<dyn Storage>, care: Care) -> Result<Advanced> {
         let mut tail = self.tail.clone();
         let records = tail.poll()?;
         // Read before the lease: if nobody has taken over since, whoever does will find these records too.
-        if !records.is_empty() && lease::latest_epoch(storage.as_ref())? > tail.epoch() {
-            return Ok(false);
+        let ask = !records.is_empty() || care == Care::All;
+        if ask && lease::latest_epoch(storage.as_ref())? > tail.epoch() {
+            return Ok(Advanced { changed: false, complete: false });
         }
         self.tail = tail;
         for record in &records {
             self.recovery.apply(record)?;
         }
-        Ok(!records.is_empty())
+        Ok(Advanced { changed: !records.is_empty(), complete: true })
     }
 
     /// Now and then: lets go of rows in memory that the writer has put into files since. Whether it did.
@@ -80,21 +81,43 @@ impl Following {
     }
 }
 
-/// Makes visible what the writer has logged since the last call.
-pub(super) fn catch_up(db: &Inner, member: &Member) -> Result<()> {
+/// How much a caller needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// What is there counts. That there is no more is taken for granted.
+    Some,
+    /// Everything acknowledged before the call must be there.
+    All,
+}
+
+/// What a look at the log has brought.
+struct Advanced {
+    changed: bool,
+    /// Nothing was held back because a new writer may be about to take over.
+    complete: bool,
+}
+
+/// Makes visible what the writer has logged since the last call. Whether that is all there is.
+pub(super) fn catch_up(db: &Inner, member: &Member, care: Care) -> Result<bool> {
+    // While roles stay: a version from the log must not take the place of one that this process wrote itself.
+    let _roles = member.roles.lock();
+    if member.lease.load().is_some() {
+        return Ok(false);
+    }
     let mut place = member.following.lock();
     let mut following = match place.take() {
         Some(following) => following,
         None => Following::load(&db.storage, &db.removal, &db.cache)?,
     };
     // After an error the next call begins anew, from the newest manifest.
-    let advanced = following.advance(&db.storage)?;
+    let advanced = following.advance(&db.storage, care)?;
     let adopted = following.adopt_checkpoint(&db.storage)?;
     // What was seen once stays, also while a fresh start has not come as far yet.
-    if (advanced || adopted) && following.recovery.version.csn >= db.publisher.current().csn {
+    let as_new = following.recovery.version.csn >= db.publisher.current().csn;
+    if (advanced.changed || adopted) && as_new {
         db.publisher.publish_now(Arc::new(following.version()));
         member.news.tell();
     }
     *place = Some(following);
-    Ok(())
+    Ok(advanced.complete && as_new)
 }

@@ -19,7 +19,7 @@ use grizzly_wal::Storage;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::{
-    follow::Following,
+    follow::{Care, Following},
     lease::{Clock, Lease, Seen, Watch},
 };
 use super::{
@@ -193,6 +193,28 @@ impl Grizzly {
         self.inner.member.as_ref()?.writer()
     }
 
+    /// Returns when snapshots contain everything that any process had acknowledged before this call. At once where this
+    /// process writes. Blocks for a look at the storage.
+    ///
+    /// # Errors
+    /// `Unavailable` if that takes longer than `at_most`, as it may while another writer is about to take over.
+    pub fn catch_up(&self, at_most: Duration) -> Result<()> {
+        let deadline = Instant::now() + at_most;
+        let Some(member) = &self.inner.member else { return self.inner.check_open() };
+        loop {
+            self.inner.check_open()?;
+            if self.is_writer() && self.inner.check_lease().is_ok() {
+                return Ok(());
+            }
+            match follow::catch_up(&self.inner, member, Care::All) {
+                Ok(true) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Ok(false) if Instant::now() >= deadline => return Err(self.inner.not_writer()),
+                _ => member.news.wait(LOOK_AGAIN),
+            }
+        }
+    }
+
     /// Waits until snapshots contain the commit `csn`, which another process has made.
     ///
     /// # Errors
@@ -282,7 +304,7 @@ fn step(db: &Arc<Inner>) -> Result<()> {
         }
         promote::step_down(db, member);
     }
-    follow::catch_up(db, member)?;
+    follow::catch_up(db, member, Care::Some)?;
     let mut watch = member.watch.lock();
     let often = member.settings.lease / LOOKS;
     let Some(seen) = watch.look_after(often, db.storage.as_ref())? else { return Ok(()) };
