@@ -7,6 +7,7 @@ mod scan;
 mod table;
 
 pub use catalog::RemoteCatalog;
+pub(crate) use connection::descriptor;
 pub use connection::{
     ConnectOptions, FlightSqlConnection, IngestMode, PreparedStatement, Rows, Savepoint, Transaction,
 };

@@ -135,7 +135,7 @@ impl FlightSqlServerBuilder {
         }
         let listener = TcpListener::bind(wanted.as_slice()).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let state = Arc::new(State::new(self.factory.0, self.limits));
+        let state = Arc::new(State::new(self.factory.0, self.limits, self.auth.token()));
         Ok(FlightSqlServer { listener, address, auth: self.auth, state })
     }
 }

@@ -49,6 +49,8 @@ pub struct Writer {
     pub url: String,
     /// Greater than that of every writer before.
     pub epoch: u64,
+    /// It is this process.
+    pub here: bool,
 }
 
 /// What a database knows as one of several processes.
@@ -115,9 +117,14 @@ impl Member {
     }
 
     fn writer(&self) -> Option<Writer> {
+        let ClusterSettings { node, advertise, .. } = &self.settings;
+        if let Some(lease) = self.lease() {
+            return Some(Writer { node: node.clone(), url: advertise.clone(), epoch: lease.epoch(), here: true });
+        }
         let watch = self.watch.lock();
         let grant = watch.seen().filter(|grant| !grant.released)?;
-        Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch })
+        let here = grant.holder == *node;
+        Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch, here })
     }
 
     /// Whether this process holds a lease that is good by the clock.
@@ -181,6 +188,11 @@ impl Grizzly {
     /// See [`GrizzlyBuilder::open`](crate::GrizzlyBuilder::open); `NotFound` if there is no database yet.
     pub fn follow(url: &str) -> Result<Self> {
         Self::builder(url).cluster(ClusterSettings { candidate: false, ..ClusterSettings::default() }).open()
+    }
+
+    /// Whether it was opened as one of a cluster.
+    pub fn in_cluster(&self) -> bool {
+        self.inner.member.is_some()
     }
 
     /// Whether this process may write at the moment: always, unless it was opened as one of a cluster.

@@ -1,0 +1,3 @@
+//! Several servers on one database.
+
+pub(crate) mod forward;
