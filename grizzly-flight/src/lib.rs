@@ -8,7 +8,6 @@
 //! - [`error`]: what both agree on when something fails.
 
 pub mod client;
-mod cluster;
 mod conform;
 pub mod error;
 pub mod server;

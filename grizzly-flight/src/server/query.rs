@@ -25,16 +25,14 @@ use tonic::Status;
 
 use super::{
     batch::insert_of_all,
+    forward::{self, Sent, Written},
     handles::packed,
     parameters::Parameters,
     sessions::{Session, SessionKey, State},
     statement::{Kind, Understood, is_definition, understand},
     stream::{BatchStream, CancelSwitch, FlightStream, deadline, encode, guarded, wire_schema},
 };
-use crate::{
-    cluster::forward::{self, Sent, Written},
-    error::{invalid, query_status, status},
-};
+use crate::error::{invalid, query_status, status};
 
 type Outcome = Shared<BoxFuture<'static, Result<Arc<[RecordBatch]>, Status>>>;
 

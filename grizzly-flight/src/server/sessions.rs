@@ -15,11 +15,11 @@ use grizzly_provider::{Error, ErrorKind, adapter::GrizzlySession};
 use parking_lot::Mutex;
 use tonic::Status;
 
-use super::{connection::ConnectionId, handles::Handles, prepared::Prepared, query::Statement, transaction::Savepoint};
-use crate::{
-    cluster::forward::Forward,
-    error::{query_status, status},
+use super::{
+    connection::ConnectionId, forward::Forward, handles::Handles, prepared::Prepared, query::Statement,
+    transaction::Savepoint,
 };
+use crate::error::{query_status, status};
 
 /// Makes a session. The server calls it once per connection and once per transaction.
 pub type SessionFactory = Arc<dyn Fn() -> Result<GrizzlySession, DataFusionError> + Send + Sync>;

@@ -193,6 +193,12 @@ impl Lease {
         Ok(())
     }
 
+    /// Tells others that the holder is reached elsewhere.
+    pub(crate) fn move_to(&self, url: &str) -> Result<()> {
+        url.clone_into(&mut self.grant.lock().url);
+        self.renew()
+    }
+
     /// Lets somebody else take the next epoch at once. Nothing may be written under this lease any more.
     pub(crate) fn release(&self) -> Result<()> {
         let mut grant = self.grant.lock();

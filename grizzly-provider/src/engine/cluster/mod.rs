@@ -56,6 +56,8 @@ pub struct Writer {
 /// What a database knows as one of several processes.
 pub(crate) struct Member {
     settings: ClusterSettings,
+    /// Where others reach this process.
+    url: Mutex<String>,
     /// Held while this process writes.
     lease: ArcSwapOption<Lease>,
     watch: Mutex<Watch>,
@@ -107,8 +109,9 @@ impl fmt::Debug for Member {
 impl Member {
     fn new(settings: ClusterSettings) -> Self {
         let watch = Mutex::new(Watch::new(Clock::monotonic()));
+        let url = Mutex::new(settings.advertise.clone());
         let (following, roles, news) = (Mutex::default(), Mutex::default(), Arc::default());
-        Self { settings, lease: ArcSwapOption::empty(), watch, following, roles, news }
+        Self { settings, url, lease: ArcSwapOption::empty(), watch, following, roles, news }
     }
 
     /// The lease, if this process holds it and it is still good by the clock.
@@ -117,9 +120,10 @@ impl Member {
     }
 
     fn writer(&self) -> Option<Writer> {
-        let ClusterSettings { node, advertise, .. } = &self.settings;
+        let node = &self.settings.node;
         if let Some(lease) = self.lease() {
-            return Some(Writer { node: node.clone(), url: advertise.clone(), epoch: lease.epoch(), here: true });
+            let url = self.url.lock().clone();
+            return Some(Writer { node: node.clone(), url, epoch: lease.epoch(), here: true });
         }
         let watch = self.watch.lock();
         let grant = watch.seen().filter(|grant| !grant.released)?;
@@ -188,6 +192,17 @@ impl Grizzly {
     /// See [`GrizzlyBuilder::open`](crate::GrizzlyBuilder::open); `NotFound` if there is no database yet.
     pub fn follow(url: &str) -> Result<Self> {
         Self::builder(url).cluster(ClusterSettings { candidate: false, ..ClusterSettings::default() }).open()
+    }
+
+    /// Tells the others where to reach this process, in place of [`ClusterSettings::advertise`]: for servers that know
+    /// their address only once they listen. Does nothing outside of a cluster.
+    ///
+    /// # Errors
+    /// Whatever the storage reports; the others hear of it a little later then.
+    pub fn advertise(&self, url: &str) -> Result<()> {
+        let Some(member) = &self.inner.member else { return Ok(()) };
+        url.clone_into(&mut member.url.lock());
+        member.lease.load().as_ref().map_or(Ok(()), |lease| lease.move_to(url))
     }
 
     /// Whether it was opened as one of a cluster.

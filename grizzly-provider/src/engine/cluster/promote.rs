@@ -29,7 +29,7 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
         latest => latest + 1,
     };
     let settings = &member.settings;
-    let (holder, url, millis) = (settings.node.clone(), settings.advertise.clone(), settings.lease.as_millis() as u64);
+    let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
     let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false };
     let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant)? else { return Ok(()) };
     lease.keep()?;

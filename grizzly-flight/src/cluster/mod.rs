@@ -1,3 +1,0 @@
-//! Several servers on one database.
-
-pub(crate) mod forward;
