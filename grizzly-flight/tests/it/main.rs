@@ -4,6 +4,7 @@
 mod cli;
 mod crash;
 mod engine;
+mod failover;
 mod ingest;
 mod metadata;
 mod prepared;
