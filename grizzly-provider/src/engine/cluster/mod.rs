@@ -37,6 +37,10 @@ use crate::{
 
 /// Looks at the lease while it is good.
 const LOOKS: u32 = 12;
+/// A lease must outlast a slow sync or two.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+/// Failures to open in a row, beside a writer that is busy, before the last one counts.
+const ATTEMPTS: u32 = 5;
 /// How long one that waits for a commit sleeps at most before it looks by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -274,6 +278,10 @@ pub(super) fn open(
     cluster: ClusterSettings,
     storage: Arc<dyn Storage>,
 ) -> Result<Arc<Inner>> {
+    if cluster.lease < SHORTEST_LEASE {
+        let message = format!("a lease of {:?} is too short; {SHORTEST_LEASE:?} is the least", cluster.lease);
+        return Err(Error::invalid(message));
+    }
     let lock = storage.lock_shared()?;
     let create = settings.create && cluster.candidate;
     let manifest = match recovery::load_or_create(&storage, create, &url) {
@@ -283,16 +291,27 @@ pub(super) fn open(
     };
     let removal = Arc::new(Removal::new(Arc::clone(&storage), cluster.grace));
     let cache = recovery::new_cache(&settings);
-    let following = Following::load(&storage, &removal, &cache)?;
+    let following = patiently(|| Following::load(&storage, &removal, &cache))?;
     let publisher = Arc::new(Publisher::new(following.version()));
     let member = Member::new(cluster);
     *member.following.lock() = Some(following);
     let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
     let db = Arc::new(Inner::new(parts, manifest.database));
-    step(&db)?;
+    patiently(|| step(&db))?;
     worker::start(&db)?;
     start(&db)?;
     Ok(db)
+}
+
+/// Tries again: the writer may remove a file between two looks, and then there is a newer one.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..ATTEMPTS {
+        if let Ok(done) = attempt() {
+            return Ok(done);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    attempt()
 }
 
 fn start(db: &Arc<Inner>) -> Result<()> {
