@@ -18,8 +18,7 @@ use super::{
     cluster::Member,
     ddl,
     maintenance::{compact, flush, worker::Signals},
-    recovery::{self, Parts},
-    rows,
+    recovery, rows,
     segment::{
         BuiltSegment, ChunkCache, SegmentFile,
         cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path},
@@ -425,36 +424,6 @@ pub(crate) fn now() -> Csn {
 }
 
 impl Inner {
-    /// A database that can be read. To write, it needs a log: see [`recovery::install`].
-    pub(super) fn new(parts: Parts, identity: uuid::Uuid) -> Self {
-        let Parts { url, settings, storage, publisher, cache, removal, lock, member } = parts;
-        let version = publisher.current();
-        Self {
-            url,
-            settings,
-            storage,
-            wal: ArcSwapOption::empty(),
-            publisher,
-            commit: Mutex::new(CommitState { version, moved: Default::default() }),
-            checkpoint: Mutex::new(()),
-            checkpoints: flush::Checkpoints::default(),
-            obsolete: Mutex::default(),
-            snapshots: Arc::new(SnapshotRegistry::default()),
-            cache,
-            identity,
-            epoch: AtomicU64::new(0),
-            term: AtomicU64::new(0),
-            member,
-            removal,
-            next_segment: AtomicU32::new(1),
-            next_transaction: AtomicU64::new(1),
-            hot_rows: AtomicU64::new(0),
-            signals: Arc::new(Signals::default()),
-            closed: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
-        }
-    }
-
     pub(super) fn snapshot_of(&self, version: Arc<DatabaseVersion>, csn: Csn) -> Snapshot {
         let guard = self.snapshots.register(version.compactions);
         Snapshot::new(version, csn, guard)

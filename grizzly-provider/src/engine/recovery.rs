@@ -2,11 +2,16 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use grizzly_wal::{ErrorKind as Below, Lsn, Record, Storage, Wal, WalOptions};
+use parking_lot::Mutex;
 
 use super::{
     catalog::CatalogChange,
@@ -16,7 +21,10 @@ use super::{
     },
     database::{Inner, hot_rows, now, open_segment},
     ddl,
-    maintenance::{collect, compact, tombstone_file, worker},
+    maintenance::{
+        collect, compact, flush, tombstone_file,
+        worker::{self, Signals},
+    },
     manifest::{FORMAT, Manifest},
     redo::{self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_REPLACE, RedoOp, Replace},
     segment::{
@@ -28,7 +36,7 @@ use super::{
     shard::hot::HotSegment,
     txn::{
         commit::{self, CommitState, append_rows, end_rows, index_keys},
-        publish::Publisher,
+        publish::{Publisher, SnapshotRegistry},
     },
     version::{DatabaseVersion, SegmentData, TableVersion},
 };
@@ -63,6 +71,38 @@ pub(super) struct Parts {
     pub(super) removal: Arc<Removal>,
     pub(super) lock: Box<dyn std::any::Any + Send + Sync>,
     pub(super) member: Option<Member>,
+}
+
+impl Inner {
+    /// A database that can be read. To write, it needs a log: see [`install`].
+    pub(super) fn new(parts: Parts, identity: uuid::Uuid) -> Self {
+        let Parts { url, settings, storage, publisher, cache, removal, lock, member } = parts;
+        let version = publisher.current();
+        Self {
+            url,
+            settings,
+            storage,
+            wal: ArcSwapOption::empty(),
+            publisher,
+            commit: Mutex::new(CommitState { version, moved: Default::default() }),
+            checkpoint: Mutex::new(()),
+            checkpoints: flush::Checkpoints::default(),
+            obsolete: Mutex::default(),
+            snapshots: Arc::new(SnapshotRegistry::default()),
+            cache,
+            identity,
+            epoch: AtomicU64::new(0),
+            term: AtomicU64::new(0),
+            member,
+            removal,
+            next_segment: AtomicU32::new(1),
+            next_transaction: AtomicU64::new(1),
+            hot_rows: AtomicU64::new(0),
+            signals: Arc::new(Signals::default()),
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
 }
 
 /// Opens or creates the database in `storage`.
