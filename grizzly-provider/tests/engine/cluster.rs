@@ -158,7 +158,9 @@ fn a_follower_alone_waits_for_a_database_and_never_writes() -> Result<()> {
     let shared = memory();
     let reader = || shared.node_with("reader", ClusterSettings { candidate: false, ..quick() });
     assert_eq!(reader().map(drop).expect_err("there is none").kind(), ErrorKind::NotFound);
-    drop(shared.alone()?);
+    let alone = shared.alone()?;
+    alone.create_table(definition("t", 1), false)?;
+    drop(alone);
     let reader = reader()?;
     thread::sleep(quick().lease * 2);
     let refused = put(&reader.db, 1, 1).expect_err("it never writes");
