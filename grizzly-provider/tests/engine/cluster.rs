@@ -10,7 +10,10 @@ use grizzly_provider::{
     ClusterSettings, ErrorKind, Grizzly, Result, Settings,
     access::{Csn, IndexDefinition},
 };
-use grizzly_wal::{FsStorage, MemoryStorage, ObjectStorage, Storage};
+use grizzly_wal::{
+    FsStorage, MemoryStorage, ObjectStorage, Storage,
+    storage::faulty::{CrashEffect, FaultPlan, FaultyStorage},
+};
 
 use crate::{
     gate::{Gate, Point},
@@ -368,4 +371,65 @@ fn a_transaction_does_not_outlive_its_writer() -> Result<()> {
     put(&two.db, 1, 3)?;
     one.gate.thaw();
     Ok(())
+}
+
+/// Opens a member that can wait for no long lease.
+fn member(storage: Arc<dyn Storage>) -> Result<Grizzly> {
+    let cluster = ClusterSettings { lease: Duration::from_millis(200), ..quick() };
+    let settings = Settings { cluster: Some(cluster), ..manual() };
+    Grizzly::builder("faulty://").settings(settings).storage(storage).open()
+}
+
+/// Takes over and goes on until the crash; returns what was acknowledged, and how far it came.
+fn go_on_until_crash(storage: &FaultyStorage, rows: &mut Vec<(i64, i64)>) -> Result<()> {
+    let db = member(Arc::new(storage.clone()))?;
+    for round in 10..14 {
+        put(&db, round, round)?;
+        rows.push((round, round));
+        if round == 11 {
+            db.flush()?;
+        }
+    }
+    db.close()
+}
+
+fn crash_while_taking_over(point: u64, effect: CrashEffect) -> Result<bool> {
+    let faulty = FaultyStorage::new(FaultPlan::default());
+    let first = Grizzly::builder("faulty://").settings(manual()).storage(Arc::new(faulty.clone())).open()?;
+    first.create_table(definition("t", 2), false)?;
+    let mut acknowledged = vec![(1, 1), (2, 2), (3, 3)];
+    put(&first, 1, 1)?;
+    first.flush()?;
+    put(&first, 2, 2)?;
+    put(&first, 3, 3)?;
+    drop(first);
+    let crash = Some((faulty.sync_points() + point, effect));
+    faulty.arm(FaultPlan { crash, seed: 31 + point, ..FaultPlan::default() });
+    let ended = go_on_until_crash(&faulty, &mut acknowledged);
+    let next = member(faulty.crash_image())?;
+    until("the next one writes", || next.is_writer());
+    let found = all(&next)?;
+    let lost: Vec<_> = acknowledged.iter().filter(|row| !found.contains(row)).collect();
+    assert!(lost.is_empty(), "crash {effect:?} at {point}: lost {lost:?} of {acknowledged:?}, found {found:?}");
+    assert!(found.len() <= acknowledged.len() + 1, "crash {effect:?} at {point}: {found:?}");
+    put(&next, 100, 100)?;
+    next.flush()?;
+    let report = next.verify()?;
+    assert!(report.problems.is_empty(), "crash {effect:?} at {point}: {:?}", report.problems);
+    Ok(ended.is_err())
+}
+
+#[test]
+fn a_crash_anywhere_while_one_takes_over_leaves_a_database_for_the_next() {
+    let effects = [CrashEffect::Lost, CrashEffect::Done, CrashEffect::Prefix, CrashEffect::Torn];
+    thread::scope(|scope| {
+        for effect in effects {
+            scope.spawn(move || {
+                let crash = |point| crash_while_taking_over(point, effect);
+                let outcomes = (0..24).map(|point| crash(point).unwrap_or_else(|error| panic!("{point}: {error}")));
+                let crashed = outcomes.filter(|crashed| *crashed).count();
+                assert!(crashed > 12, "{effect:?}: only {crashed} points were crossed");
+            });
+        }
+    });
 }
