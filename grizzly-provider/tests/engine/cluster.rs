@@ -316,8 +316,12 @@ fn a_writer_that_sleeps_through_its_lease_acknowledges_nothing_and_harms_nothing
     // They mostly wait, so all at once.
     thread::scope(|scope| {
         for point in points {
-            scope.spawn(move || take_over_at(&folder(), point).unwrap_or_else(|error| panic!("{point:?}: {error}")));
-            scope.spawn(move || take_over_at(&memory(), point).unwrap_or_else(|error| panic!("{point:?}: {error}")));
+            scope.spawn(move || {
+                take_over_at(&folder(), point).unwrap_or_else(|error| unreachable!("{point:?}: {error}"))
+            });
+            scope.spawn(move || {
+                take_over_at(&memory(), point).unwrap_or_else(|error| unreachable!("{point:?}: {error}"))
+            });
         }
     });
 }
@@ -426,7 +430,8 @@ fn a_crash_anywhere_while_one_takes_over_leaves_a_database_for_the_next() {
         for effect in effects {
             scope.spawn(move || {
                 let crash = |point| crash_while_taking_over(point, effect);
-                let outcomes = (0..24).map(|point| crash(point).unwrap_or_else(|error| panic!("{point}: {error}")));
+                let outcomes =
+                    (0..24).map(|point| crash(point).unwrap_or_else(|error| unreachable!("{point}: {error}")));
                 let crashed = outcomes.filter(|crashed| *crashed).count();
                 assert!(crashed > 12, "{effect:?}: only {crashed} points were crossed");
             });
