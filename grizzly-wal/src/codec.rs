@@ -28,6 +28,8 @@ const FLAG_SEAL: u8 = 2;
 const FLAG_ENCRYPTED: u8 = 4;
 /// In a file's header: all payloads are encrypted.
 const FILE_ENCRYPTED: u16 = 1;
+/// In a file's header: it names the epoch of its writer.
+const FILE_EPOCH: u16 = 2;
 /// Bytes of a key's identity in a file's header.
 pub(crate) const FILE_KEY_ID: usize = 4;
 /// Payloads up to this size are copied out of the file's buffer instead of keeping all of it alive.
@@ -42,6 +44,9 @@ pub(crate) struct FileHeader {
     pub(crate) first_lsn: Lsn,
     /// Seeds every frame checksum, so bytes of another log inside a payload are never taken for a frame of this one.
     pub(crate) salt: u64,
+    /// Which of several writers that replace each other wrote it, or 0. Files before it end at its first record,
+    /// whatever their writer may have added after it was replaced.
+    pub(crate) epoch: u64,
     /// From what the key of this file is derived, if its payloads are encrypted.
     pub(crate) encryption: Option<FileEncryption>,
 }
@@ -49,8 +54,19 @@ pub(crate) struct FileHeader {
 /// What an encrypted log file says of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileEncryption {
-    pub(crate) salt: [u8; SALT],
+    /// The second half of what the key is derived from; the first is the file's salt.
+    pub(crate) salt: [u8; 8],
     pub(crate) key_id: [u8; FILE_KEY_ID],
+}
+
+impl FileEncryption {
+    /// What the key of a file is derived from: both of its salts.
+    pub(crate) fn key_salt(&self, file_salt: u64) -> [u8; SALT] {
+        let mut salt = [0; SALT];
+        salt[..8].copy_from_slice(&file_salt.to_le_bytes());
+        salt[8..].copy_from_slice(&self.salt);
+        salt
+    }
 }
 
 /// Why 64 bytes are not a file header.
@@ -67,12 +83,15 @@ impl FileHeader {
         let mut bytes = [0; FILE_HEADER];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let encrypted = if self.encryption.is_some() { FILE_ENCRYPTED } else { 0 };
+        let replaces = if self.epoch > 0 { FILE_EPOCH } else { 0 };
+        bytes[10..12].copy_from_slice(&(encrypted | replaces).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first_lsn.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.epoch.to_le_bytes());
         if let Some(encryption) = &self.encryption {
-            bytes[10..12].copy_from_slice(&FILE_ENCRYPTED.to_le_bytes());
-            bytes[40..56].copy_from_slice(&encryption.salt);
+            bytes[48..56].copy_from_slice(&encryption.salt);
             bytes[56..60].copy_from_slice(&encryption.key_id);
         }
         let crc = crc32c::crc32c(&bytes[..60]);
@@ -88,13 +107,14 @@ impl FileHeader {
             return Err(HeaderProblem::Invalid);
         }
         let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
-        if version == 0 || version > FORMAT_VERSION || flags & !FILE_ENCRYPTED != 0 {
+        if version == 0 || version > FORMAT_VERSION || flags & !(FILE_ENCRYPTED | FILE_EPOCH) != 0 {
             return Err(HeaderProblem::Newer { version, flags });
         }
         let encryption = (flags & FILE_ENCRYPTED != 0)
-            .then(|| FileEncryption { salt: array_at(bytes, 40), key_id: array_at(bytes, 56) });
+            .then(|| FileEncryption { salt: array_at(bytes, 48), key_id: array_at(bytes, 56) });
+        let epoch = if flags & FILE_EPOCH != 0 { u64_at(bytes, 40) } else { 0 };
         let (number, first_lsn) = (u64_at(bytes, 16), Lsn(u64_at(bytes, 24)));
-        Ok(Self { number, first_lsn, salt: u64_at(bytes, 32), encryption })
+        Ok(Self { number, first_lsn, salt: u64_at(bytes, 32), epoch, encryption })
     }
 }
 

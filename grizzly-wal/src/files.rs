@@ -73,13 +73,17 @@ pub(crate) fn create(
     dir: &str,
     number: u64,
     first_lsn: Lsn,
+    epoch: u64,
     preallocate: u64,
 ) -> Result<(Box<dyn AppendFile>, LogFile, FileHeader)> {
     let path = path(dir, number);
-    // Any number that differs from file to file will do; it need not be secret.
-    let salt = RandomState::new().build_hasher().finish();
-    let encryption = storage.key().map(|key| Ok(FileEncryption { salt: random()?, key_id: key_id(key) }));
-    let header = FileHeader { number, first_lsn, salt, encryption: encryption.transpose()? };
+    let (salt, encryption) = match storage.key() {
+        // Any number that differs from file to file will do; it need not be secret.
+        None => (RandomState::new().build_hasher().finish(), None),
+        // No two files may have a key in common, also those that two writers begin with the same number.
+        Some(key) => (u64::from_le_bytes(random()?), Some(FileEncryption { salt: random()?, key_id: key_id(key) })),
+    };
+    let header = FileHeader { number, first_lsn, salt, epoch, encryption };
     let mut file = storage.create_append(&path, preallocate)?;
     file.append(&header.encode())?;
     file.sync()?;
@@ -104,7 +108,7 @@ pub(crate) fn cipher(storage: &dyn Storage, path: &str, header: &FileHeader) -> 
         (None, Some(_)) => Err(not_encrypted(path)),
         (Some(_), None) => Err(no_key(path)),
         (Some(encryption), Some(key)) if encryption.key_id == key_id(key) => {
-            key.cipher(&encryption.salt, b"grizzly log").map(Some)
+            key.cipher(&encryption.key_salt(header.salt), b"grizzly log").map(Some)
         }
         (Some(_), Some(_)) => Err(wrong_key(path)),
     }

@@ -17,6 +17,7 @@ mod reader;
 mod record;
 mod recovery;
 pub mod storage;
+mod tail;
 mod writer;
 
 pub use check::{LogCheck, check_log};
@@ -31,4 +32,5 @@ pub use recovery::{Replay, open};
 pub use storage::{
     AppendFile, EncryptedStorage, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage,
 };
-pub use writer::{OnDurable, Wal, WalOptions, WalStats};
+pub use tail::LogTail;
+pub use writer::{Fence, OnDurable, Wal, WalOptions, WalStats};

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ids::Lsn;
 use crate::storage::AppendFile;
-use crate::writer::{OnDurable, Shared, WalStats};
+use crate::writer::{Fence, OnDurable, Shared, WalStats};
 
 /// A buffer that a burst has made larger than this is not kept.
 const KEEP_BUFFER: usize = 8 << 20;
@@ -27,6 +27,7 @@ pub(crate) struct LogThread {
     last: Lsn,
     segment_bytes: u64,
     on_durable: Option<OnDurable>,
+    fence: Option<Fence>,
 }
 
 /// What was buffered at one moment.
@@ -68,10 +69,11 @@ impl LogThread {
         header: FileHeader,
         segment_bytes: u64,
         on_durable: Option<OnDurable>,
+        fence: Option<Fence>,
     ) -> Result<Self> {
         let last = shared.progress.durable();
         let cipher = files::cipher(shared.storage.as_ref(), &shared.dir, &header)?;
-        Ok(Self { shared, file, header, cipher, written: FILE_HEADER as u64, last, segment_bytes, on_durable })
+        Ok(Self { shared, file, header, cipher, written: FILE_HEADER as u64, last, segment_bytes, on_durable, fence })
     }
 
     pub(crate) fn spawn(self) -> Result<JoinHandle<()>> {
@@ -83,7 +85,7 @@ impl LogThread {
 
     fn run(mut self) {
         let ending = Ending(Arc::clone(&self.shared));
-        match self.write_until_closed().and_then(|()| self.seal()) {
+        match self.write_until_closed().and_then(|()| self.check_fence()).and_then(|()| self.seal()) {
             Ok(()) => ending.0.progress.close(),
             Err(error) => {
                 tracing::error!(%error, dir = ending.0.dir, "the write-ahead log failed");
@@ -137,6 +139,7 @@ impl LogThread {
         let records = finish_group(group, self.header.salt, self.cipher.as_ref())?;
         self.file.append(group)?;
         self.file.sync()?;
+        self.check_fence()?;
         self.written += group.len() as u64;
         self.last = Lsn(self.last.0 + records);
         self.shared.counters.count(records, group.len() as u64);
@@ -147,14 +150,25 @@ impl LogThread {
         Ok(())
     }
 
+    /// Whether what was just synced still counts.
+    fn check_fence(&self) -> Result<()> {
+        self.fence.as_ref().map_or(Ok(()), |fence| fence())
+    }
+
     /// Ends the file and starts the next one, whose first record is `first`.
     fn rotate(&mut self, first: Lsn) -> Result<()> {
         if first > self.header.first_lsn {
             self.seal()?;
             let shared = &self.shared;
             let number = self.header.number + 1;
-            let (file, named, header) =
-                files::create(shared.storage.as_ref(), &shared.dir, number, first, self.segment_bytes)?;
+            let (file, named, header) = files::create(
+                shared.storage.as_ref(),
+                &shared.dir,
+                number,
+                first,
+                self.header.epoch,
+                self.segment_bytes,
+            )?;
             self.cipher = files::cipher(shared.storage.as_ref(), &named.path, &header)?;
             shared.files.lock().push(named);
             (self.file, self.header, self.written) = (file, header, FILE_HEADER as u64);

@@ -72,6 +72,8 @@ struct OpenFile {
     cipher: Option<FileCipher>,
     offset: usize,
     rereads: u8,
+    /// Where the writer of the next file took over: what follows was written by one that had been replaced.
+    end: Option<Lsn>,
 }
 
 /// A frame that is not sound, until it is known what follows.
@@ -119,6 +121,10 @@ impl LogReader {
                 }
                 return Ok(None);
             };
+            if file.end.is_some_and(|end| self.expected >= end) {
+                self.current = None;
+                continue;
+            }
             match read_frame(&file.bytes, file.offset, file.salt) {
                 Frame::Record(record, next) => {
                     let lsn = record.header.lsn;
@@ -176,14 +182,24 @@ impl LogReader {
                 }
                 self.torn.extend(self.tail.take().map(|tail| tail.error.message().to_owned()));
                 let cipher = files::cipher(self.storage.as_ref(), &path, &header)?;
-                let (salt, offset) = (header.salt, FILE_HEADER);
-                self.current = Some(OpenFile { path, bytes, salt, cipher, offset, rereads: 0 });
+                let (salt, offset, end) = (header.salt, FILE_HEADER, self.taken_over_at()?);
+                self.current = Some(OpenFile { path, bytes, salt, cipher, offset, rereads: 0, end });
                 return Ok(true);
             }
             if !self.find_newer()? {
                 return self.check_end().map(|()| false);
             }
         }
+    }
+
+    /// The first record of the next file, if its writer says that it took over there.
+    fn taken_over_at(&self) -> Result<Option<Lsn>> {
+        for file in &self.ahead {
+            if let Some(header) = files::probe(self.storage.as_ref(), file)? {
+                return Ok((header.epoch > 0).then_some(header.first_lsn));
+            }
+        }
+        Ok(None)
     }
 
     /// The content of a file. When taking over, the last one is closed for whoever may still hold it.

@@ -56,8 +56,8 @@ impl Replay {
         }
         let (storage, dir, mut all, next) = self.reader.into_parts();
         let number = all.last().map_or(1, |file| file.number + 1);
-        let preallocate = self.options.segment_bytes;
-        let (file, current, header) = files::create(storage.as_ref(), &dir, number, next, preallocate)?;
+        let WalOptions { segment_bytes, epoch, .. } = self.options;
+        let (file, current, header) = files::create(storage.as_ref(), &dir, number, next, epoch, segment_bytes)?;
         // Files that got no record would pile up with every open; they say nothing that the new one does not.
         while let Some(empty) = all.pop_if(|file| file.first_lsn.is_none_or(|first| first == next)) {
             if let Err(error) = storage.remove_append(&empty.path) {

@@ -23,6 +23,9 @@ use crate::storage::{AppendFile, Storage};
 /// Called by the log thread with the last durable record, before anybody who waits for it wakes up.
 pub type OnDurable = Box<dyn Fn(Lsn) + Send + Sync>;
 
+/// Called by the log thread after each sync, before anybody hears of it. An error ends the log, as a failed sync does.
+pub type Fence = Box<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// How a log is written. Reading works the same whatever was set here.
 pub struct WalOptions {
     /// A file that has this many bytes is followed by a new one. Space is reserved in steps up to this size.
@@ -34,11 +37,17 @@ pub struct WalOptions {
     /// Called after each sync with the last durable record, in order, before the waiters wake up. It must not block
     /// on this log.
     pub on_durable: Option<OnDurable>,
+    /// Asked after each sync whether this writer had not been replaced by then.
+    pub fence: Option<Fence>,
+    /// Which of several writers that replace each other this is: greater than that of all before, or 0 if the log
+    /// never changes hands. With an epoch, whatever an earlier writer adds from now on is ignored by all readers.
+    pub epoch: u64,
 }
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, compress_above: 4096, buffer_bytes: 64 << 20, on_durable: None }
+        let (on_durable, fence) = (None, None);
+        Self { segment_bytes: 64 << 20, compress_above: 4096, buffer_bytes: 64 << 20, on_durable, fence, epoch: 0 }
     }
 }
 
@@ -57,6 +66,7 @@ impl fmt::Debug for WalOptions {
             .field("segment_bytes", &self.segment_bytes)
             .field("compress_above", &self.compress_above)
             .field("buffer_bytes", &self.buffer_bytes)
+            .field("epoch", &self.epoch)
             .finish_non_exhaustive()
     }
 }
@@ -152,8 +162,8 @@ impl Wal {
             files: Mutex::new(files),
             counters: Counters::default(),
         });
-        let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable } = options;
-        let thread = LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable)?.spawn()?;
+        let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable, fence, epoch: _ } = options;
+        let thread = LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable, fence)?.spawn()?;
         Ok(Self { shared, compress_above, buffer_bytes, thread: Mutex::new(Some(thread)) })
     }
 

@@ -349,7 +349,7 @@ impl FlightSqlConnection {
         encoder.try_collect().await.map_err(|error| from_flight(&error, &self.remote))
     }
 
-    async fn put(&self, data: impl Stream<Item = FlightData> + Send + 'static) -> Result<i64> {
+    pub(crate) async fn put(&self, data: impl Stream<Item = FlightData> + Send + 'static) -> Result<i64> {
         let reply = self.put_reply(data).await?.ok_or_else(|| self.broken("no answer to an update"))?;
         let result = DoPutUpdateResult::decode(reply).map_err(|error| self.undecodable(&error))?;
         Ok(result.record_count)
@@ -569,7 +569,7 @@ impl PreparedStatement {
     }
 }
 
-fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {
+pub(crate) fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {
     FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
 }
 

@@ -3,6 +3,7 @@
 
 mod connection;
 
+pub(crate) use connection::descriptor;
 pub use connection::{
     ConnectOptions, FlightSqlConnection, IngestMode, PreparedStatement, Rows, Savepoint, Transaction,
 };

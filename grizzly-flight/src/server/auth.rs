@@ -24,6 +24,11 @@ impl Auth {
         Self(token.map(Arc::from))
     }
 
+    /// What the other servers of a cluster want to see too.
+    pub(crate) fn token(&self) -> Option<String> {
+        self.0.as_ref().map(|token| token.to_string())
+    }
+
     /// Whether calls are checked.
     pub(crate) fn is_required(&self) -> bool {
         self.0.is_some()

@@ -194,8 +194,8 @@ impl FlightSqlServerBuilder {
         FlightSqlServer {
             listener,
             address,
+            state: Arc::new(State::new(self.factory.0, self.limits, self.auth.token())),
             auth: self.auth,
-            state: Arc::new(State::new(self.factory.0, self.limits)),
             #[cfg(feature = "cluster")]
             cluster: self.cluster,
         }

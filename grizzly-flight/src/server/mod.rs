@@ -11,6 +11,7 @@ mod auth;
 mod batch;
 mod builder;
 mod connection;
+mod forward;
 mod handles;
 mod ingest;
 mod metadata;

@@ -25,6 +25,7 @@ use tonic::Status;
 
 use super::{
     batch::insert_of_all,
+    forward::{self, Sent, Written},
     handles::packed,
     parameters::Parameters,
     sessions::{Session, SessionKey, State},
@@ -48,6 +49,11 @@ impl Bound {
     /// A statement without parameters.
     pub(crate) fn plain(understood: Understood) -> Self {
         Self { understood, parameters: Parameters::none(), rows: None }
+    }
+
+    /// The same for another node.
+    fn sent(&self) -> Sent<'_> {
+        Sent { sql: &self.understood.sql, values: self.rows.as_ref() }
     }
 
     /// The values of each run: one per row of parameters.
@@ -214,6 +220,11 @@ async fn read(
     switch: &CancelSwitch,
 ) -> Result<BatchStream, Status> {
     let until = deadline(state.limits.statement_timeout);
+    if session.forward.is_open() {
+        let rows = session.forward.read(session.open()?, bound.sent()).await?;
+        return Ok(guarded(forward::stream(rows), switch.clone(), until, session.lease()));
+    }
+    session.forward.settle(session.open()?).await?;
     let mut streams = Vec::new();
     for values in bound.runs()? {
         let frame = run_plan(session, plan, values).await?;
@@ -243,6 +254,12 @@ async fn write(state: &Arc<State>, session: &Arc<Session>, bound: &Bound) -> Res
             return Ok(Vec::new());
         }
     };
+    if session.forward.applies(session.open()?) {
+        return match session.forward.write(session.open()?, bound.sent()).await? {
+            Written::Rows(batches) => Ok(batches),
+            Written::Changed(rows) => Ok(vec![counted(Arc::clone(&bound.understood.schema), rows)?]),
+        };
+    }
     if let Some(rows) = bound.rows.as_ref().filter(|rows| rows.num_rows() > 1 && bound.parameters.is_positional())
         && let Some(whole) = insert_of_all(plan, rows).map_err(|error| query_status(&error))?
     {

@@ -15,7 +15,10 @@ use grizzly_provider::{Error, ErrorKind, adapter::GrizzlySession};
 use parking_lot::Mutex;
 use tonic::Status;
 
-use super::{connection::ConnectionId, handles::Handles, prepared::Prepared, query::Statement, transaction::Savepoint};
+use super::{
+    connection::ConnectionId, forward::Forward, handles::Handles, prepared::Prepared, query::Statement,
+    transaction::Savepoint,
+};
 use crate::error::{query_status, status};
 
 /// Makes a session. The server calls it once per connection and once per transaction.
@@ -57,6 +60,8 @@ impl Default for Limits {
 /// A session and what the server knows of its use.
 pub(crate) struct Session {
     grizzly: GrizzlySession,
+    /// The way to another node, if that one writes.
+    pub(crate) forward: Forward,
     /// Whether it is a transaction that a driver began, which most do unasked.
     is_transaction: bool,
     ended: AtomicBool,
@@ -70,10 +75,10 @@ pub(crate) struct Session {
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
 impl Session {
-    fn new(factory: &SessionFactory, is_transaction: bool) -> Result<Self, Status> {
-        let grizzly = factory().map_err(|error| query_status(&error))?;
-        let touched = Mutex::new(Instant::now());
-        Ok(Self { grizzly, is_transaction, ended: AtomicBool::new(false), touched, busy: Arc::default() })
+    fn new(state: &State, is_transaction: bool) -> Result<Self, Status> {
+        let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
+        let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone()));
+        Ok(Self { grizzly, forward, is_transaction, ended: AtomicBool::new(false), touched, busy: Arc::default() })
     }
 
     /// Runs a definition (CREATE, DROP…), which cannot be part of a transaction. A driver's transaction that has not
@@ -91,17 +96,27 @@ impl Session {
 
     /// Whether a definition is possible now: see [`Session::define`].
     pub(crate) fn may_define(&self) -> bool {
-        !self.grizzly.in_transaction() || (self.is_transaction && self.has_unwritten_transaction())
+        !self.in_transaction() || (self.is_transaction && self.has_unwritten_transaction())
     }
 
     fn has_unwritten_transaction(&self) -> bool {
         let handle = self.grizzly.handle();
-        !handle.is_aborted() && handle.with_transaction(|transaction| transaction.is_empty()) == Some(true)
+        self.forward.is_unwritten()
+            || !handle.is_aborted() && handle.with_transaction(|transaction| transaction.is_empty()) == Some(true)
+    }
+
+    /// Whether a transaction is open in it, here or at the node that writes.
+    fn in_transaction(&self) -> bool {
+        self.grizzly.in_transaction() || self.forward.is_open()
     }
 
     /// Runs statements whose result is of no interest.
     pub(crate) async fn say(&self, sql: &str) -> Result<(), Status> {
-        self.open()?.execute(sql).await.map(drop).map_err(|error| query_status(&error))
+        let grizzly = self.open()?;
+        if self.forward.applies_to(grizzly, sql) {
+            return self.forward.say(grizzly, sql).await;
+        }
+        grizzly.execute(sql).await.map(drop).map_err(|error| query_status(&error))
     }
 
     /// The session, unless it has ended: a statement of an ended transaction must not run outside it.
@@ -137,11 +152,15 @@ impl Session {
     /// Ends the session and rolls back what it left open.
     pub(crate) fn abandon(self: Arc<Self>) {
         self.end();
-        if !self.grizzly.in_transaction() {
+        if !self.in_transaction() {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
+                self.forward.leave().await;
+                if !self.grizzly.in_transaction() {
+                    return;
+                }
                 if let Err(error) = self.grizzly.execute("ROLLBACK").await {
                     tracing::warn!(%error, "an abandoned transaction could not be rolled back");
                 }
@@ -172,6 +191,8 @@ pub(crate) enum SessionKey {
 /// Everything the server keeps between calls.
 pub(crate) struct State {
     factory: SessionFactory,
+    /// What other nodes want to see.
+    token: Option<String>,
     pub(crate) limits: Limits,
     sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
     pub(crate) transactions: Handles<Arc<Session>>,
@@ -181,10 +202,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(factory: SessionFactory, limits: Limits) -> Self {
+    pub(crate) fn new(factory: SessionFactory, limits: Limits, token: Option<String>) -> Self {
         let handles = limits.handles;
         Self {
             factory,
+            token,
             limits,
             sessions: Mutex::default(),
             transactions: Handles::new("transaction", handles),
@@ -196,12 +218,12 @@ impl State {
 
     /// A session nobody else has.
     pub(crate) fn fresh_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(&self.factory, false).map(Arc::new)
+        Session::new(self, false).map(Arc::new)
     }
 
     /// A session for a driver's transaction.
     pub(crate) fn transaction_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(&self.factory, true).map(Arc::new)
+        Session::new(self, true).map(Arc::new)
     }
 
     /// The transaction's session if a handle is given, else the caller's own.
@@ -244,7 +266,7 @@ impl State {
         self.sessions.lock().retain(|_, session| {
             let idle = session.idle_for();
             let expired = idle >= limits.session_idle;
-            if expired || (idle >= limits.transaction_idle && session.grizzly.in_transaction()) {
+            if expired || (idle >= limits.transaction_idle && session.in_transaction()) {
                 ended.push(Arc::clone(session));
             }
             // One whose transaction expired stays until its client has been told.

@@ -5,6 +5,7 @@ mod cli;
 mod cluster;
 mod crash;
 mod engine;
+mod failover;
 mod federation;
 mod ingest;
 mod metadata;

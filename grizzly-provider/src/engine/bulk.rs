@@ -11,7 +11,7 @@ use super::{
     key::Keys,
     segment::{
         SegmentBuilder,
-        cold::{ColdSegment, SegmentMeta, file_schema, segment_path},
+        cold::{ColdSegment, SegmentMeta, file_schema},
     },
     txn::transaction::unique_violation,
     version::{TableCodecs, TableVersion},
@@ -114,9 +114,10 @@ fn store(
     let rows = builder.rows() as u32;
     let built = builder.finish()?;
     let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
-    db.storage.put(&segment_path(id), &built.parts, grizzly_wal::PutMode::Overwrite)?;
     let shared = |value| (!stamped).then_some(value);
-    let meta = SegmentMeta { id, rows, file_bytes, created: shared(0), row_version: shared(1) };
+    let (epoch, created, row_version) = (db.file_epoch()?, shared(0), shared(1));
+    let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version };
+    db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
     let file = db.built_segment(&meta, &table.def.schema, built)?;
-    Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.storage))))
+    Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.removal))))
 }

@@ -9,20 +9,23 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwapOption;
 use arrow::{array::ArrayRef, datatypes::SchemaRef, record_batch::RecordBatch};
 use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
 use parking_lot::Mutex;
 
 use super::{
     backup::pins::Pins,
+    cluster::Member,
     ddl,
     maintenance::{compact, flush, worker::Signals},
     recovery, rows,
     segment::{
         BuiltSegment, ChunkCache, SegmentFile,
-        cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path, segment_path},
+        cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path},
+        removal::Removal,
     },
-    settings::Settings,
+    settings::{ClusterSettings, Settings},
     snapshot::Snapshot,
     txn::{
         commit::CommitState,
@@ -63,7 +66,8 @@ pub(crate) struct Inner {
     pub(super) url: String,
     pub(super) settings: Settings,
     pub(super) storage: Arc<dyn Storage>,
-    pub(super) wal: Arc<Wal>,
+    /// The log, while this process writes.
+    pub(super) wal: ArcSwapOption<Wal>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) commit: Mutex<CommitState>,
     /// Held by the one flush or compaction that runs.
@@ -71,14 +75,19 @@ pub(crate) struct Inner {
     pub(super) checkpoints: flush::Checkpoints,
     /// What backups need to stay on storage.
     pub(super) pins: Pins,
-    /// Where the log ended within a record when the database was opened.
-    pub(super) torn: Vec<String>,
+    /// Where the log ended within a record when this process began to write.
+    pub(super) torn: Mutex<Vec<String>>,
     /// Segments that were replaced or dropped, until a checkpoint no longer names them.
     pub(super) obsolete: Mutex<Vec<Arc<ColdSegment>>>,
     pub(super) snapshots: Arc<SnapshotRegistry>,
     pub(super) cache: Arc<ChunkCache>,
     pub(super) identity: uuid::Uuid,
-    pub(super) epoch: u64,
+    pub(super) epoch: AtomicU64,
+    /// Counts the times that this process began or ended writing. A transaction commits in the term it began in.
+    pub(super) term: AtomicU64,
+    /// Among several processes that share the database.
+    pub(super) member: Option<Member>,
+    pub(super) removal: Arc<Removal>,
     pub(super) next_segment: AtomicU32,
     pub(super) next_transaction: AtomicU64,
     pub(super) hot_rows: AtomicU64,
@@ -112,6 +121,13 @@ impl GrizzlyBuilder {
     #[must_use]
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.settings.memory_bytes = bytes;
+        self
+    }
+
+    /// Shares the database with other processes, of which one writes.
+    #[must_use]
+    pub fn cluster(mut self, cluster: ClusterSettings) -> Self {
+        self.settings.cluster = Some(cluster);
         self
     }
 
@@ -389,7 +405,8 @@ impl Grizzly {
         let mut bytes = 0;
         for (_, segment) in table.segments() {
             if let SegmentData::Cold(cold) = &segment.data {
-                bytes += files.iter().filter(|(id, _)| *id == Some(cold.meta.id)).map(|(_, size)| size).sum::<u64>();
+                bytes +=
+                    files.iter().filter(|(key, _)| *key == Some(cold.meta.key())).map(|(_, size)| size).sum::<u64>();
             }
         }
         Ok(bytes)
@@ -445,12 +462,32 @@ impl Inner {
     /// An error once the database is closed or its log failed.
     pub(super) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        match self.wal.poisoned() {
+        match self.log()?.poisoned() {
             Some(cause) => Err(Error::new(
                 ErrorKind::Closed,
                 format!("database '{}' refuses writes since its log failed: {cause}", self.url),
             )),
             None => Ok(()),
+        }
+    }
+
+    /// The log to write to.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming the writer, if this process is not it.
+    pub(super) fn log(&self) -> Result<Arc<Wal>> {
+        let log = self.wal.load_full();
+        log.filter(|_| self.member.as_ref().is_none_or(Member::may_write)).ok_or_else(|| self.not_writer())
+    }
+
+    /// Whether a transaction that began in this term may commit.
+    pub(super) fn check_term(&self, term: u64) -> Result<()> {
+        match self.term.load(Ordering::Acquire) == term {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the writer of database '{}' changed since the transaction began; it may be retried", self.url),
+            )),
         }
     }
 
@@ -473,17 +510,17 @@ impl Inner {
         schema: &SchemaRef,
         built: BuiltSegment,
     ) -> Result<SegmentFile> {
-        let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
+        let (path, schema) = (meta.path(), meta.file_schema(schema));
         let bytes = Arc::new(SegmentBytes { storage: Arc::clone(&self.storage), len: meta.file_bytes });
         Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.cache), built))
     }
 
     /// Makes a version that maintenance made the newest, visible as soon as the commits before it are.
-    pub(super) fn republish(&self, state: &mut CommitState, next: DatabaseVersion) {
+    pub(super) fn republish(&self, log: &Wal, state: &mut CommitState, next: DatabaseVersion) {
         state.version = Arc::new(next);
-        let last = grizzly_wal::Lsn(self.wal.next_lsn().0.saturating_sub(1));
+        let last = grizzly_wal::Lsn(log.next_lsn().0.saturating_sub(1));
         self.publisher.enqueue(last, Arc::clone(&state.version));
-        self.publisher.durable(self.wal.durable_lsn());
+        self.publisher.durable(log.durable_lsn());
         if !self.settings.sync_commits {
             self.publisher.publish_now(Arc::clone(&state.version));
         }
@@ -529,9 +566,13 @@ impl Inner {
             Ok(()) if self.hot_rows.load(Ordering::Relaxed) > 0 => flush::checkpoint(self),
             _ => Ok(()),
         };
+        let _steady = self.member.as_ref().map(Member::steady);
         self.closed.store(true, Ordering::Release);
         self.signals.stop();
-        let closed = Arc::clone(&self.wal).close();
+        let closed = self.wal.load_full().map_or(Ok(()), Wal::close);
+        if let Some(member) = &self.member {
+            member.leave();
+        }
         *self.lock.lock() = None;
         flushed?;
         Ok(closed?)
@@ -541,6 +582,9 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.signals.stop();
+        if let Some(member) = &self.member {
+            member.stop();
+        }
     }
 }
 
@@ -551,7 +595,7 @@ pub(super) fn open_segment(
     meta: &SegmentMeta,
     schema: &SchemaRef,
 ) -> Result<SegmentFile> {
-    let (path, schema) = (segment_path(meta.id), meta.file_schema(schema));
+    let (path, schema) = (meta.path(), meta.file_schema(schema));
     let bytes = Arc::new(SegmentBytes { storage: Arc::clone(storage), len: meta.file_bytes });
     Ok(SegmentFile::open(bytes, &path, schema, Arc::clone(cache))?)
 }

@@ -2,8 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use grizzly_wal::Lsn;
-
 use super::{
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
     database::Inner,
@@ -12,9 +10,8 @@ use super::{
     maintenance::flush,
     redo::{KIND_CATALOG, encode_json},
     rows,
-    segment::cold::run_path,
     txn::{
-        commit::{self, CommitState},
+        commit::{self, CommitState, Logged},
         conflict,
     },
     version::{DatabaseVersion, SegmentData, TableVersion},
@@ -60,16 +57,16 @@ fn seal(table: &mut TableVersion) {
 /// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing.
 fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
     db.check_writable()?;
-    let lsn = {
+    let logged = {
         let mut state = db.commit.lock();
         let Some(change) = make(&state.version.catalog, &state)? else { return Ok(false) };
         log(db, &mut state, &change)?
     };
-    db.wal.wait_durable(lsn)?;
+    logged.wait()?;
     Ok(true)
 }
 
-fn log(db: &Inner, state: &mut CommitState, change: &CatalogChange) -> Result<Lsn> {
+fn log(db: &Inner, state: &mut CommitState, change: &CatalogChange) -> Result<Logged> {
     let mut next = state.version.as_ref().clone();
     next.csn = commit::next_csn(next.csn);
     apply(&mut next, change)?;
@@ -234,14 +231,14 @@ pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists:
         for (_, segment) in state.version.table(def.id)?.segments() {
             if let Some(cold) = segment.cold() {
                 cold.forget_run(index.id);
-                files.insert(run_path(cold.meta.id, index.id));
+                files.insert(cold.meta.run_path(index.id));
             }
         }
         Ok(Some(CatalogChange::DropIndex { table: def.id, index: index.id }))
     })?;
     // A backup that is being made may be about to copy them; they go with their segments then.
-    for file in files.iter().filter(|_| done && !db.pins.is_running()) {
-        db.storage.remove(file)?;
+    for file in files.into_iter().filter(|_| done && !db.pins.is_running()) {
+        db.removal.remove(file);
     }
     Ok(done)
 }

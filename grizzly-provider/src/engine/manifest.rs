@@ -7,7 +7,11 @@ use bytes::Bytes;
 use grizzly_wal::{PutMode, Storage};
 use serde::{Deserialize, Serialize};
 
-use super::{catalog::Catalog, redo, segment::cold::SegmentMeta};
+use super::{
+    catalog::Catalog,
+    redo,
+    segment::cold::{SegmentKey, SegmentMeta},
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of the layout of a database: folder names, manifest, segment files, log records.
@@ -33,8 +37,16 @@ pub(crate) struct Manifest {
     /// Segments of each table, by shard.
     pub(crate) tables: BTreeMap<u64, Vec<Vec<SegmentEntry>>>,
     /// Segments that the log before `replay_from` names, with the record; a backup will need them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) named_by_log: BTreeMap<u32, u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) named_by_log: Vec<NamedByLog>,
+}
+
+/// A segment, and the record that names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NamedByLog {
+    pub(crate) segment: u32,
+    pub(crate) epoch: u64,
+    pub(crate) lsn: u64,
 }
 
 /// A segment and its ended rows.
@@ -72,6 +84,13 @@ fn checksum_line(json: &[u8]) -> String {
 }
 
 impl Manifest {
+    /// The number of the newest manifest, or 0.
+    pub(crate) fn newest(storage: &Arc<dyn Storage>) -> Result<u64> {
+        let files = storage.list(DIR)?;
+        let number = |path: &str| path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok();
+        Ok(files.iter().filter_map(|file| number(&file.path)).max().unwrap_or(0))
+    }
+
     /// The newest manifest, or `None` where there is no database yet.
     pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
         let files = storage.list(DIR)?;
@@ -85,7 +104,8 @@ impl Manifest {
     /// A place that holds files, but none of ours, is not a new database.
     fn check_foreign(storage: &Arc<dyn Storage>) -> Result<()> {
         let foreign = storage.list("")?.into_iter().map(|file| file.path);
-        let ours = |path: &String| path == "LOCK" || path.starts_with("log/") || path.starts_with("data/");
+        let ours =
+            |path: &String| path == "LOCK" || ["log/", "data/", "lease/"].iter().any(|dir| path.starts_with(dir));
         match foreign.into_iter().find(|path| !ours(path)) {
             Some(path) => Err(Error::invalid(format!(
                 "'{}' is not a Grizzly database and not empty: it contains '{path}'",
@@ -98,6 +118,11 @@ impl Manifest {
     fn parse(path: &str, text: &[u8]) -> Result<Self> {
         grizzly_wal::storage::check_plain(path, text)?;
         Self::decode(path, unchecked(path, text)?)
+    }
+
+    /// Segments that the log before `replay_from` names, with the record.
+    pub(crate) fn named_by_log(&self) -> BTreeMap<SegmentKey, u64> {
+        self.named_by_log.iter().map(|named| ((named.segment, named.epoch), named.lsn)).collect()
     }
 
     /// A manifest without its checksum.
@@ -171,7 +196,7 @@ mod tests {
             next_segment: 1,
             catalog: Catalog::default(),
             tables: BTreeMap::new(),
-            named_by_log: BTreeMap::new(),
+            named_by_log: Vec::new(),
         }
     }
 

@@ -5,12 +5,15 @@
 //! makes it visible once the log is durable. `maintenance/flush` turns hot rows (`shard/hot`) into segment files
 //! (`segment`), and `manifest` records them.
 //!
+//! Several processes on one database: `cluster` says which of them writes, and lets the others follow.
+//!
 //! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
 //! `lookup` where an index is used, and `rows` fetches values.
 
 mod backup;
 mod bulk;
 mod catalog;
+mod cluster;
 mod database;
 mod ddl;
 mod errors;
@@ -37,10 +40,11 @@ mod verify;
 mod version;
 
 pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreReport, RestoreTo, open_place};
+pub use cluster::Writer;
 pub use database::{Grizzly, GrizzlyBuilder};
 pub use nodes::NodeLease;
 pub use scan::{Morsel, TableScan};
-pub use settings::Settings;
+pub use settings::{ClusterSettings, Settings};
 pub use snapshot::{Snapshot, TableSnapshot};
 pub use txn::transaction::{CommitOutcome, Conflict, Transaction};
 pub use verify::VerifyReport;

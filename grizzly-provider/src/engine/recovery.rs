@@ -4,16 +4,22 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use grizzly_wal::{Lsn, Record, Storage, WalOptions};
+use arc_swap::ArcSwapOption;
+use grizzly_wal::{ErrorKind as Below, Lsn, Record, Storage, Wal, WalOptions};
 use parking_lot::Mutex;
 
 use super::{
     backup::pins::Pins,
     catalog::CatalogChange,
+    cluster::{
+        self, Member,
+        lease::{self, Lease},
+    },
     database::{Inner, hot_rows, now, open_segment},
     ddl,
     maintenance::{
@@ -24,7 +30,8 @@ use super::{
     redo::{self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_REPLACE, RedoOp, Replace},
     segment::{
         ChunkCache,
-        cold::{ColdSegment, DATA_DIR, SegmentMeta, segment_of_path},
+        cold::{ColdSegment, DATA_DIR, SegmentKey, SegmentMeta, segment_of_path},
+        removal::Removal,
     },
     settings::Settings,
     shard::hot::HotSegment,
@@ -44,30 +51,86 @@ pub(super) const LOG_DIR: &str = "log";
 const CACHE_SHARE: f64 = 0.75;
 
 /// What replay needs, and what it makes.
-struct Recovery {
-    storage: Arc<dyn Storage>,
+pub(super) struct Recovery {
+    removal: Arc<Removal>,
     cache: Arc<ChunkCache>,
-    version: DatabaseVersion,
+    pub(super) version: DatabaseVersion,
     next_segment: u32,
     /// Lists of ended rows that are on storage.
     lists: BTreeMap<u32, (String, u32)>,
+    /// Segments that were replaced, and that the manifest may name still.
     replaced: Vec<Arc<ColdSegment>>,
-    pins: Pins,
+    /// Segments that records of the log name, with those records.
+    named: BTreeMap<SegmentKey, u64>,
+}
+
+/// What an open database is made of, whoever writes to it.
+pub(super) struct Parts {
+    pub(super) url: String,
+    pub(super) settings: Settings,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) cache: Arc<ChunkCache>,
+    pub(super) removal: Arc<Removal>,
+    pub(super) lock: Box<dyn std::any::Any + Send + Sync>,
+    pub(super) member: Option<Member>,
+}
+
+impl Inner {
+    /// A database that can be read. To write, it needs a log: see [`install`].
+    pub(super) fn new(parts: Parts, identity: uuid::Uuid) -> Self {
+        let Parts { url, settings, storage, publisher, cache, removal, lock, member } = parts;
+        let version = publisher.current();
+        Self {
+            url,
+            settings,
+            storage,
+            wal: ArcSwapOption::empty(),
+            publisher,
+            commit: Mutex::new(CommitState { version, moved: Default::default() }),
+            checkpoint: Mutex::new(()),
+            checkpoints: flush::Checkpoints::default(),
+            pins: Pins::default(),
+            torn: Mutex::default(),
+            obsolete: Mutex::default(),
+            snapshots: Arc::new(SnapshotRegistry::default()),
+            cache,
+            identity,
+            epoch: AtomicU64::new(0),
+            term: AtomicU64::new(0),
+            member,
+            removal,
+            next_segment: AtomicU32::new(1),
+            next_transaction: AtomicU64::new(1),
+            hot_rows: AtomicU64::new(0),
+            signals: Arc::new(Signals::default()),
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
 }
 
 /// Opens or creates the database in `storage`.
-pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
+pub(super) fn open(url: String, mut settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
+    match settings.cluster.take() {
+        Some(_) if !settings.sync_commits => Err(Error::invalid(
+            "a database in a cluster needs sync_commits: an acknowledged commit must outlive its writer",
+        )),
+        Some(cluster) => cluster::open(url, settings, cluster, storage),
+        None => open_alone(url, settings, storage),
+    }
+}
+
+/// Opens it for this process alone.
+fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
     let lock = storage.lock()?;
-    let manifest = match Manifest::load(&storage)? {
-        Some(manifest) => manifest,
-        None if settings.create => create(&storage)?,
-        None => return Err(Error::new(ErrorKind::NotFound, format!("there is no database at '{url}'"))),
-    };
-    let cache = Arc::new(ChunkCache::new((settings.memory_bytes as f64 * CACHE_SHARE) as u64));
-    let mut recovery = Recovery::from_manifest(Arc::clone(&storage), cache, &manifest)?;
+    let leased = lease::take_alone(&storage)?;
+    let mut manifest = load_or_create(&storage, settings.create, &url)?;
+    let removal = Arc::new(Removal::new(Arc::clone(&storage), Duration::ZERO));
+    let cache = new_cache(&settings);
+    let mut recovery = Recovery::from_manifest(Arc::clone(&removal), Arc::clone(&cache), &manifest)?;
     let publisher = Arc::new(Publisher::new(recovery.version.clone()));
-    let published = Arc::clone(&publisher);
-    let options = WalOptions { on_durable: Some(Box::new(move |lsn| published.durable(lsn))), ..WalOptions::default() };
+    let options = wal_options(&publisher, leased, None);
     let mut replay = grizzly_wal::open(Arc::clone(&storage), LOG_DIR, Lsn(manifest.replay_from), options)?;
     let mut records = 0_u64;
     for record in &mut replay {
@@ -77,7 +140,65 @@ pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -
     let torn = replay.torn().to_vec();
     let wal = replay.into_writer()?;
     tracing::info!(url, records, csn = recovery.version.csn.0, "the database is open");
-    recovery.finish(url, settings, manifest, publisher, (wal, torn), lock)
+    manifest.epoch = leased.max(manifest.epoch + 1);
+    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: None };
+    let db = Arc::new(Inner::new(parts, manifest.database));
+    install(&db, recovery, (wal, torn), &manifest)?;
+    worker::start(&db)?;
+    Ok(db)
+}
+
+/// The newest manifest.
+pub(super) fn load_or_create(storage: &Arc<dyn Storage>, create: bool, url: &str) -> Result<Manifest> {
+    match Manifest::load(storage)? {
+        Some(manifest) => Ok(manifest),
+        None if create => self::create(storage),
+        None => Err(Error::new(ErrorKind::NotFound, format!("there is no database at '{url}'"))),
+    }
+}
+
+pub(super) fn new_cache(settings: &Settings) -> Arc<ChunkCache> {
+    Arc::new(ChunkCache::new((settings.memory_bytes as f64 * CACHE_SHARE) as u64))
+}
+
+/// How the log is written: what it has made durable becomes visible, unless the lease has run out by then.
+pub(super) fn wal_options(publisher: &Arc<Publisher>, epoch: u64, lease: Option<&Arc<Lease>>) -> WalOptions {
+    let (published, lease) = (Arc::clone(publisher), lease.cloned());
+    let fence = lease.map(|lease| -> grizzly_wal::Fence {
+        Box::new(move || {
+            lease.check().map_err(|error| grizzly_wal::Error::new(Below::AlreadyExists, error.to_string()))
+        })
+    });
+    let on_durable: grizzly_wal::OnDurable = Box::new(move |lsn| published.durable(lsn));
+    WalOptions { on_durable: Some(on_durable), fence, epoch, ..WalOptions::default() }
+}
+
+/// Lets a database write to `wal`, beginning with what was recovered; `torn` says where the log read before ended
+/// within a record. `manifest` is the newest.
+pub(super) fn install(
+    db: &Arc<Inner>,
+    recovery: Recovery,
+    (wal, torn): (Wal, Vec<String>),
+    manifest: &Manifest,
+) -> Result<()> {
+    // As they are now: the writer before may have taken backups since this process began to follow.
+    db.pins.resume(&db.storage, recovery.named)?;
+    *db.torn.lock() = torn;
+    let listed = db.storage.list(DATA_DIR)?;
+    let listed = listed.iter().filter_map(|file| segment_of_path(&file.path)).map(|(id, _)| id + 1).max();
+    let version = Arc::new(recovery.version);
+    let mut state = db.commit.lock();
+    db.next_segment.fetch_max(recovery.next_segment.max(listed.unwrap_or(0)), Ordering::AcqRel);
+    db.checkpoints.resume(manifest.number, recovery.lists);
+    *db.obsolete.lock() = recovery.replaced;
+    db.epoch.store(manifest.epoch, Ordering::Release);
+    db.publisher.publish_now(Arc::clone(&version));
+    db.hot_rows.store(hot_rows(&version), Ordering::Release);
+    *state = CommitState { version, moved: Default::default() };
+    db.wal.store(Some(Arc::new(wal)));
+    db.term.fetch_add(1, Ordering::AcqRel);
+    drop(state);
+    collect::remove_orphans(db, manifest).map(drop)
 }
 
 fn create(storage: &Arc<dyn Storage>) -> Result<Manifest> {
@@ -93,14 +214,14 @@ fn create(storage: &Arc<dyn Storage>) -> Result<Manifest> {
         next_segment: 1,
         catalog: Default::default(),
         tables: BTreeMap::new(),
-        named_by_log: BTreeMap::new(),
+        named_by_log: Vec::new(),
     };
     manifest.store(storage)?;
     Ok(manifest)
 }
 
 impl Recovery {
-    fn from_manifest(storage: Arc<dyn Storage>, cache: Arc<ChunkCache>, manifest: &Manifest) -> Result<Self> {
+    pub(super) fn from_manifest(removal: Arc<Removal>, cache: Arc<ChunkCache>, manifest: &Manifest) -> Result<Self> {
         let mut version = DatabaseVersion::empty(Csn(manifest.history_from));
         version.csn = Csn(manifest.csn);
         version.catalog = Arc::new(manifest.catalog.clone());
@@ -110,10 +231,10 @@ impl Recovery {
             let shards = manifest.tables.get(id).into_iter().flatten();
             for (shard, entries) in (0_u32..).zip(shards) {
                 for entry in entries {
-                    let segment = cold_segment(&storage, &cache, &entry.meta, &table)?;
+                    let segment = cold_segment(&removal, &cache, &entry.meta, &table)?;
                     let ended = match &entry.tombstones {
                         Some(path) => {
-                            let ended = tombstone_file::read(&storage, path)?;
+                            let ended = tombstone_file::read(removal.storage(), path)?;
                             lists.insert(entry.meta.id, (path.clone(), ended.len()));
                             ended
                         }
@@ -124,18 +245,18 @@ impl Recovery {
             }
             version.tables.insert(*id, Arc::new(table));
         }
-        let pins = Pins::load(&storage, manifest.named_by_log.clone())?;
-        Ok(Self { storage, cache, version, next_segment: manifest.next_segment, lists, replaced: Vec::new(), pins })
+        let (next_segment, replaced, named) = (manifest.next_segment, Vec::new(), manifest.named_by_log());
+        Ok(Self { removal, cache, version, next_segment, lists, replaced, named })
     }
 
     /// Does again what a log record says.
-    fn apply(&mut self, record: &Record) -> Result<()> {
+    pub(super) fn apply(&mut self, record: &Record) -> Result<()> {
         let csn = Csn(record.header.commit_ts);
         match record.header.kind {
             KIND_COMMIT => {
                 for op in redo::decode_commit(record.payload.clone())? {
                     if let RedoOp::Attach(attach) = &op {
-                        self.pins.note(record.header.lsn, attach.meta.id);
+                        self.named.insert(attach.meta.key(), record.header.lsn.0);
                     }
                     self.apply_op(op, csn)?;
                 }
@@ -147,7 +268,7 @@ impl Recovery {
             KIND_REPLACE => {
                 let replace: Replace = redo::decode_json("a merge of segments in the log", &record.payload)?;
                 if let Some(added) = &replace.added {
-                    self.pins.note(record.header.lsn, added.id);
+                    self.named.insert(added.key(), record.header.lsn.0);
                 }
                 self.replace(&replace)?;
             }
@@ -186,7 +307,7 @@ impl Recovery {
             RedoOp::Attach(Attach { table, shard, meta, ended }) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
                 let table = self.version.table_mut(table)?;
-                let segment = cold_segment(&self.storage, &self.cache, &meta, table)?;
+                let segment = cold_segment(&self.removal, &self.cache, &meta, table)?;
                 commit::attach(table, shard, segment, ended.into_iter().map(|row| (row, Csn(0))).collect())
             }
         }
@@ -197,7 +318,7 @@ impl Recovery {
         let added = match &replace.added {
             Some(meta) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
-                Some(cold_segment(&self.storage, &self.cache, meta, table)?)
+                Some(cold_segment(&self.removal, &self.cache, meta, table)?)
             }
             None => None,
         };
@@ -209,66 +330,47 @@ impl Recovery {
         Ok(())
     }
 
-    fn finish(
-        self,
-        url: String,
-        settings: Settings,
-        manifest: Manifest,
-        publisher: Arc<Publisher>,
-        (wal, torn): (grizzly_wal::Wal, Vec<String>),
-        lock: Box<dyn std::any::Any + Send + Sync>,
-    ) -> Result<Arc<Inner>> {
-        let version = Arc::new(self.version);
-        publisher.publish_now(Arc::clone(&version));
-        let listed = self.storage.list(DATA_DIR)?;
-        let next_segment = listed.iter().filter_map(|file| segment_of_path(&file.path)).map(|id| id + 1).max();
-        let checkpoints = flush::Checkpoints::default();
-        checkpoints.resume(manifest.number, self.lists);
-        let background = settings.background;
-        let inner = Arc::new(Inner {
-            url,
-            settings,
-            storage: self.storage,
-            wal: Arc::new(wal),
-            publisher,
-            hot_rows: AtomicU64::new(hot_rows(&version)),
-            commit: Mutex::new(CommitState { version, moved: Default::default() }),
-            checkpoint: Mutex::new(()),
-            checkpoints,
-            pins: self.pins,
-            torn,
-            obsolete: Mutex::new(self.replaced),
-            snapshots: Arc::new(SnapshotRegistry::default()),
-            cache: self.cache,
-            identity: manifest.database,
-            epoch: manifest.epoch + 1,
-            next_segment: AtomicU32::new(self.next_segment.max(next_segment.unwrap_or(0))),
-            next_transaction: AtomicU64::new(1),
-            signals: Arc::new(Signals::default()),
-            closed: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
-        });
-        collect::remove_orphans(&inner, &manifest)?;
-        if background {
-            let (weak, signals) = (Arc::downgrade(&inner), Arc::clone(&inner.signals));
-            let thread = std::thread::Builder::new().name("grizzly-maintenance".into());
-            thread.spawn(move || worker::run(&weak, &signals)).map_err(|error| {
-                Error::new(ErrorKind::Resource, "the maintenance thread cannot be started").with_source(error)
-            })?;
+    /// Puts the files that a newer manifest names in the place of the rows in memory that they were written from.
+    pub(super) fn adopt(&mut self, manifest: &Manifest) -> Result<()> {
+        let mut named = HashSet::new();
+        for (id, shards) in &manifest.tables {
+            named.extend(shards.iter().flatten().map(|entry| entry.meta.key()));
+            let Some(table) = self.version.tables.get(id).cloned() else { continue };
+            for entry in shards.iter().flatten() {
+                let hot = table.segment(entry.meta.id).and_then(|segment| segment.hot());
+                if hot.is_none_or(|hot| hot.rows != entry.meta.rows) {
+                    continue;
+                }
+                let file = cold_segment(&self.removal, &self.cache, &entry.meta, &table)?;
+                if let Some(segment) = self.version.table_mut(*id)?.segment_mut(entry.meta.id) {
+                    segment.data = SegmentData::Cold(file);
+                }
+            }
         }
-        Ok(inner)
+        self.replaced.retain(|segment| named.contains(&segment.meta.key()));
+        self.lists.clear();
+        self.named.retain(|_, lsn| *lsn >= manifest.replay_from);
+        self.named.extend(manifest.named_by_log());
+        self.next_segment = self.next_segment.max(manifest.next_segment);
+        Ok(())
+    }
+
+    /// Index runs may have been written since they were first looked for.
+    pub(super) fn look_again_for_runs(&self) {
+        let segments = self.version.tables.values().flat_map(|table| table.segments());
+        segments.filter_map(|(_, segment)| segment.cold()).for_each(|cold| cold.forget_missing_runs());
     }
 }
 
 fn cold_segment(
-    storage: &Arc<dyn Storage>,
+    removal: &Arc<Removal>,
     cache: &Arc<ChunkCache>,
     meta: &SegmentMeta,
     table: &TableVersion,
 ) -> Result<Arc<ColdSegment>> {
-    let file = open_segment(storage, cache, meta, &table.def.schema)?;
+    let file = open_segment(removal.storage(), cache, meta, &table.def.schema)?;
     let columns = table.def.schema.fields().len();
-    Ok(Arc::new(ColdSegment::new(meta.clone(), file, columns, Arc::clone(storage))))
+    Ok(Arc::new(ColdSegment::new(meta.clone(), file, columns, Arc::clone(removal))))
 }
 
 /// The hot segment with this number, made if the log mentions it for the first time; earlier ones grow no more.

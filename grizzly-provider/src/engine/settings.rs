@@ -20,6 +20,41 @@ pub struct Settings {
     pub background: bool,
     /// Create the database if the URL holds none. Default true.
     pub create: bool,
+    /// Share the database with other processes, of which one writes. Default none: this process alone opens it.
+    pub cluster: Option<ClusterSettings>,
+}
+
+/// How a database takes part in a cluster: several processes that open one folder or bucket. One writes, the others
+/// follow its log and answer reads; when it is gone, one of them takes its place.
+#[derive(Debug, Clone)]
+pub struct ClusterSettings {
+    /// The name of this process, for people. Default a random one.
+    pub node: String,
+    /// Where others reach this process; they send writes there. Default empty.
+    pub advertise: String,
+    /// How long the others wait for a sign of life before one takes the writer's place; it renews its lease three
+    /// times within that. Default 3 seconds.
+    pub lease: Duration,
+    /// How often a follower looks for new commits. Default 20 ms.
+    pub poll: Duration,
+    /// Whether this process may write. Default true.
+    pub candidate: bool,
+    /// How long files that the writer no longer needs stay for those who still read them. Default one minute. A
+    /// query on a follower that takes longer may fail with `Unavailable`; it never returns wrong rows.
+    pub grace: Duration,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            node: uuid::Uuid::new_v4().simple().to_string(),
+            advertise: String::new(),
+            lease: Duration::from_secs(3),
+            poll: Duration::from_millis(20),
+            candidate: true,
+            grace: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -32,6 +67,7 @@ impl Default for Settings {
             backup_window: Duration::from_secs(7 * 24 * 3600),
             background: true,
             create: true,
+            cluster: None,
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct VerifyReport {
 pub(super) fn verify(db: &Inner) -> Result<VerifyReport> {
     db.check_open()?;
     let version = db.publisher.current();
-    let mut report = VerifyReport { torn: db.torn.clone(), ..VerifyReport::default() };
+    let mut report = VerifyReport { torn: db.torn.lock().clone(), ..VerifyReport::default() };
     verify_records(db, &mut report)?;
     for table in version.tables.values() {
         report.tables += 1;
@@ -69,7 +69,8 @@ fn verify_records(db: &Inner, report: &mut VerifyReport) -> Result<()> {
         let wanted = db.pins.keep_from(needed, db.settings.backup_window);
         let log = grizzly_wal::check_log(&db.storage, LOG_DIR, needed, wanted)?;
         report.log_records = log.records;
-        report.torn.extend(log.torn.into_iter().filter(|torn| !db.torn.contains(torn)));
+        let known = db.torn.lock().clone();
+        report.torn.extend(log.torn.into_iter().filter(|torn| !known.contains(torn)));
         report.problems.extend(log.problem);
     }
     verify_ended(db, report)

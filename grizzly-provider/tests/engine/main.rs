@@ -1,7 +1,9 @@
 //! The engine through its public face, without DataFusion.
 
 mod backup;
+mod cluster;
 mod crash;
+mod gate;
 mod history;
 mod indexes;
 mod model;

@@ -66,8 +66,12 @@ proptest! {
     }
 
     #[test]
-    fn file_headers_come_back(number in any::<u64>(), first in any::<u64>(), salt in any::<u64>()) {
-        let header = FileHeader { number, first_lsn: Lsn(first), salt, encryption: None };
+    fn file_headers_come_back(
+        number in any::<u64>(), first in any::<u64>(), salt in any::<u64>(), epoch in 0..9_u64,
+        encryption in proptest::option::of((any::<[u8; 8]>(), any::<[u8; FILE_KEY_ID]>())),
+    ) {
+        let encryption = encryption.map(|(salt, key_id)| FileEncryption { salt, key_id });
+        let header = FileHeader { number, first_lsn: Lsn(first), salt, epoch, encryption };
         prop_assert_eq!(FileHeader::decode(&header.encode()).ok(), Some(header));
     }
 }

@@ -112,6 +112,10 @@ fn append_files_grow(storage: &dyn Storage) -> Result<(), String> {
     starts(&works(storage.read_append("log/1"))?, &expected)?;
     same(works(storage.peek_append("log/1", 6))?, "header".into())?;
     same(works(storage.size_append("log/1"))? >= 10_006, true)?;
+    starts(&works(storage.read_append_from("log/1", 4))?, &expected[4..])?;
+    starts(&works(storage.read_append_from("log/1", 10_006))?, b"")?;
+    starts(&works(storage.read_append_from("log/1", 1 << 20))?, b"")?;
+    fails(storage.read_append_from("log/2", 0), ErrorKind::NotFound)?;
     fails(storage.read_append("log/2"), ErrorKind::NotFound)
 }
 
@@ -154,7 +158,12 @@ fn bad_paths_are_refused(storage: &dyn Storage) -> Result<(), String> {
 fn one_writer_at_a_time(storage: &dyn Storage) -> Result<(), String> {
     let guard = works(storage.lock())?;
     fails(storage.lock().map(drop), ErrorKind::Locked)?;
+    fails(storage.lock_shared().map(drop), ErrorKind::Locked)?;
     drop(guard);
+    works(storage.lock()).map(drop)?;
+    let guards = [works(storage.lock_shared())?, works(storage.lock_shared())?];
+    fails(storage.lock().map(drop), ErrorKind::Locked)?;
+    drop(guards);
     works(storage.lock()).map(drop)?;
     // The lock must not look like an object.
     same(works(storage.list(""))?.len(), 0)

@@ -244,6 +244,10 @@ impl Storage for EncryptedStorage {
         self.inner.read_append(path)
     }
 
+    fn read_append_from(&self, path: &str, offset: u64) -> Result<Bytes> {
+        self.inner.read_append_from(path, offset)
+    }
+
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
         self.inner.peek_append(path, len)
     }
@@ -266,6 +270,14 @@ impl Storage for EncryptedStorage {
 
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
         self.inner.lock()
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        self.inner.lock_shared()
+    }
+
+    fn seal_shuts_out(&self) -> bool {
+        self.inner.seal_shuts_out()
     }
 
     fn url(&self) -> String {

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ const LARGE_APPEND: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct FsStorage {
     root: PathBuf,
-    /// Makes the names of temporary files unique within the process.
+    /// Makes the names of temporary files unique among all that use the folder.
+    prefix: u64,
     temporaries: AtomicU64,
 }
 
@@ -38,7 +40,8 @@ impl FsStorage {
     pub fn new(root: impl AsRef<Path>) -> Result<Self> {
         let root =
             std::path::absolute(root.as_ref()).map_err(|error| Error::io("resolve", root.as_ref().display(), error))?;
-        Ok(Self { root, temporaries: AtomicU64::new(0) })
+        let prefix = RandomState::new().build_hasher().finish();
+        Ok(Self { root, prefix, temporaries: AtomicU64::new(0) })
     }
 
     fn locate(&self, path: &str) -> Result<PathBuf> {
@@ -50,7 +53,7 @@ impl FsStorage {
         let folder = self.root.join(TEMPORARY);
         create_folders(&folder)?;
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        Ok(folder.join(format!("{}-{number}", std::process::id())))
+        Ok(folder.join(format!("{:016x}-{number}", self.prefix)))
     }
 
     /// Removes what writers before us left half written. Only for the holder of the lock.
@@ -62,6 +65,25 @@ impl FsStorage {
             if let Err(error) = fs::remove_file(entry.path()) {
                 tracing::warn!(file = %entry.path().display(), %error, "cannot remove a temporary file");
             }
+        }
+    }
+
+    /// The lock file, locked.
+    fn lock_file(&self, lock: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<File> {
+        let name = self.root.join(LOCK_NAME);
+        let failed = |error| Error::io("lock", name.display(), error);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
+        match lock(&file) {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The holder may be writing its name just now; then we do without.
+                let _ = file.read_to_string(&mut holder);
+                let message = format!("{} is already open for writing by {}", self.url(), holder.trim());
+                Err(Error::new(ErrorKind::Locked, message))
+            }
+            Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
 
@@ -168,6 +190,25 @@ impl Storage for FsStorage {
         file.sync_all().and_then(|()| read_all(&mut file)).map_err(|error| Error::io("read", target.display(), error))
     }
 
+    fn read_append_from(&self, path: &str, offset: u64) -> Result<Bytes> {
+        let (target, file) = self.open_file(path)?;
+        let failed = |error| Error::io("read", target.display(), error);
+        let len = file.metadata().map_err(failed)?.len();
+        let mut start = [0; 16];
+        if offset + start.len() as u64 > len {
+            return Ok(Bytes::new());
+        }
+        position::read_exact_at(&file, &mut start, offset).map_err(failed)?;
+        if start == [0; 16] {
+            return Ok(Bytes::new());
+        }
+        // What its writer has not synced yet must not be lost to a power failure once somebody has acted on it.
+        file.sync_data().map_err(failed)?;
+        let mut bytes = vec![0; (len - offset) as usize];
+        position::read_exact_at(&file, &mut bytes, offset).map_err(failed)?;
+        Ok(bytes.into())
+    }
+
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
         let (target, file) = self.open_file(path)?;
         let mut bytes = Vec::new();
@@ -208,24 +249,16 @@ impl Storage for FsStorage {
 
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
         create_folders(&self.root)?;
-        let name = self.root.join(LOCK_NAME);
-        let failed = |error| Error::io("lock", name.display(), error);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // The holder may be writing its name just now; then we do without.
-                let _ = file.read_to_string(&mut holder);
-                let message = format!("{} is already open for writing by {}", self.url(), holder.trim());
-                return Err(Error::new(ErrorKind::Locked, message));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id())).map_err(failed)?;
+        let mut file = self.lock_file(File::try_lock)?;
+        let named = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
+        named.map_err(|error| Error::io("lock", self.root.join(LOCK_NAME).display(), error))?;
         self.sweep();
         Ok(Box::new(file))
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        create_folders(&self.root)?;
+        Ok(Box::new(self.lock_file(File::try_lock_shared)?))
     }
 
     fn url(&self) -> String {

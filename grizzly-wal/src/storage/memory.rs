@@ -149,6 +149,14 @@ impl Storage for MemoryStorage {
         process_lock::acquire(&self.lock_key)
     }
 
+    fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        process_lock::acquire_shared(&self.lock_key)
+    }
+
+    fn seal_shuts_out(&self) -> bool {
+        true
+    }
+
     fn url(&self) -> String {
         self.url.clone()
     }

@@ -90,6 +90,13 @@ pub trait Storage: Debug + Send + Sync + 'static {
         Ok(file.slice(..len.min(file.len())))
     }
 
+    /// What [`read_append`](Self::read_append) has behind its first `offset` bytes. Empty, or zeros, if there is
+    /// nothing yet; cheap then, so that it can be asked often.
+    fn read_append_from(&self, path: &str, offset: u64) -> Result<Bytes> {
+        let file = self.read_append(path)?;
+        Ok(file.slice((offset as usize).min(file.len())..))
+    }
+
     /// The bytes an append file takes.
     fn size_append(&self, path: &str) -> Result<u64> {
         Ok(self.read_append(path)?.len() as u64)
@@ -112,6 +119,17 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// covers one process only: writers elsewhere are fenced by `put` with [`PutMode::Create`] and by
     /// [`seal_append`](Self::seal_append).
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>>;
+
+    /// Makes the caller one of several that agree among themselves who writes; fails with
+    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) while somebody holds [`lock`](Self::lock), and keeps that from
+    /// others until the guard is dropped. Covers one machine, or one process, as [`lock`](Self::lock) does.
+    fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>>;
+
+    /// Whether [`seal_append`](Self::seal_append) makes every later sync of the file's old writer fail. Where it does
+    /// not, that writer must ask before it trusts a sync, see [`WalOptions::fence`](crate::WalOptions::fence).
+    fn seal_shuts_out(&self) -> bool {
+        false
+    }
 
     /// Where this is, as [`open_storage`] takes it, without credentials.
     fn url(&self) -> String;

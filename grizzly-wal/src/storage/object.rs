@@ -238,6 +238,24 @@ impl Storage for ObjectStorage {
         self.bucket.read_parts(path, &self.bucket.parts(path)?)
     }
 
+    fn read_append_from(&self, path: &str, offset: u64) -> Result<Bytes> {
+        path::check(path)?;
+        let parts = self.bucket.parts(path)?;
+        if parts.is_empty() {
+            return Err(missing(path));
+        }
+        let (mut start, mut bytes) = (0, BytesMut::new());
+        for (number, size) in parts {
+            if start + size > offset {
+                let part = self.get(&part_name(path, number))?;
+                let skipped = offset.saturating_sub(start) as usize;
+                bytes.extend_from_slice(part.get(skipped..).unwrap_or_default());
+            }
+            start += size;
+        }
+        Ok(bytes.freeze())
+    }
+
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
         match self.get(&part_name(path, 0)) {
             Ok(part) if part.len() >= len => Ok(part.slice(..len)),
@@ -298,6 +316,14 @@ impl Storage for ObjectStorage {
 
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
         process_lock::acquire(&self.bucket.url)
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        process_lock::acquire_shared(&self.bucket.url)
+    }
+
+    fn seal_shuts_out(&self) -> bool {
+        true
     }
 
     fn url(&self) -> String {

@@ -10,6 +10,7 @@ mod kill;
 mod poison;
 mod rotation;
 mod storages;
+mod tail;
 mod torn_tail;
 
 use std::sync::Arc;

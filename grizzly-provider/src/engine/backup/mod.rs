@@ -7,10 +7,14 @@
 pub(crate) mod pins;
 mod restore;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
 
 use grizzly_wal::{
-    EncryptedStorage, EncryptionKey, Lsn, Storage,
+    EncryptedStorage, EncryptionKey, Lsn, Storage, Wal,
     backup::{self, Backup, BackupCheck, BackupSource, LoggedFile},
 };
 use pins::Position;
@@ -21,7 +25,7 @@ use super::{
     manifest::Manifest,
     recovery::LOG_DIR,
     redo,
-    segment::cold::{DATA_DIR, run_of_path, segment_path},
+    segment::cold::{DATA_DIR, SegmentKey, run_of_path, segment_path},
 };
 use crate::{
     access::Csn,
@@ -184,10 +188,10 @@ impl Grizzly {
     /// The next backup there must be a full one.
     ///
     /// # Errors
-    /// `Closed`, or whatever the storage reports.
+    /// `Closed`, `Unavailable` where another process writes, or whatever the storage reports.
     pub fn release_backups(&self, to: Option<&str>) -> Result<usize> {
         let to = to.map(|to| Ok::<_, Error>(grizzly_wal::open_storage(to)?.url())).transpose()?;
-        self.inner.check_open()?;
+        self.inner.check_writable()?;
         self.inner.pins.release(&self.inner.storage, |position| to.as_ref().is_none_or(|to| position.to == *to))
     }
 
@@ -224,9 +228,10 @@ fn backup(
         }
     };
     let running = db.pins.start()?;
-    let source = choose(db, parent.as_ref(), &running)?;
+    let (source, log) = choose(db, parent.as_ref(), &running)?;
+    // Behind that point another writer may have gone on meanwhile, but what is before it all of them have.
     if source.end.0 > 0 {
-        db.wal.wait_durable(source.end)?;
+        log.wait_durable(source.end)?;
     }
     let made = backup::create(&backups, &source, parent.as_ref(), progress)?;
     let (chain, lsn) = (made.chain.clone(), made.continues_from().0);
@@ -243,27 +248,33 @@ fn backup(
 }
 
 /// Decides what the backup holds, between two checkpoints, and keeps all of it on storage from then on.
-fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> Result<BackupSource> {
+fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> Result<(BackupSource, Arc<Wal>)> {
     let _no_checkpoint = db.checkpoint.lock();
     let manifest = Manifest::load(&db.storage)?.ok_or_else(|| Error::internal("an open database has no manifest"))?;
-    let (end, end_csn, covers) = {
+    // The manifest of a successor says nothing about the commits that are known here.
+    if manifest.epoch > db.epoch.load(Ordering::Acquire) {
+        return Err(db.not_writer());
+    }
+    let (log, end, end_csn, covers) = {
         let state = db.commit.lock();
-        let csn = state.version.csn;
-        (Lsn(db.wal.next_lsn().0 - 1), csn, now().max(csn))
+        let (log, csn) = (db.log()?, state.version.csn);
+        // The clock of the next writer may be behind this one.
+        let covers = if db.member.is_some() { csn } else { now().max(csn) };
+        (Arc::clone(&log), Lsn(log.next_lsn().0 - 1), csn, covers)
     };
     let first = parent.map_or(Lsn(manifest.replay_from), |parent| Lsn(parent.end.lsn).next());
     running.read_from(parent.map_or(first, Backup::continues_from));
     let runs = runs_by_segment(db)?;
     // The segment itself must be there; what else is there belongs to it.
-    let of = |segment: u32| {
+    let of = |segment: SegmentKey| {
         let more = runs.get(&segment).into_iter().flatten();
         std::iter::once(segment_path(segment)).chain(more.cloned())
     };
     let entries = manifest.tables.values().flatten().flatten();
-    let state_files = entries.flat_map(|entry| of(entry.meta.id).chain(entry.tombstones.clone())).collect();
-    let named = db.pins.named_between(first, end);
-    let log_files = named.into_iter().flat_map(|(id, lsn)| of(id).map(move |path| LoggedFile { path, lsn })).collect();
-    Ok(BackupSource {
+    let state_files = entries.flat_map(|entry| of(entry.meta.key()).chain(entry.tombstones.clone())).collect();
+    let named = db.pins.named_between(first, end).into_iter();
+    let log_files = named.flat_map(|(segment, lsn)| of(segment).map(move |path| LoggedFile { path, lsn })).collect();
+    let source = BackupSource {
         storage: Arc::clone(&db.storage),
         log_dir: LOG_DIR.to_owned(),
         database: db.identity.to_string(),
@@ -277,12 +288,13 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
         end,
         end_csn: end_csn.0,
         covers: covers.0,
-    })
+    };
+    Ok((source, log))
 }
 
 /// Index runs on storage, by segment.
-fn runs_by_segment(db: &Inner) -> Result<BTreeMap<u32, Vec<String>>> {
-    let mut runs: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+fn runs_by_segment(db: &Inner) -> Result<BTreeMap<SegmentKey, Vec<String>>> {
+    let mut runs: BTreeMap<SegmentKey, Vec<String>> = BTreeMap::new();
     for file in db.storage.list(DATA_DIR)? {
         if let Some((segment, _)) = run_of_path(&file.path) {
             runs.entry(segment).or_default().push(file.path);

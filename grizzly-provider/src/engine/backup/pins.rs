@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     database::now,
-    manifest::{checked, unchecked},
+    manifest::{NamedByLog, checked, unchecked},
     redo,
+    segment::cold::SegmentKey,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -41,7 +42,7 @@ struct State {
     /// A backup runs, and reads the log from here once that is known.
     running: Option<Option<Lsn>>,
     /// Segments that records of the log name, with those records.
-    named: BTreeMap<u32, u64>,
+    named: BTreeMap<SegmentKey, u64>,
 }
 
 /// Ends the protection of what a running backup reads.
@@ -64,8 +65,8 @@ fn read(storage: &Arc<dyn Storage>, path: &str) -> Result<Position> {
 }
 
 impl Pins {
-    /// The positions on storage, and the segments that the manifest says the log names.
-    pub(crate) fn load(storage: &Arc<dyn Storage>, named: BTreeMap<u32, u64>) -> Result<Self> {
+    /// Goes on with the positions on storage, and with the segments that the log names.
+    pub(crate) fn resume(&self, storage: &Arc<dyn Storage>, named: BTreeMap<SegmentKey, u64>) -> Result<()> {
         let mut positions = BTreeMap::new();
         for file in storage.list(DIR)? {
             match read(storage, &file.path) {
@@ -74,7 +75,9 @@ impl Pins {
                 Err(error) => tracing::warn!(file = file.path, %error, "cannot read how far a backup has come"),
             }
         }
-        Ok(Self { state: Mutex::new(State { positions, running: None, named }) })
+        let mut state = self.state.lock();
+        (state.positions, state.named) = (positions, named);
+        Ok(())
     }
 
     /// What is wrong with the positions on storage.
@@ -84,7 +87,7 @@ impl Pins {
     }
 
     /// The record `lsn` of the log names `segment`.
-    pub(crate) fn note(&self, lsn: Lsn, segment: u32) {
+    pub(crate) fn note(&self, lsn: Lsn, segment: SegmentKey) {
         self.state.lock().named.insert(segment, lsn.0);
     }
 
@@ -102,19 +105,21 @@ impl Pins {
     }
 
     /// Segments that records before `lsn` name and a backup will need.
-    pub(crate) fn named_before(&self, lsn: Lsn) -> BTreeMap<u32, u64> {
-        self.state.lock().named.iter().filter(|(_, named)| **named < lsn.0).map(|(id, named)| (*id, *named)).collect()
+    pub(crate) fn named_before(&self, lsn: Lsn) -> Vec<NamedByLog> {
+        let state = self.state.lock();
+        let named = state.named.iter().filter(|(_, named)| **named < lsn.0);
+        named.map(|(&(segment, epoch), &lsn)| NamedByLog { segment, epoch, lsn }).collect()
     }
 
     /// Segments that records from `first` to `last` name.
-    pub(super) fn named_between(&self, first: Lsn, last: Lsn) -> BTreeMap<u32, u64> {
+    pub(super) fn named_between(&self, first: Lsn, last: Lsn) -> BTreeMap<SegmentKey, u64> {
         let state = self.state.lock();
         let named = state.named.iter().filter(|(_, lsn)| (first.0..=last.0).contains(*lsn));
-        named.map(|(id, lsn)| (*id, *lsn)).collect()
+        named.map(|(segment, lsn)| (*segment, *lsn)).collect()
     }
 
     /// Whether the files of a segment must stay although no version names them.
-    pub(crate) fn holds(&self, segment: u32) -> bool {
+    pub(crate) fn holds(&self, segment: SegmentKey) -> bool {
         let state = self.state.lock();
         state.running.is_some() || state.named.contains_key(&segment)
     }

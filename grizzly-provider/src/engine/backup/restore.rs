@@ -97,12 +97,11 @@ fn check_empty(into: &Arc<dyn Storage>) -> Result<()> {
     }
 }
 
-/// The manifest of the new database: the old state under a new identity.
+/// The manifest of the new database: the old state under a new identity. Its number and its epoch go on: they are part
+/// of the names of files, which must not be given again.
 fn restored_manifest(state: &[u8]) -> Result<Manifest> {
     let mut manifest = Manifest::decode("state", state)?;
     manifest.database = uuid::Uuid::new_v4();
-    manifest.number = 1;
-    manifest.epoch = 0;
     manifest.named_by_log.clear();
     Ok(manifest)
 }
@@ -133,7 +132,10 @@ fn remove_stray_runs(db: &Inner) -> Result<()> {
     let version = db.publisher.current();
     for file in db.storage.list(DATA_DIR)? {
         let Some((segment, index)) = run_of_path(&file.path) else { continue };
-        let table = version.tables.values().find(|table| table.segment(segment).is_some());
+        let table = version.tables.values().find(|table| {
+            let found = table.segment(segment.0).and_then(|found| found.cold());
+            found.is_some_and(|cold| cold.meta.key() == segment)
+        });
         if table.is_some_and(|table| table.def.indexes.iter().all(|def| def.id != index)) {
             db.storage.remove(&file.path)?;
         }

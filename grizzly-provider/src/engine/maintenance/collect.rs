@@ -6,13 +6,13 @@ use std::{collections::HashSet, sync::Arc};
 use super::super::{
     database::Inner,
     manifest::Manifest,
-    segment::cold::{DATA_DIR, segment_of_path},
+    segment::cold::{DATA_DIR, SegmentKey, segment_of_path, writer_of_list},
 };
 use crate::error::Result;
 
 /// Files that a manifest names.
 struct Named {
-    segments: HashSet<u32>,
+    segments: HashSet<SegmentKey>,
     tombstones: HashSet<String>,
 }
 
@@ -20,7 +20,7 @@ impl Named {
     fn by(manifest: &Manifest) -> Self {
         let entries = || manifest.tables.values().flatten().flatten();
         Self {
-            segments: entries().map(|entry| entry.meta.id).collect(),
+            segments: entries().map(|entry| entry.meta.key()).collect(),
             tombstones: entries().filter_map(|entry| entry.tombstones.clone()).collect(),
         }
     }
@@ -32,7 +32,7 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     let named = Named::by(manifest);
     let mut obsolete = db.obsolete.lock();
     obsolete.retain(|segment| {
-        let gone = !named.segments.contains(&segment.meta.id) && !db.pins.holds(segment.meta.id);
+        let gone = !named.segments.contains(&segment.meta.key()) && !db.pins.holds(segment.meta.key());
         if gone {
             segment.mark_obsolete();
         }
@@ -43,13 +43,24 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
         return Ok(());
     }
     for file in db.storage.list(DATA_DIR)? {
-        let segment = segment_of_path(&file.path);
-        let replaced = file.path.ends_with(".del") && !named.tombstones.contains(&file.path);
-        if replaced && segment.is_some_and(|segment| named.segments.contains(&segment)) {
-            db.storage.remove(&file.path)?;
+        // A list of a later epoch belongs to a writer that has replaced this one.
+        let replaced = writer_of_list(&file.path).is_some_and(|writer| writer <= manifest.epoch)
+            && !named.tombstones.contains(&file.path);
+        if replaced && segment_of_path(&file.path).is_some_and(|segment| named.segments.contains(&segment)) {
+            db.removal.remove(file.path);
         }
     }
+    db.removal.sweep();
     Ok(())
+}
+
+/// Removes files whose time has come, unless a backup may be about to copy them.
+pub(crate) fn sweep(db: &Inner) {
+    // A backup chooses its files while it holds this, and is known to run by then.
+    let Some(_none_chooses) = db.checkpoint.try_lock() else { return };
+    if !db.pins.is_running() {
+        db.removal.sweep();
+    }
 }
 
 /// At start: everything under the data folder that no version names is left over from a crash or a roll-back.
@@ -60,12 +71,12 @@ pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
     let version = Arc::clone(&db.commit.lock().version);
     let cold = version.tables.values().flat_map(|table| table.segments());
     let mut named = Named::by(manifest).segments;
-    named.extend(cold.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()));
-    let named = |segment: u32| named.contains(&segment) || db.pins.holds(segment);
+    named.extend(cold.filter_map(|(_, segment)| Some(segment.cold()?.meta.key())));
+    let named = |segment: SegmentKey| named.contains(&segment) || db.pins.holds(segment);
     let mut removed = 0;
     for file in db.storage.list(DATA_DIR)? {
         if segment_of_path(&file.path).is_some_and(|segment| !named(segment)) {
-            db.storage.remove(&file.path)?;
+            db.removal.remove(file.path);
             removed += 1;
         }
     }

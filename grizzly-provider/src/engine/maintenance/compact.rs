@@ -5,22 +5,23 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use arrow::{array::RecordBatch, buffer::BooleanBuffer};
-use grizzly_wal::Lsn;
-
 use super::super::{
     bulk::{BulkLoad, SEGMENT_ROWS},
     database::Inner,
     mvcc::tombstones::Tombstones,
     redo::{KIND_REPLACE, Replace, encode_json},
     segment::cold::{ColdSegment, file_schema},
-    txn::{commit, conflict::Moved},
+    txn::{
+        commit::{self, Logged},
+        conflict::Moved,
+    },
     version::{Segment, SegmentData, TableVersion},
 };
 use crate::{
     access::{Csn, RowId},
     error::{Error, Result},
 };
+use arrow::{array::RecordBatch, buffer::BooleanBuffer};
 
 /// Segments of one shard in one class of sizes before they are merged.
 const MERGE_AT: usize = 4;
@@ -78,14 +79,14 @@ fn removable(segment: &Segment, horizon: Csn) -> u32 {
 
 fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Segment>], horizon: Csn) -> Result<()> {
     let merged = merge(db, table, old, horizon)?;
-    let lsn = publish(db, id, shard, old, &merged, horizon)?;
-    let Some(lsn) = lsn else {
+    let logged = publish(db, id, shard, old, &merged, horizon)?;
+    let Some(logged) = logged else {
         if let Some(segment) = &merged.segment {
             segment.mark_obsolete();
         }
         return Ok(());
     };
-    db.wal.wait_durable(lsn)?;
+    logged.wait()?;
     db.obsolete.lock().extend(old.iter().filter_map(|segment| segment.cold().cloned()));
     tracing::info!(
         table = table.def.name,
@@ -167,7 +168,7 @@ fn publish(
     old: &[Arc<Segment>],
     merged: &Merged,
     horizon: Csn,
-) -> Result<Option<Lsn>> {
+) -> Result<Option<Logged>> {
     let mut state = db.commit.lock();
     db.check_writable()?;
     let mut next = state.version.as_ref().clone();
@@ -194,11 +195,11 @@ fn publish(
         ended: ended.iter().map(|(row, csn)| (row, csn.0)).collect(),
         history_from: next.history_from.0,
     };
-    let lsn = commit::append(db, &mut state, next, 0, KIND_REPLACE, encode_json(&record)?)?;
+    let logged = commit::append(db, &mut state, next, 0, KIND_REPLACE, encode_json(&record)?)?;
     if let Some(segment) = &merged.segment {
-        db.pins.note(lsn, segment.meta.id);
+        db.pins.note(logged.lsn, segment.meta.key());
     }
-    Ok(Some(lsn))
+    Ok(Some(logged))
 }
 
 /// The ended rows of the new segment: those known when the merge began, and those that ended since.

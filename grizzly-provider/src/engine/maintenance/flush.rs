@@ -3,10 +3,13 @@
 //! Sealing takes the commit lock for a moment; writing the files does not. Rows keep their segment and row numbers,
 //! so transactions that are open meanwhile notice nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow::array::{ArrayRef, RecordBatch};
-use grizzly_wal::Lsn;
+use grizzly_wal::{Lsn, Wal};
 
 use super::{
     super::{
@@ -15,7 +18,7 @@ use super::{
         index::IndexRun,
         manifest::{FORMAT, Manifest, SegmentEntry},
         rows,
-        segment::cold::{ColdSegment, file_schema},
+        segment::cold::{ColdSegment, SegmentMeta, file_schema},
         shard::hot::HotSegment,
         version::{DatabaseVersion, Segment, SegmentData, TableVersion},
     },
@@ -33,10 +36,11 @@ struct Sealed {
 pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     let _one_at_a_time = db.checkpoint.lock();
     db.check_writable()?;
-    let (version, sealed, replay_from) = seal(db)?;
+    let log = db.log()?;
+    let (version, sealed, replay_from) = seal(db, &log)?;
     // What goes into files must not be ahead of the log: a commit whose sync fails was never there.
     if replay_from.0 > 1 {
-        db.wal.wait_durable(Lsn(replay_from.0 - 1))?;
+        log.wait_durable(Lsn(replay_from.0 - 1))?;
     }
     let mut files = BTreeMap::new();
     for Sealed { table, segment } in &sealed {
@@ -49,9 +53,12 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     let keep_from = db.pins.keep_from(replay_from, db.settings.backup_window);
     let manifest = manifest(db, &version, &files, replay_from, number)?;
     manifest.store(&db.storage)?;
+    // Stored while this was the writer, it is the one that any other begins with. Only then what it does not name
+    // may go, however late that happens.
+    db.check_lease()?;
     db.checkpoints.stored(number);
-    adopt(db, &sealed, &files)?;
-    db.wal.truncate_before(keep_from)?;
+    adopt(db, &log, &sealed, &files)?;
+    log.truncate_before(keep_from)?;
     Manifest::prune(&db.storage)?;
     super::collect::release_obsolete(db, &manifest)?;
     db.flushed();
@@ -59,7 +66,7 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
 }
 
 /// Ends all growing segments and the log file; returns the version at that moment.
-fn seal(db: &Inner) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn)> {
+fn seal(db: &Inner, log: &Wal) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn)> {
     let mut state = db.commit.lock();
     let mut next = state.version.as_ref().clone();
     let mut sealed = Vec::new();
@@ -76,7 +83,7 @@ fn seal(db: &Inner) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn)> {
             sealed.push(Sealed { table: id, segment });
         }
     }
-    let replay_from = db.wal.rotate()?;
+    let replay_from = log.rotate()?;
     state.version = Arc::new(next);
     Ok((Arc::clone(&state.version), sealed, replay_from))
 }
@@ -118,7 +125,7 @@ fn manifest(
             let mut entries = Vec::new();
             for segment in &shard.segments {
                 let Some(cold) = segment.cold().or_else(|| files.get(&segment.id())) else { continue };
-                let tombstones = db.checkpoints.tombstones(&db.storage, number, segment)?;
+                let tombstones = db.checkpoints.tombstones(db, number, segment, &cold.meta)?;
                 entries.push(SegmentEntry { meta: cold.meta.clone(), tombstones });
             }
             shards.push(entries);
@@ -129,7 +136,7 @@ fn manifest(
         format: FORMAT,
         database: db.identity,
         number,
-        epoch: db.epoch,
+        epoch: db.epoch.load(Ordering::Acquire),
         csn: version.csn.0,
         history_from: version.history_from.0,
         replay_from: replay_from.0,
@@ -141,7 +148,7 @@ fn manifest(
 }
 
 /// Puts the files in the place of the hot segments, with the rows that have ended meanwhile.
-fn adopt(db: &Inner, sealed: &[Sealed], files: &BTreeMap<u32, Arc<ColdSegment>>) -> Result<()> {
+fn adopt(db: &Inner, log: &Wal, sealed: &[Sealed], files: &BTreeMap<u32, Arc<ColdSegment>>) -> Result<()> {
     let mut state = db.commit.lock();
     let mut next = state.version.as_ref().clone();
     for Sealed { table, segment } in sealed {
@@ -153,7 +160,7 @@ fn adopt(db: &Inner, sealed: &[Sealed], files: &BTreeMap<u32, Arc<ColdSegment>>)
             segment.data = SegmentData::Cold(Arc::clone(file));
         }
     }
-    db.republish(&mut state, next);
+    db.republish(log, &mut state, next);
     Ok(())
 }
 
@@ -185,12 +192,7 @@ impl Checkpoints {
     }
 
     /// The path of the list of a segment's ended rows, written now if it has changed.
-    fn tombstones(
-        &self,
-        storage: &Arc<dyn grizzly_wal::Storage>,
-        number: u64,
-        segment: &Segment,
-    ) -> Result<Option<String>> {
+    fn tombstones(&self, db: &Inner, number: u64, segment: &Segment, meta: &SegmentMeta) -> Result<Option<String>> {
         let ended = &segment.tombstones;
         if ended.is_empty() {
             return Ok(None);
@@ -199,7 +201,8 @@ impl Checkpoints {
         if let Some((path, _)) = state.tombstones.get(&segment.id()).filter(|(_, count)| *count == ended.len()) {
             return Ok(Some(path.clone()));
         }
-        let path = tombstone_file::write(storage, segment.id(), number, ended)?;
+        let path = meta.list_path(number, db.file_epoch()?);
+        tombstone_file::write(&db.storage, &path, ended)?;
         state.tombstones.insert(segment.id(), (path.clone(), ended.len()));
         Ok(Some(path))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use grizzly_wal::{PutMode, Storage};
 
-use super::super::{mvcc::tombstones::Tombstones, segment::cold::DATA_DIR};
+use super::super::mvcc::tombstones::Tombstones;
 use crate::{
     access::Csn,
     error::{Error, Result},
@@ -13,9 +13,8 @@ use crate::{
 
 const MAGIC: &[u8; 4] = b"GZT1";
 
-/// Writes the ended rows of `segment` under a name that depends on the checkpoint.
-pub(crate) fn write(storage: &Arc<dyn Storage>, segment: u32, checkpoint: u64, ended: &Tombstones) -> Result<String> {
-    let path = format!("{DATA_DIR}/{segment:08x}-{checkpoint}.del");
+/// Writes the ended rows of a segment to `path`, which must be new.
+pub(crate) fn write(storage: &Arc<dyn Storage>, path: &str, ended: &Tombstones) -> Result<()> {
     let mut body = Vec::with_capacity(8 + 12 * ended.len() as usize);
     body.put_slice(MAGIC);
     body.put_u32_le(ended.len());
@@ -24,8 +23,8 @@ pub(crate) fn write(storage: &Arc<dyn Storage>, segment: u32, checkpoint: u64, e
         body.put_u64_le(csn.0);
     }
     body.put_u32_le(crc32c::crc32c(&body));
-    storage.put(&path, &[Bytes::from(body)], PutMode::Overwrite)?;
-    Ok(path)
+    storage.put(path, &[Bytes::from(body)], PutMode::Overwrite)?;
+    Ok(())
 }
 
 /// Reads what [`write`] wrote.
@@ -55,12 +54,13 @@ mod tests {
     fn a_flipped_bit_is_found() {
         let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
         let ended: Tombstones = [(1, Csn(7)), (70_000, Csn(9))].into_iter().collect();
-        let path = write(&storage, 3, 1, &ended).expect("it can be written");
-        let again = read(&storage, &path).expect("it can be read");
+        let path = "data/00000003-1.del";
+        write(&storage, path, &ended).expect("it can be written");
+        let again = read(&storage, path).expect("it can be read");
         assert!(again.iter().eq(ended.iter()));
-        let mut bytes = storage.get(&path).expect("it is there").to_vec();
+        let mut bytes = storage.get(path).expect("it is there").to_vec();
         bytes[9] ^= 4;
-        storage.put(&path, &[bytes.into()], PutMode::Overwrite).expect("it can be written");
-        assert!(read(&storage, &path).is_err());
+        storage.put(path, &[bytes.into()], PutMode::Overwrite).expect("it can be written");
+        assert!(read(&storage, path).is_err());
     }
 }

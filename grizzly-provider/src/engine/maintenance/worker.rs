@@ -7,8 +7,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{super::database::Inner, compact, flush};
-use crate::error::ErrorKind;
+use super::{super::database::Inner, collect, compact, flush};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How often the thread looks around without being asked.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -67,15 +67,26 @@ impl Signals {
     }
 }
 
+/// Starts the thread, if the settings want one.
+pub(crate) fn start(db: &Arc<Inner>) -> Result<()> {
+    if !db.settings.background {
+        return Ok(());
+    }
+    let (weak, signals) = (Arc::downgrade(db), Arc::clone(&db.signals));
+    let thread = std::thread::Builder::new().name("grizzly-maintenance".into());
+    let failed = |error| Error::new(ErrorKind::Resource, "the maintenance thread cannot be started").with_source(error);
+    thread.spawn(move || run(&weak, &signals)).map(drop).map_err(failed)
+}
+
 /// Runs until the database is closed or dropped.
-pub(crate) fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
+fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
     for round in 1_u32.. {
         if !signals.wait() {
             return;
         }
         let Some(db) = db.upgrade() else { return };
         if let Err(error) = look_around(&db, round.is_multiple_of(COMPACT_EVERY)) {
-            if error.kind() == ErrorKind::Closed {
+            if db.check_open().is_err() {
                 return;
             }
             tracing::error!(%error, "background work failed; it will be tried again");
@@ -83,7 +94,11 @@ pub(crate) fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
     }
 }
 
-fn look_around(db: &Inner, compact: bool) -> crate::Result<()> {
+fn look_around(db: &Inner, compact: bool) -> Result<()> {
+    collect::sweep(db);
+    if db.member.is_some() && db.check_writable().is_err() {
+        return Ok(());
+    }
     let flush = db.needs_flush();
     if flush {
         flush::checkpoint(db)?;

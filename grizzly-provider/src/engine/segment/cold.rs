@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{index::IndexRun, stamps::Stamps},
     BlobRead, Charge, SegmentFile,
+    removal::Removal,
 };
 use crate::error::{Error, Result};
 
@@ -29,6 +30,10 @@ const VERSION: &str = "__row_version";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentMeta {
     pub(crate) id: u32,
+    /// The epoch of the writer that made the file, or 0 if it was the only one. It is part of the file's name, so
+    /// that a writer that was replaced and does not know it yet cannot write over what its successor wrote.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) epoch: u64,
     pub(crate) rows: u32,
     pub(crate) file_bytes: u64,
     /// The commit that wrote every row, or `None` if the file has a column for it.
@@ -43,7 +48,7 @@ pub(crate) struct ColdSegment {
     pub(crate) meta: SegmentMeta,
     pub(crate) file: SegmentFile,
     user_columns: usize,
-    storage: Arc<dyn Storage>,
+    removal: Arc<Removal>,
     runs: RwLock<HashMap<u32, Option<HeldRun>>>,
     obsolete: AtomicBool,
 }
@@ -61,24 +66,44 @@ impl fmt::Debug for ColdSegment {
     }
 }
 
+/// Which segment a file belongs to: its number, and the epoch in which it was written.
+pub(crate) type SegmentKey = (u32, u64);
+
+fn is_zero(epoch: &u64) -> bool {
+    *epoch == 0
+}
+
+/// `.e` and the epoch, or nothing for epoch 0.
+fn suffix(epoch: u64) -> String {
+    if epoch == 0 { String::new() } else { format!(".e{epoch}") }
+}
+
 /// Path of a segment's file.
-pub(crate) fn segment_path(id: u32) -> String {
-    format!("{DATA_DIR}/{id:08x}.seg")
+pub(crate) fn segment_path((id, epoch): SegmentKey) -> String {
+    format!("{DATA_DIR}/{id:08x}{}.seg", suffix(epoch))
 }
 
-/// Path of the run of one index over one segment.
-pub(crate) fn run_path(segment: u32, index: u32) -> String {
-    format!("{DATA_DIR}/{segment:08x}-{index}.idx")
-}
-
-/// The segment number in the name of a file under [`DATA_DIR`].
-pub(crate) fn segment_of_path(path: &str) -> Option<u32> {
+/// The segment that the name of a file under [`DATA_DIR`] tells.
+pub(crate) fn segment_of_path(path: &str) -> Option<SegmentKey> {
     let name = path.strip_prefix(DATA_DIR)?.strip_prefix('/')?;
-    u32::from_str_radix(name.get(..8)?, 16).ok()
+    let (id, rest) = name.split_at_checked(8)?;
+    Some((u32::from_str_radix(id, 16).ok()?, epoch_at(rest)))
+}
+
+/// The epoch of the writer of a list of ended rows, if it is one.
+pub(crate) fn writer_of_list(path: &str) -> Option<u64> {
+    let (_, rest) = path.strip_suffix(".del")?.rsplit_once('-')?;
+    Some(epoch_at(rest.trim_start_matches(|digit: char| digit.is_ascii_digit())))
+}
+
+/// The epoch that a [`suffix`] at the beginning of `rest` tells.
+fn epoch_at(rest: &str) -> u64 {
+    let digits = rest.strip_prefix(".e").unwrap_or_default();
+    digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Segment and index in the name of a run.
-pub(crate) fn run_of_path(path: &str) -> Option<(u32, u32)> {
+pub(crate) fn run_of_path(path: &str) -> Option<(SegmentKey, u32)> {
     let segment = segment_of_path(path)?;
     let index = path.strip_suffix(".idx")?.rsplit_once('-')?.1;
     Some((segment, index.parse().ok()?))
@@ -115,6 +140,25 @@ pub(crate) fn file_schema(schema: &SchemaRef, created: bool, versions: bool) -> 
 }
 
 impl SegmentMeta {
+    pub(crate) fn key(&self) -> SegmentKey {
+        (self.id, self.epoch)
+    }
+
+    /// Path of the segment's file.
+    pub(crate) fn path(&self) -> String {
+        segment_path(self.key())
+    }
+
+    /// Path of the run of one index over the segment.
+    pub(crate) fn run_path(&self, index: u32) -> String {
+        format!("{DATA_DIR}/{:08x}{}-{index}.idx", self.id, suffix(self.epoch))
+    }
+
+    /// Path of the list of ended rows that the writer of an epoch makes at a checkpoint.
+    pub(crate) fn list_path(&self, checkpoint: u64, writer: u64) -> String {
+        format!("{DATA_DIR}/{:08x}{}-{checkpoint}{}.del", self.id, suffix(self.epoch), suffix(writer))
+    }
+
     /// The schema of this segment's file for a table with columns `schema`.
     pub(crate) fn file_schema(&self, schema: &SchemaRef) -> SchemaRef {
         file_schema(schema, self.created.is_none(), self.row_version.is_none())
@@ -123,8 +167,8 @@ impl SegmentMeta {
 
 impl ColdSegment {
     /// A segment of a table with `user_columns` columns.
-    pub(crate) fn new(meta: SegmentMeta, file: SegmentFile, user_columns: usize, storage: Arc<dyn Storage>) -> Self {
-        Self { meta, file, user_columns, storage, runs: RwLock::default(), obsolete: AtomicBool::new(false) }
+    pub(crate) fn new(meta: SegmentMeta, file: SegmentFile, user_columns: usize, removal: Arc<Removal>) -> Self {
+        Self { meta, file, user_columns, removal, runs: RwLock::default(), obsolete: AtomicBool::new(false) }
     }
 
     /// The same segment with the commit that its rows turned out to belong to.
@@ -134,7 +178,7 @@ impl ColdSegment {
             meta,
             file: self.file.clone(),
             user_columns: self.user_columns,
-            storage: Arc::clone(&self.storage),
+            removal: Arc::clone(&self.removal),
             runs: RwLock::new(self.runs.read().clone()),
             obsolete: AtomicBool::new(false),
         }
@@ -145,8 +189,8 @@ impl ColdSegment {
         if let Some(held) = self.runs.read().get(&index) {
             return Ok(held.as_ref().map(|held| Arc::clone(&held.run)));
         }
-        let path = run_path(self.meta.id, index);
-        let run = match self.storage.get(&path) {
+        let path = self.meta.run_path(index);
+        let run = match self.removal.storage().get(&path) {
             Ok(bytes) => Some(IndexRun::from_bytes(bytes).map_err(|error| Error::from(error).at(&path))?),
             Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
@@ -164,8 +208,8 @@ impl ColdSegment {
 
     /// Stores the run of an index and serves it from then on.
     pub(crate) fn add_run(&self, index: u32, run: IndexRun) -> Result<()> {
-        let path = run_path(self.meta.id, index);
-        self.storage.put(&path, &run.to_bytes(), grizzly_wal::PutMode::Overwrite)?;
+        let path = self.meta.run_path(index);
+        self.removal.storage().put(&path, &run.to_bytes(), grizzly_wal::PutMode::Overwrite)?;
         let held = self.held(run);
         self.runs.write().insert(index, Some(held));
         Ok(())
@@ -174,6 +218,11 @@ impl ColdSegment {
     /// Lets go of the run of a dropped index.
     pub(crate) fn forget_run(&self, index: u32) {
         self.runs.write().remove(&index);
+    }
+
+    /// Looks again, when next asked, for runs that were not there.
+    pub(crate) fn forget_missing_runs(&self) {
+        self.runs.write().retain(|_, run| run.is_some());
     }
 
     /// The commits that wrote the rows of a chunk.
@@ -210,11 +259,32 @@ impl Drop for ColdSegment {
         if !self.obsolete.load(Ordering::Acquire) {
             return;
         }
-        let files = self.storage.list(DATA_DIR).unwrap_or_default();
-        for file in files.into_iter().filter(|file| segment_of_path(&file.path) == Some(self.meta.id)) {
-            if let Err(error) = self.storage.remove(&file.path) {
-                tracing::warn!(file = file.path, %error, "an obsolete file stays until the next start");
-            }
+        let files = self.removal.storage().list(DATA_DIR).unwrap_or_default();
+        for file in files.into_iter().filter(|file| segment_of_path(&file.path) == Some(self.meta.key())) {
+            self.removal.remove(file.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_what_they_belong_to() {
+        for epoch in [0, 1, 12] {
+            let meta = SegmentMeta { id: 0xAB, epoch, rows: 0, file_bytes: 0, created: None, row_version: None };
+            for path in [meta.path(), meta.run_path(3), meta.list_path(7, 0), meta.list_path(7, 15)] {
+                assert_eq!(segment_of_path(&path), Some((0xAB, epoch)), "{path}");
+            }
+            assert_eq!(writer_of_list(&meta.list_path(7, 15)), Some(15));
+            assert_eq!(writer_of_list(&meta.list_path(7, 0)), Some(0));
+            assert_eq!(writer_of_list(&meta.run_path(3)), None);
+            assert_eq!(run_of_path(&meta.run_path(3)), Some(((0xAB, epoch), 3)));
+            assert_eq!(run_of_path(&meta.list_path(7, 15)), None);
+        }
+        let alone = SegmentMeta { id: 1, epoch: 0, rows: 0, file_bytes: 0, created: None, row_version: None };
+        assert_eq!(alone.path(), "data/00000001.seg");
+        assert_eq!(segment_of_path("data/x"), None);
     }
 }

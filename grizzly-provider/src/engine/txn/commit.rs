@@ -14,7 +14,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use bytes::Bytes;
-use grizzly_wal::{Lsn, NewRecord};
+use grizzly_wal::{Durable, Lsn, NewRecord, Wal};
 
 use super::{
     super::{
@@ -44,6 +44,25 @@ pub(crate) struct CommitState {
     pub(crate) moved: MovedRows,
 }
 
+/// A record that is on its way into the log.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    log: Arc<Wal>,
+    pub(crate) lsn: Lsn,
+}
+
+impl Logged {
+    /// Blocks until the record is durable, or never will be.
+    pub(crate) fn wait(&self) -> Result<()> {
+        Ok(self.log.wait_durable(self.lsn)?)
+    }
+
+    /// The same for async code.
+    pub(crate) fn durable(&self) -> Durable {
+        self.log.durable(self.lsn)
+    }
+}
+
 /// One table's share of a commit, made ready before the lock is taken.
 struct TableCommit {
     table: Arc<TableVersion>,
@@ -70,8 +89,8 @@ pub(crate) fn next_csn(last: Csn) -> Csn {
     Csn(now.max(last.0 + 1))
 }
 
-/// Commits up to the log; the caller waits for the returned position.
-pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Lsn>)> {
+/// Commits up to the log; the caller waits for the returned record.
+pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logged>)> {
     let db = Arc::clone(&txn.db);
     let snapshot = txn.base.csn();
     let writes = txn.writes.get_mut();
@@ -88,6 +107,7 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Lsn>
     db.wait_for_room()?;
     let mut state = db.commit.lock();
     db.check_writable()?;
+    db.check_term(txn.term)?;
     for table in &mut tables {
         if let Some(conflict) = validate(&state, table, txn.base.version(), snapshot)? {
             return Ok((CommitOutcome::Conflict(conflict), None));
@@ -97,17 +117,17 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Lsn>
     next.csn = next_csn(next.csn);
     let csn = next.csn;
     let ops = apply(&db, &mut next, &tables)?;
-    let lsn = append(&db, &mut state, next, txn.id, KIND_COMMIT, encode_commit(&ops)?)?;
+    let logged = append(&db, &mut state, next, txn.id, KIND_COMMIT, encode_commit(&ops)?)?;
     for op in &ops {
         if let RedoOp::Attach(attach) = op {
-            db.pins.note(lsn, attach.meta.id);
+            db.pins.note(logged.lsn, attach.meta.key());
         }
     }
     drop(state);
     let added = tables.iter().flat_map(|table| &table.rows).map(|rows| rows.batch.num_rows() as u64).sum();
     txn.done = true;
     db.added(added);
-    Ok((CommitOutcome::Committed { csn }, Some(lsn)))
+    Ok((CommitOutcome::Committed { csn }, Some(logged)))
 }
 
 /// Writes a record to the log and makes `next` the newest version, visible once the record is durable.
@@ -118,12 +138,13 @@ pub(crate) fn append(
     txn: u64,
     kind: u8,
     payload: Bytes,
-) -> Result<Lsn> {
+) -> Result<Logged> {
+    let log = db.log()?;
     let next = Arc::new(next);
     // The log thread may sync the record before `append` returns, so the version must wait for it by then.
-    let expected = db.wal.next_lsn();
+    let expected = log.next_lsn();
     db.publisher.enqueue(expected, Arc::clone(&next));
-    let appended = db.wal.append(NewRecord { txn, commit_ts: next.csn.0, kind, payload });
+    let appended = log.append(NewRecord { txn, commit_ts: next.csn.0, kind, payload });
     let lsn = match appended {
         Ok(lsn) => lsn,
         Err(error) => {
@@ -135,7 +156,7 @@ pub(crate) fn append(
     if !db.settings.sync_commits {
         db.publisher.publish_now(Arc::clone(&state.version));
     }
-    Ok(lsn)
+    Ok(Logged { log, lsn })
 }
 
 fn prepare(writes: &Writes, base: &DatabaseVersion) -> Result<Vec<TableCommit>> {

@@ -1,6 +1,9 @@
 //! A transaction: a snapshot and the writes made on it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use parking_lot::Mutex;
@@ -76,6 +79,7 @@ pub(crate) fn unique_violation(table: &TableDef, index: &str, key: &str) -> Erro
 pub struct Transaction {
     pub(super) db: Arc<Inner>,
     pub(super) id: u64,
+    pub(super) term: u64,
     pub(super) base: Snapshot,
     pub(super) writes: Mutex<Writes>,
     pub(super) done: bool,
@@ -85,7 +89,8 @@ impl Transaction {
     pub(crate) fn new(db: Arc<Inner>, base: Snapshot) -> Self {
         let id = db.next_transaction_id();
         let writes = Mutex::new(Writes::new(base.version().as_ref().clone()));
-        Self { db, id, base, writes, done: false }
+        let term = db.term.load(Ordering::Acquire);
+        Self { db, id, term, base, writes, done: false }
     }
 
     /// A number for this transaction, unique while the database is open.
@@ -253,9 +258,9 @@ impl Transaction {
     /// [`Transaction::commit_async`].
     pub fn commit(self) -> Result<CommitOutcome> {
         let db = Arc::clone(&self.db);
-        let (outcome, lsn) = super::commit::commit(self)?;
-        if let Some(lsn) = lsn.filter(|_| db.settings.sync_commits) {
-            db.wal.wait_durable(lsn)?;
+        let (outcome, logged) = super::commit::commit(self)?;
+        if let Some(logged) = logged.filter(|_| db.settings.sync_commits) {
+            logged.wait()?;
         }
         Ok(outcome)
     }
@@ -263,9 +268,9 @@ impl Transaction {
     /// The same for async code: waits for the log without blocking the thread.
     pub async fn commit_async(self) -> Result<CommitOutcome> {
         let db = Arc::clone(&self.db);
-        let (outcome, lsn) = super::commit::commit(self)?;
-        if let Some(lsn) = lsn.filter(|_| db.settings.sync_commits) {
-            db.wal.durable(lsn).await?;
+        let (outcome, logged) = super::commit::commit(self)?;
+        if let Some(logged) = logged.filter(|_| db.settings.sync_commits) {
+            logged.durable().await?;
         }
         Ok(outcome)
     }

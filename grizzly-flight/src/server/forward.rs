@@ -1,0 +1,369 @@
+//! Writes on a node that does not write itself: they go to the one that does, over Flight SQL.
+//!
+//! Each session has its own connection to the writer, which is its session there. A statement that writes goes as
+//! text, with its parameters; from BEGIN to COMMIT everything goes, reads too, since only the writer knows what the
+//! transaction has written. Afterwards this node follows the log up to what the writer has acknowledged, so that the
+//! session's next read sees its own write. Nothing is ever sent twice: whether a write whose answer got lost has
+//! happened, only the client can find out.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use arrow::record_batch::RecordBatch;
+use arrow_flight::{
+    FlightData,
+    sql::{CommandStatementIngest, server::PeekableFlightDataStream},
+};
+use datafusion::{
+    error::DataFusionError, execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter,
+};
+use futures::{StreamExt, TryStreamExt};
+use grizzly_provider::{Error, ErrorKind, Grizzly, Result, adapter::GrizzlySession};
+use tokio::sync::{Mutex, oneshot};
+use tonic::Status;
+
+use crate::{
+    client::{ConnectOptions, FlightSqlConnection, Rows, descriptor},
+    error::status,
+};
+
+/// How long connecting to the writer may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long this node may take to see what the writer has acknowledged.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// A session's way to the writer.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    token: Option<String>,
+    link: Mutex<Link>,
+    /// Mirrors `Link::transaction` and `Link::wrote`.
+    open: AtomicBool,
+    wrote: AtomicBool,
+    /// This node has not seen yet what was written for the session.
+    behind: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    connection: Option<FlightSqlConnection>,
+    /// A transaction is open at the writer; without a connection, it was.
+    transaction: bool,
+}
+
+/// A statement as text, with a row of values for each run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent<'a> {
+    pub(crate) sql: &'a str,
+    pub(crate) values: Option<&'a RecordBatch>,
+}
+
+/// What a statement that writes has answered.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// Its result.
+    Rows(Vec<RecordBatch>),
+    /// How many rows its runs have changed.
+    Changed(i64),
+}
+
+/// What a statement that the session itself carries out does to its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Control {
+    /// It concerns this node's session only.
+    Local,
+    Begin,
+    Commit,
+    Rollback,
+    Other,
+}
+
+impl Forward {
+    /// `token` is what the writer wants to see: that of the whole cluster.
+    pub(crate) fn new(token: Option<String>) -> Self {
+        let (open, wrote, behind) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        Self { token, link: Mutex::default(), open, wrote, behind }
+    }
+
+    /// Whether the session has a transaction at the writer.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Whether that transaction has not written yet.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.is_open() && !self.wrote.load(Ordering::Acquire)
+    }
+
+    /// Whether what the session writes belongs to another node.
+    pub(crate) fn applies(&self, session: &GrizzlySession) -> bool {
+        let db = session.handle().db().clone();
+        self.is_open() || (db.in_cluster() && !db.is_writer() && !session.in_transaction())
+    }
+
+    /// Whether a statement without rows, such as BEGIN or CREATE, belongs to another node.
+    pub(crate) fn applies_to(&self, session: &GrizzlySession, sql: &str) -> bool {
+        control(sql) != Control::Local && self.applies(session)
+    }
+
+    /// Runs a statement without rows at the writer.
+    pub(crate) async fn say(&self, session: &GrizzlySession, sql: &str) -> Result<(), Status> {
+        let what = control(sql);
+        let mut link = self.link.lock().await;
+        if link.transaction && link.connection.is_none() {
+            return self.say_to_nobody(&mut link, what);
+        }
+        let said = match self.route(&mut link, session.handle().db()).await {
+            Ok(connection) => connection.update(sql).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match (what, &said) {
+            (Control::Begin, Ok(())) => self.set_transaction(&mut link, true),
+            // A commit that was refused has ended the transaction as well.
+            (Control::Commit | Control::Rollback, _) => self.set_transaction(&mut link, false),
+            _ => {}
+        }
+        let said = self.heard(&mut link, said);
+        let open = link.transaction;
+        drop(link);
+        if said.is_ok() && !open && what != Control::Rollback {
+            self.catch_up(session.handle().db()).await;
+        }
+        let commits = what == Control::Commit || (what == Control::Other && !open);
+        said.map_err(|error| status(&doubtful(error, commits)))
+    }
+
+    /// The writer of the open transaction is gone, and the transaction with it.
+    fn say_to_nobody(&self, link: &mut Link, what: Control) -> Result<(), Status> {
+        if matches!(what, Control::Commit | Control::Rollback) {
+            self.set_transaction(link, false);
+        }
+        if what == Control::Rollback { Ok(()) } else { Err(status(&lost())) }
+    }
+
+    /// Runs a statement that writes rows, and returns its result: batches, or how many rows it changed.
+    pub(crate) async fn write(&self, session: &GrizzlySession, sent: Sent<'_>) -> Result<Written, Status> {
+        let mut link = self.link.lock().await;
+        let written = async {
+            let connection = self.route(&mut link, session.handle().db()).await?;
+            self.wrote.store(true, Ordering::Release);
+            match sent.values {
+                None => connection.execute(checked(sent.sql)?).await.map(Written::Rows),
+                Some(values) => {
+                    let prepared = connection.prepare(checked(sent.sql)?).await?;
+                    let changed = prepared.update(Some(values.clone())).await;
+                    // It goes with the session at the latest.
+                    let _ = prepared.close().await;
+                    changed.map(Written::Changed)
+                }
+            }
+        }
+        .await;
+        let written = self.heard(&mut link, written);
+        let open = link.transaction;
+        drop(link);
+        if written.is_ok() && !open {
+            self.catch_up(session.handle().db()).await;
+        }
+        written.map_err(|error| status(&doubtful(error, !open)))
+    }
+
+    /// Runs a query of the open transaction.
+    pub(crate) async fn read(&self, session: &GrizzlySession, sent: Sent<'_>) -> Result<Rows, Status> {
+        let mut link = self.link.lock().await;
+        let rows = async {
+            let connection = self.route(&mut link, session.handle().db()).await?;
+            match sent.values {
+                None => connection.query(checked(sent.sql)?).await,
+                Some(values) => connection.prepare(checked(sent.sql)?).await?.query(Some(values.clone())).await,
+            }
+        }
+        .await;
+        self.heard(&mut link, rows).map_err(|error| status(&error))
+    }
+
+    /// Stores the rows of a stream, as `command` says. If the stream fails, so does the call at the writer.
+    pub(crate) async fn ingest(
+        &self,
+        session: &GrizzlySession,
+        command: CommandStatementIngest,
+        data: PeekableFlightDataStream,
+    ) -> Result<i64, Status> {
+        // There, the connection is the transaction.
+        let command = CommandStatementIngest { transaction_id: None, ..command };
+        let mut data = data.into_peekable();
+        let first = data.next().await.ok_or_else(|| status(&Error::new(ErrorKind::Invalid, "an empty ingest")))??;
+        let first = FlightData { flight_descriptor: Some(descriptor(&command)), ..first };
+        let (failure, failed) = oneshot::channel();
+        let rest = futures::stream::unfold((data, Some(failure)), |(mut data, mut failure)| async move {
+            match data.next().await? {
+                Ok(message) => Some((message, (data, failure))),
+                Err(status) => {
+                    // Nobody listens only if the call has ended by itself.
+                    failure.take().map(|failure| failure.send(status));
+                    // The end of this stream would look like the end of the rows.
+                    std::future::pending().await
+                }
+            }
+        });
+        let messages = futures::stream::iter([first]).chain(rest);
+        let mut link = self.link.lock().await;
+        let connection = self.route(&mut link, session.handle().db()).await;
+        self.wrote.store(true, Ordering::Release);
+        let stored = match connection {
+            Err(error) => Err(error),
+            Ok(connection) => tokio::select! {
+                biased;
+                Ok(status) = failed => return Err(status),
+                stored = connection.put(messages) => stored,
+            },
+        };
+        let stored = self.heard(&mut link, stored);
+        let open = link.transaction;
+        drop(link);
+        if stored.is_ok() && !open {
+            self.catch_up(session.handle().db()).await;
+        }
+        stored.map_err(|error| status(&doubtful(error, !open)))
+    }
+
+    /// Before a read on this node: it must see what the session has written.
+    pub(crate) async fn settle(&self, session: &GrizzlySession) -> Result<(), Status> {
+        if !self.behind.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.catch_up(session.handle().db()).await;
+        match self.behind.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => {
+                let message = "this node has not seen yet what the session has written; try again";
+                Err(status(&Error::new(ErrorKind::Unavailable, message)))
+            }
+        }
+    }
+
+    /// Lets go of the connection; what is open at the writer is rolled back there.
+    pub(crate) async fn leave(&self) {
+        let mut link = self.link.lock().await;
+        *link = Link::default();
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// The connection to the writer: that of the open transaction, or to whoever writes now.
+    async fn route(&self, link: &mut Link, db: &Grizzly) -> Result<FlightSqlConnection> {
+        if link.transaction {
+            return link.connection.clone().ok_or_else(lost);
+        }
+        let writer = db.writer().filter(|writer| !writer.here && !writer.url.is_empty()).ok_or_else(|| {
+            let message = format!("nobody writes to database '{}' at the moment; try again", db.url());
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        if let Some(connection) = link.connection.as_ref().filter(|connection| connection.url() == writer.url) {
+            return Ok(connection.clone());
+        }
+        let options = ConnectOptions { token: self.token.clone(), connect_timeout: CONNECT, ..Default::default() };
+        let connection = FlightSqlConnection::connect_with(&writer.url, options).await?;
+        link.connection = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn set_transaction(&self, link: &mut Link, open: bool) {
+        link.transaction = open;
+        self.open.store(open, Ordering::Release);
+        self.wrote.store(false, Ordering::Release);
+    }
+
+    /// A connection that failed is not used again.
+    fn heard<T>(&self, link: &mut Link, answer: Result<T>) -> Result<T> {
+        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
+            link.connection = None;
+        }
+        answer
+    }
+
+    /// Follows the log up to everything that was acknowledged.
+    async fn catch_up(&self, db: &Grizzly) {
+        self.behind.store(true, Ordering::Release);
+        let db = db.clone();
+        match tokio::task::spawn_blocking(move || db.catch_up(CATCH_UP)).await {
+            Ok(Ok(())) => self.behind.store(false, Ordering::Release),
+            Ok(Err(error)) => tracing::warn!(%error, "this node lags behind the writer"),
+            Err(error) => tracing::error!(%error, "following the writer failed unexpectedly"),
+        }
+    }
+}
+
+/// What a statement that returns no rows is about.
+fn control(sql: &str) -> Control {
+    let words = sql.split(|c: char| c.is_whitespace() || c == ';' || c == '(').filter(|word| !word.is_empty());
+    let words: Vec<String> = words.take(5).map(str::to_ascii_uppercase).collect();
+    let has = |word: &str| words.iter().any(|found| found == word);
+    match words.first().map(String::as_str) {
+        Some("BEGIN" | "START") => Control::Begin,
+        Some("COMMIT" | "END") => Control::Commit,
+        Some("ROLLBACK") if has("TO") => Control::Other,
+        Some("ROLLBACK" | "ABORT") => Control::Rollback,
+        Some("SET" | "RESET" | "PREPARE" | "DEALLOCATE") => Control::Local,
+        // Tables elsewhere belong to the session, not to the database.
+        Some("CREATE" | "DROP") if has("EXTERNAL") => Control::Local,
+        _ => Control::Other,
+    }
+}
+
+/// A statement prepared by name exists only where it was prepared.
+fn checked(sql: &str) -> Result<&str> {
+    let word = sql.trim_start().get(..7).unwrap_or_default();
+    if word.eq_ignore_ascii_case("EXECUTE") {
+        let message = "EXECUTE of a statement that writes, or within a transaction, works on the writer only";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    Ok(sql)
+}
+
+fn lost() -> Error {
+    let message = "the writer of this transaction is gone and the transaction with it; roll back and try again";
+    Error::new(ErrorKind::TransactionAborted, message)
+}
+
+/// Says so where nobody knows whether something was committed.
+fn doubtful(error: Error, commits: bool) -> Error {
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::Closed if commits => {
+            let message = format!("{}; if it was sent already, it may have been carried out", error.message());
+            Error::new(error.kind(), message).with_source(error)
+        }
+        _ => error,
+    }
+}
+
+/// The rows of a forwarded query, as one of this node would have them.
+pub(crate) fn stream(rows: Rows) -> SendableRecordBatchStream {
+    let batches = rows.batches.map_err(|error| DataFusionError::External(Box::new(error)));
+    Box::pin(RecordBatchStreamAdapter::new(rows.schema, batches))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_told_apart() {
+        let cases = [
+            ("begin", Control::Begin),
+            ("START TRANSACTION READ ONLY", Control::Begin),
+            (" commit ;", Control::Commit),
+            ("ROLLBACK", Control::Rollback),
+            ("rollback to savepoint a", Control::Other),
+            ("ROLLBACK TO SAVEPOINT \"x\"", Control::Other),
+            ("SAVEPOINT a", Control::Other),
+            ("set x = 1", Control::Local),
+            ("CREATE TABLE t(a INT)", Control::Other),
+            ("create or replace external table t", Control::Local),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(control(sql), expected, "{sql}");
+        }
+    }
+}

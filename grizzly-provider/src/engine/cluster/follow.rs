@@ -1,0 +1,123 @@
+//! Reading what another process writes: the newest manifest, then its log as it grows.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use grizzly_wal::{LogTail, Lsn, Storage};
+
+use super::{
+    super::{
+        database::Inner,
+        manifest::Manifest,
+        recovery::{LOG_DIR, Recovery},
+        segment::{ChunkCache, removal::Removal},
+        version::DatabaseVersion,
+    },
+    Member, lease,
+};
+use crate::error::Result;
+
+/// How often the writer's checkpoints are looked for.
+const LOOK_FOR_MANIFEST: Duration = Duration::from_millis(250);
+
+/// A database as another process has written it so far.
+pub(super) struct Following {
+    pub(super) recovery: Recovery,
+    pub(super) tail: LogTail,
+    /// The newest manifest that is contained.
+    manifest: u64,
+    looked: Instant,
+}
+
+impl Following {
+    /// The database as of its newest manifest.
+    pub(super) fn load(storage: &Arc<dyn Storage>, removal: &Arc<Removal>, cache: &Arc<ChunkCache>) -> Result<Self> {
+        let manifest = Manifest::load(storage)?;
+        let manifest = manifest.ok_or_else(|| crate::Error::not_found(format!("'{}' is gone", storage.url())))?;
+        let recovery = Recovery::from_manifest(Arc::clone(removal), Arc::clone(cache), &manifest)?;
+        let tail = LogTail::new(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from));
+        Ok(Self { recovery, tail, manifest: manifest.number, looked: Instant::now() })
+    }
+
+    pub(super) fn version(&self) -> DatabaseVersion {
+        self.recovery.version.clone()
+    }
+
+    /// Applies what was logged since the last call.
+    fn advance(&mut self, storage: &Arc<dyn Storage>, care: Care) -> Result<Advanced> {
+        let mut tail = self.tail.clone();
+        let records = tail.poll()?;
+        // Read before the lease: if nobody has taken over since, whoever does will find these records too.
+        let ask = !records.is_empty() || care == Care::All;
+        if ask && lease::latest_epoch(storage.as_ref())? > tail.epoch() {
+            return Ok(Advanced { changed: false, complete: false });
+        }
+        self.tail = tail;
+        for record in &records {
+            self.recovery.apply(record)?;
+        }
+        Ok(Advanced { changed: !records.is_empty(), complete: true })
+    }
+
+    /// Now and then: lets go of rows in memory that the writer has put into files since. Whether it did.
+    fn adopt_checkpoint(&mut self, storage: &Arc<dyn Storage>) -> Result<bool> {
+        if self.looked.elapsed() < LOOK_FOR_MANIFEST {
+            return Ok(false);
+        }
+        self.looked = Instant::now();
+        self.recovery.look_again_for_runs();
+        if Manifest::newest(storage)? <= self.manifest {
+            return Ok(false);
+        }
+        let Some(manifest) = Manifest::load(storage)? else { return Ok(false) };
+        if self.tail.next_lsn() < Lsn(manifest.replay_from) {
+            return Ok(false);
+        }
+        self.recovery.adopt(&manifest)?;
+        self.manifest = manifest.number;
+        Ok(true)
+    }
+}
+
+/// How much a caller needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// What is there counts. That there is no more is taken for granted.
+    Some,
+    /// Everything acknowledged before the call must be there.
+    All,
+}
+
+/// What a look at the log has brought.
+struct Advanced {
+    changed: bool,
+    /// Nothing was held back because a new writer may be about to take over.
+    complete: bool,
+}
+
+/// Makes visible what the writer has logged since the last call. Whether that is all there is.
+pub(super) fn catch_up(db: &Inner, member: &Member, care: Care) -> Result<bool> {
+    // While roles stay: a version from the log must not take the place of one that this process wrote itself.
+    let _roles = member.roles.lock();
+    if member.lease.load().is_some() {
+        return Ok(false);
+    }
+    let mut place = member.following.lock();
+    let mut following = match place.take() {
+        Some(following) => following,
+        None => Following::load(&db.storage, &db.removal, &db.cache)?,
+    };
+    // After an error the next call begins anew, from the newest manifest.
+    let advanced = following.advance(&db.storage, care)?;
+    let adopted = following.adopt_checkpoint(&db.storage)?;
+    // What was seen once stays, also while a fresh start has not come as far yet.
+    let as_new = following.recovery.version.csn >= db.publisher.current().csn;
+    if (advanced.changed || adopted) && as_new {
+        db.publisher.publish_now(Arc::new(following.version()));
+        member.news.tell();
+    }
+    *place = Some(following);
+    Ok(advanced.complete && as_new)
+}

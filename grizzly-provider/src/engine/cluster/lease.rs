@@ -1,0 +1,444 @@
+//! The writer's lease: who may write to a database that several processes share, and until when.
+//!
+//! Each holder has an epoch, and an object of its own named after it, `lease/{epoch}`, which only it overwrites and
+//! which is created only if it is new. So whoever creates the next epoch's object has the lease, and nothing needs
+//! comparing and swapping. The greatest epoch counts.
+//!
+//! No two clocks are compared. A holder trusts its lease for a while after it *began* the last renewal, by its own
+//! clock, and only if that renewal returned while the one before it was still good. A watcher takes the lease for
+//! run out when its object has not changed for longer than that by the watcher's clock. And since a clock can stand
+//! still along with its machine, [`Lease::check`] looks for a successor too, where a replaced writer's last write
+//! would not fail by itself.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use grizzly_wal::{ErrorKind as Below, PutMode, Storage};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::super::redo::{decode_json, encode_json};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The folder of all leases.
+pub(crate) const DIR: &str = "lease";
+/// Share of the lease time for which its holder trusts it. The rest is for clocks that run at different speeds.
+const TRUSTED: f64 = 0.9;
+/// Leases of earlier epochs that stay, so that a holder that slept through some of them finds its successor.
+const KEPT: usize = 8;
+
+/// What a lease says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Grant {
+    /// Greater by at least one than that of every holder before.
+    pub(crate) epoch: u64,
+    /// The holder's name.
+    pub(crate) holder: String,
+    /// Where others reach the holder.
+    pub(crate) url: String,
+    /// Grows with each renewal.
+    pub(crate) renewal: u64,
+    /// How long an unchanged lease is good.
+    pub(crate) millis: u64,
+    /// The holder has finished writing, and anybody may take the next epoch.
+    pub(crate) released: bool,
+}
+
+/// Time that never goes back: since some moment in the past.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl Clock {
+    /// This machine's.
+    pub(crate) fn monotonic() -> Self {
+        let start = Instant::now();
+        Self(Arc::new(move || start.elapsed()))
+    }
+
+    fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now()).finish()
+    }
+}
+
+fn path(epoch: u64) -> String {
+    format!("{DIR}/{epoch:020}.json")
+}
+
+fn epoch_of(path: &str) -> Option<u64> {
+    path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()
+}
+
+/// The newest epoch that somebody has taken; 0 if nobody ever has.
+pub(crate) fn latest_epoch(storage: &dyn Storage) -> Result<u64> {
+    let leases = storage.list(DIR)?;
+    Ok(leases.iter().filter_map(|file| epoch_of(&file.path)).max().unwrap_or(0))
+}
+
+/// The newest lease, run out or not.
+pub(crate) fn latest(storage: &dyn Storage) -> Result<Option<Grant>> {
+    match latest_epoch(storage)? {
+        0 => Ok(None),
+        epoch => {
+            let (path, text) = (path(epoch), storage.get(&path(epoch))?);
+            grizzly_wal::storage::check_plain(&path, &text)?;
+            decode_json("the writer's lease", &text).map(Some)
+        }
+    }
+}
+
+/// Takes the epoch of `grant`, or `None` if somebody else was faster.
+pub(crate) fn acquire(storage: &Arc<dyn Storage>, clock: Clock, grant: Grant) -> Result<Option<Arc<Lease>>> {
+    let begun = clock.now();
+    match storage.put(&path(grant.epoch), &[encode_json(&grant)?], PutMode::Create) {
+        Err(error) if error.kind() == Below::AlreadyExists => return Ok(None),
+        put => put?,
+    }
+    // An epoch long past may have been free again for one that slept.
+    if latest_epoch(storage.as_ref())? > grant.epoch {
+        return Ok(None);
+    }
+    for old in storage.list(DIR)?.iter().rev().skip(KEPT) {
+        storage.remove(&old.path)?;
+    }
+    let trusted = Duration::from_millis(grant.millis).mul_f64(TRUSTED);
+    let lease = Lease {
+        storage: Arc::clone(storage),
+        clock,
+        epoch: grant.epoch,
+        trusted,
+        until: AtomicU64::new((begun + trusted).as_micros() as u64),
+        ended: AtomicBool::new(false),
+        grant: Mutex::new(grant),
+    };
+    Ok(Some(Arc::new(lease)))
+}
+
+/// A lease that this process took.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    storage: Arc<dyn Storage>,
+    clock: Clock,
+    epoch: u64,
+    trusted: Duration,
+    /// Microseconds of the clock until which it is good.
+    until: AtomicU64,
+    /// It ran out or was released, for good.
+    ended: AtomicBool,
+    /// As last written. Held while it is renewed.
+    grant: Mutex<Grant>,
+}
+
+impl Lease {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether everything that was on storage before this call will be found by whoever writes next.
+    ///
+    /// # Errors
+    /// `Closed` once the lease has run out; it never comes back.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_time()?;
+        if self.storage.seal_shuts_out() {
+            return Ok(());
+        }
+        match self.storage.get(&path(self.epoch + 1)) {
+            Err(error) if error.kind() == Below::NotFound => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(self.end("another writer has taken over")),
+        }
+    }
+
+    /// Whether it is good by the clock.
+    pub(crate) fn in_time(&self) -> bool {
+        self.check_time().is_ok()
+    }
+
+    fn check_time(&self) -> Result<()> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(self.end("it has ended"));
+        }
+        match self.clock.now().as_micros() as u64 {
+            now if now < self.until.load(Ordering::Acquire) => Ok(()),
+            _ => Err(self.end("it could not be renewed in time")),
+        }
+    }
+
+    fn end(&self, why: &str) -> Error {
+        self.ended.store(true, Ordering::Release);
+        let (epoch, url) = (self.epoch, self.storage.url());
+        let message = format!("the lease of epoch {epoch} to write to '{url}' is lost: {why}");
+        Error::new(ErrorKind::Closed, message)
+    }
+
+    /// Makes it good for a while longer. After a failure it may be tried again until it has run out.
+    pub(crate) fn renew(&self) -> Result<()> {
+        let mut grant = self.grant.lock();
+        self.check_time()?;
+        let begun = self.clock.now();
+        grant.renewal += 1;
+        self.storage.put(&path(self.epoch), &[encode_json(&*grant)?], PutMode::Overwrite)?;
+        // A watcher may have looked, for the last time, before this renewal was there. It did not if the time before
+        // has not run out yet.
+        self.check_time()?;
+        self.until.store((begun + self.trusted).as_micros() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Tells others that the holder is reached elsewhere.
+    pub(crate) fn move_to(&self, url: &str) -> Result<()> {
+        url.clone_into(&mut self.grant.lock().url);
+        self.renew()
+    }
+
+    /// Lets somebody else take the next epoch at once. Nothing may be written under this lease any more.
+    pub(crate) fn release(&self) -> Result<()> {
+        let mut grant = self.grant.lock();
+        self.check_time()?;
+        self.ended.store(true, Ordering::Release);
+        grant.released = true;
+        self.storage.put(&path(self.epoch), &[encode_json(&*grant)?], PutMode::Overwrite)?;
+        Ok(())
+    }
+
+    /// Renews it from a thread of its own for as long as it is good and in use.
+    pub(crate) fn keep(self: &Arc<Self>) -> Result<()> {
+        let lease = Arc::downgrade(self);
+        let thread = std::thread::Builder::new().name("grizzly-lease".into());
+        let started = thread.spawn(move || keep(&lease));
+        let failed = |error| Error::new(ErrorKind::Resource, "the lease's thread cannot be started").with_source(error);
+        started.map(drop).map_err(failed)
+    }
+}
+
+fn keep(lease: &Weak<Lease>) {
+    loop {
+        let Some(held) = lease.upgrade() else { return };
+        let period = Duration::from_millis(held.grant.lock().millis) / 3;
+        let pause = match held.renew() {
+            Ok(()) => period,
+            Err(_) if held.ended.load(Ordering::Acquire) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the writer's lease could not be renewed; it is tried again");
+                period / 8
+            }
+        };
+        drop(held);
+        std::thread::sleep(pause);
+    }
+}
+
+/// Looks at the lease from time to time, to notice when nobody holds it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    clock: Clock,
+    seen: Option<Grant>,
+    /// When `seen` had been read for the first time.
+    since: Duration,
+    looked: Option<Duration>,
+}
+
+/// What a look has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nobody may write: the next epoch can be taken.
+    Free,
+    /// The holder may be alive.
+    Held,
+}
+
+impl Watch {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, seen: None, since: Duration::ZERO, looked: None }
+    }
+
+    /// The lease as last seen.
+    pub(crate) fn seen(&self) -> Option<&Grant> {
+        self.seen.as_ref()
+    }
+
+    /// Looks, unless the last time was less than `often` ago.
+    pub(crate) fn look_after(&mut self, often: Duration, storage: &dyn Storage) -> Result<Option<Seen>> {
+        let now = self.clock.now();
+        if self.looked.is_some_and(|looked| now.saturating_sub(looked) < often) {
+            return Ok(None);
+        }
+        self.looked = Some(now);
+        self.look(storage).map(Some)
+    }
+
+    /// Looks.
+    pub(crate) fn look(&mut self, storage: &dyn Storage) -> Result<Seen> {
+        let begun = self.clock.now();
+        let grant = latest(storage)?;
+        if grant != self.seen {
+            self.since = self.clock.now();
+            self.seen = grant;
+        }
+        Ok(match &self.seen {
+            None => Seen::Free,
+            Some(grant) if grant.released => Seen::Free,
+            Some(grant) if begun.saturating_sub(self.since) >= Duration::from_millis(grant.millis) => Seen::Free,
+            Some(_) => Seen::Held,
+        })
+    }
+}
+
+/// For a writer that knows of no others: waits until a lease that others may have left has run out, and takes it, so
+/// that they know. Returns the epoch, or 0 if nobody ever had a lease.
+///
+/// # Errors
+/// `Unavailable` if the lease is in use.
+pub(crate) fn take_alone(storage: &Arc<dyn Storage>) -> Result<u64> {
+    let mut watch = Watch::new(Clock::monotonic());
+    watch.look(storage.as_ref())?;
+    let Some(first) = watch.seen().cloned() else { return Ok(0) };
+    while watch.look(storage.as_ref())? == Seen::Held {
+        if watch.seen() != Some(&first) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("'{}' is being written by '{}' at {}", storage.url(), first.holder, first.url),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(first.millis / 20 + 1));
+    }
+    let (holder, url) = (format!("process {}", std::process::id()), String::new());
+    let grant = Grant { epoch: first.epoch + 1, holder, url, renewal: 0, millis: first.millis, released: true };
+    let epoch = grant.epoch;
+    match acquire(storage, Clock::monotonic(), grant)? {
+        Some(_) => Ok(epoch),
+        None => Err(Error::new(ErrorKind::Unavailable, format!("another writer has taken over '{}'", storage.url()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that a test sets.
+    #[derive(Clone, Default)]
+    struct Hands(Arc<AtomicU64>);
+
+    impl Hands {
+        fn clock(&self) -> Clock {
+            let hands = Arc::clone(&self.0);
+            Clock(Arc::new(move || Duration::from_millis(hands.load(Ordering::SeqCst))))
+        }
+
+        fn pass(&self, millis: u64) {
+            self.0.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    fn grant(epoch: u64) -> Grant {
+        Grant { epoch, holder: "a".into(), url: "grpc://a".into(), renewal: 0, millis: 1000, released: false }
+    }
+
+    fn storage() -> Arc<dyn Storage> {
+        grizzly_wal::open_storage("memory://").expect("memory is always there")
+    }
+
+    fn take(storage: &Arc<dyn Storage>, hands: &Hands, epoch: u64) -> Arc<Lease> {
+        acquire(storage, hands.clock(), grant(epoch)).expect("storage works").expect("nobody was faster")
+    }
+
+    #[test]
+    fn a_holder_stops_before_a_watcher_may_begin() -> Result<()> {
+        let (storage, holders, watchers) = (storage(), Hands::default(), Hands::default());
+        let mut watch = Watch::new(watchers.clock());
+        assert_eq!(watch.look(storage.as_ref())?, Seen::Free);
+        let lease = take(&storage, &holders, 1);
+        assert!(acquire(&storage, holders.clock(), grant(1))?.is_none());
+        for _ in 0..5 {
+            for hands in [&holders, &watchers] {
+                hands.pass(800);
+            }
+            lease.check()?;
+            lease.renew()?;
+            assert_eq!(watch.look(storage.as_ref())?, Seen::Held);
+        }
+        // The two clocks have nothing to do with each other.
+        watchers.pass(999);
+        assert_eq!(watch.look(storage.as_ref())?, Seen::Held);
+        watchers.pass(1);
+        assert_eq!(watch.look(storage.as_ref())?, Seen::Free);
+        holders.pass(899);
+        lease.check()?;
+        holders.pass(1);
+        assert_eq!(lease.check().map_err(|error| error.kind()), Err(ErrorKind::Closed));
+        assert!(lease.renew().is_err(), "what is lost stays lost");
+        Ok(())
+    }
+
+    #[test]
+    fn a_renewal_that_took_too_long_does_not_count() -> Result<()> {
+        // The clock goes on while the renewal is under way: as if the write took that long.
+        let hands = Hands::default();
+        let ticking = hands.clone();
+        let clock = Clock(Arc::new(move || {
+            ticking.pass(300);
+            Duration::from_millis(ticking.0.load(Ordering::SeqCst))
+        }));
+        let lease = acquire(&storage(), clock, grant(1))?.expect("nobody was faster");
+        assert!(lease.renew().is_err());
+        assert!(lease.check().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_released_is_free_at_once() -> Result<()> {
+        let (storage, hands) = (storage(), Hands::default());
+        let lease = take(&storage, &hands, 4);
+        let mut watch = Watch::new(hands.clock());
+        assert_eq!(watch.look(storage.as_ref())?, Seen::Held);
+        lease.release()?;
+        assert_eq!(watch.look(storage.as_ref())?, Seen::Free);
+        assert!(lease.check().is_err());
+        assert_eq!(latest(storage.as_ref())?.map(|grant| grant.epoch), Some(4));
+        Ok(())
+    }
+
+    #[test]
+    fn a_successor_ends_a_lease_whatever_the_clock_says() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let storage = grizzly_wal::open_storage(&folder.path().to_string_lossy())?;
+        let hands = Hands::default();
+        let old = take(&storage, &hands, 1);
+        old.check()?;
+        let new = take(&storage, &hands, 2);
+        assert!(old.check().is_err());
+        new.check()?;
+        for epoch in 3..30 {
+            take(&storage, &hands, epoch);
+        }
+        assert_eq!(storage.list(DIR)?.len(), KEPT);
+        assert!(acquire(&storage, hands.clock(), grant(3))?.is_none(), "an epoch long past");
+        Ok(())
+    }
+
+    #[test]
+    fn one_alone_waits_for_the_dead_and_not_for_the_living() -> Result<()> {
+        let storage = storage();
+        assert_eq!(take_alone(&storage)?, 0);
+        let short = Grant { millis: 100, ..grant(1) };
+        let lease = acquire(&storage, Clock::monotonic(), short)?.expect("nobody was faster");
+        lease.keep()?;
+        assert_eq!(take_alone(&storage).map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+        drop(lease);
+        assert_eq!(take_alone(&storage)?, 2);
+        assert_eq!(take_alone(&storage)?, 3);
+        Ok(())
+    }
+}

@@ -1,0 +1,362 @@
+//! Several processes on one database: one of them writes, the others follow its log and are ready to take its place.
+//!
+//! `lease` says who writes, `follow` reads what that one has logged, `promote` changes roles. One thread per open
+//! database does all three in turn; the log's own thread asks the lease after each sync (see
+//! [`grizzly_wal::WalOptions::fence`]), which is what keeps a writer that was replaced from acknowledging anything.
+
+mod follow;
+pub(super) mod lease;
+mod promote;
+
+use std::{
+    fmt,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use grizzly_wal::Storage;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use self::{
+    follow::{Care, Following},
+    lease::{Clock, Lease, Seen, Watch},
+};
+use super::{
+    database::{Grizzly, Inner},
+    maintenance::worker,
+    recovery::{self, Parts},
+    segment::removal::Removal,
+    settings::{ClusterSettings, Settings},
+    txn::publish::Publisher,
+};
+use crate::{
+    access::Csn,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Looks at the lease while it is good.
+const LOOKS: u32 = 12;
+/// A lease must outlast a slow sync or two.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+/// Failures to open in a row, beside a writer that is busy, before the last one counts.
+const ATTEMPTS: u32 = 5;
+/// How long one that waits for a commit sleeps at most before it looks by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The process that writes to a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// The name of its node.
+    pub node: String,
+    /// Where to reach it, as it said itself.
+    pub url: String,
+    /// Greater than that of every writer before.
+    pub epoch: u64,
+    /// It is this process.
+    pub here: bool,
+}
+
+/// What a database knows as one of several processes.
+pub(crate) struct Member {
+    settings: ClusterSettings,
+    /// Where others reach this process.
+    url: Mutex<String>,
+    /// Held while this process writes.
+    lease: ArcSwapOption<Lease>,
+    watch: Mutex<Watch>,
+    /// While another one writes.
+    following: Mutex<Option<Following>>,
+    /// Held while roles change.
+    roles: Mutex<()>,
+    news: Arc<News>,
+}
+
+/// Wakes those who wait for a commit, or for the end.
+#[derive(Default)]
+struct News {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl News {
+    fn tell(&self) {
+        self.changed.notify_all();
+    }
+
+    fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until there may be news, or for so long.
+    fn wait(&self, at_most: Duration) {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.changed.wait_for(&mut stopped, at_most);
+        }
+    }
+
+    /// Sleeps for so long, or until the end.
+    fn pause(&self, long: Duration) {
+        let mut stopped = self.stopped.lock();
+        self.changed.wait_while_for(&mut stopped, |stopped| !*stopped, long);
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    fn new(settings: ClusterSettings) -> Self {
+        let watch = Mutex::new(Watch::new(Clock::monotonic()));
+        let url = Mutex::new(settings.advertise.clone());
+        let (following, roles, news) = (Mutex::default(), Mutex::default(), Arc::default());
+        Self { settings, url, lease: ArcSwapOption::empty(), watch, following, roles, news }
+    }
+
+    /// The lease, if this process holds it and it is still good by the clock.
+    fn lease(&self) -> Option<Arc<Lease>> {
+        self.lease.load_full().filter(|lease| lease.in_time())
+    }
+
+    fn writer(&self) -> Option<Writer> {
+        let node = &self.settings.node;
+        if let Some(lease) = self.lease() {
+            let url = self.url.lock().clone();
+            return Some(Writer { node: node.clone(), url, epoch: lease.epoch(), here: true });
+        }
+        let watch = self.watch.lock();
+        let grant = watch.seen().filter(|grant| !grant.released)?;
+        let here = grant.holder == *node;
+        Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch, here })
+    }
+
+    /// Whether this process holds a lease that is good by the clock.
+    pub(super) fn may_write(&self) -> bool {
+        self.lease().is_some()
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        self.news.stop();
+    }
+
+    /// Ends the thread, and gives the lease back if nothing is written any more.
+    pub(super) fn leave(&self) {
+        self.stop();
+        if let Some(lease) = self.lease.load_full()
+            && let Err(error) = lease.release()
+        {
+            tracing::warn!(%error, "the writer's lease could not be given back; it runs out by itself");
+        }
+    }
+
+    /// Keeps roles from changing.
+    pub(super) fn steady(&self) -> MutexGuard<'_, ()> {
+        self.roles.lock()
+    }
+}
+
+impl Inner {
+    /// Why this process cannot write.
+    pub(super) fn not_writer(&self) -> Error {
+        let url = &self.url;
+        let message = match self.member.as_ref().and_then(Member::writer) {
+            Some(writer) => format!("database '{url}' is written by node '{}' at {}", writer.node, writer.url),
+            None => format!("nobody writes to database '{url}' at the moment; try again"),
+        };
+        Error::new(ErrorKind::Unavailable, message)
+    }
+
+    /// An error if somebody else may be writing by now. What was stored before this call is safe if it passes.
+    pub(super) fn check_lease(&self) -> Result<()> {
+        match &self.member {
+            None => Ok(()),
+            Some(member) => member.lease.load().as_ref().ok_or_else(|| self.not_writer())?.check(),
+        }
+    }
+
+    /// What the names of new files carry.
+    pub(super) fn file_epoch(&self) -> Result<u64> {
+        match &self.member {
+            None => Ok(0),
+            Some(member) => member.lease().map(|lease| lease.epoch()).ok_or_else(|| self.not_writer()),
+        }
+    }
+}
+
+impl Grizzly {
+    /// Opens a database that another process may be writing, as a member of a cluster that never writes itself.
+    ///
+    /// # Errors
+    /// See [`GrizzlyBuilder::open`](crate::GrizzlyBuilder::open); `NotFound` if there is no database yet.
+    pub fn follow(url: &str) -> Result<Self> {
+        Self::builder(url).cluster(ClusterSettings { candidate: false, ..ClusterSettings::default() }).open()
+    }
+
+    /// Tells the others where to reach this process, in place of [`ClusterSettings::advertise`]: for servers that know
+    /// their address only once they listen. Does nothing outside of a cluster.
+    ///
+    /// # Errors
+    /// Whatever the storage reports; the others hear of it a little later then.
+    pub fn advertise(&self, url: &str) -> Result<()> {
+        let Some(member) = &self.inner.member else { return Ok(()) };
+        url.clone_into(&mut member.url.lock());
+        member.lease.load().as_ref().map_or(Ok(()), |lease| lease.move_to(url))
+    }
+
+    /// Whether it was opened as one of a cluster.
+    pub fn in_cluster(&self) -> bool {
+        self.inner.member.is_some()
+    }
+
+    /// Whether this process may write at the moment: always, unless it was opened as one of a cluster.
+    pub fn is_writer(&self) -> bool {
+        self.inner.check_writable().is_ok()
+    }
+
+    /// Who writes to the database, as last seen; `None` outside of a cluster, and while nobody does.
+    pub fn writer(&self) -> Option<Writer> {
+        self.inner.member.as_ref()?.writer()
+    }
+
+    /// Returns when snapshots contain everything that any process had acknowledged before this call. At once where this
+    /// process writes. Blocks for a look at the storage.
+    ///
+    /// # Errors
+    /// `Unavailable` if that takes longer than `at_most`, as it may while another writer is about to take over.
+    pub fn catch_up(&self, at_most: Duration) -> Result<()> {
+        let deadline = Instant::now() + at_most;
+        let Some(member) = &self.inner.member else { return self.inner.check_open() };
+        loop {
+            self.inner.check_open()?;
+            if self.is_writer() && self.inner.check_lease().is_ok() {
+                return Ok(());
+            }
+            match follow::catch_up(&self.inner, member, Care::All) {
+                Ok(true) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Ok(false) if Instant::now() >= deadline => return Err(self.inner.not_writer()),
+                _ => member.news.wait(LOOK_AGAIN),
+            }
+        }
+    }
+
+    /// Waits until snapshots contain the commit `csn`, which another process has made.
+    ///
+    /// # Errors
+    /// `Unavailable` if that takes longer than `at_most`.
+    pub fn wait_for_commit(&self, csn: Csn, at_most: Duration) -> Result<()> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let seen = self.inner.publisher.current().csn;
+            if seen >= csn {
+                return Ok(());
+            }
+            self.inner.check_open()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let message = format!("commit {csn} did not arrive within {at_most:?}; the last one here is {seen}");
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            match &self.inner.member {
+                Some(member) => member.news.wait(left.min(LOOK_AGAIN)),
+                None => std::thread::sleep(left.min(LOOK_AGAIN)),
+            }
+        }
+    }
+}
+
+/// Opens the database in `storage` as one of several processes. The first one creates it and writes.
+pub(super) fn open(
+    url: String,
+    settings: Settings,
+    cluster: ClusterSettings,
+    storage: Arc<dyn Storage>,
+) -> Result<Arc<Inner>> {
+    if cluster.lease < SHORTEST_LEASE {
+        let message = format!("a lease of {:?} is too short; {SHORTEST_LEASE:?} is the least", cluster.lease);
+        return Err(Error::invalid(message));
+    }
+    let lock = storage.lock_shared()?;
+    let create = settings.create && cluster.candidate;
+    let manifest = match recovery::load_or_create(&storage, create, &url) {
+        // Another one created it first.
+        Err(error) if error.kind() == ErrorKind::Unavailable => recovery::load_or_create(&storage, false, &url)?,
+        manifest => manifest?,
+    };
+    let removal = Arc::new(Removal::new(Arc::clone(&storage), cluster.grace));
+    let cache = recovery::new_cache(&settings);
+    let following = patiently(|| Following::load(&storage, &removal, &cache))?;
+    let publisher = Arc::new(Publisher::new(following.version()));
+    let member = Member::new(cluster);
+    *member.following.lock() = Some(following);
+    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
+    let db = Arc::new(Inner::new(parts, manifest.database));
+    patiently(|| step(&db))?;
+    worker::start(&db)?;
+    start(&db)?;
+    Ok(db)
+}
+
+/// Tries again: the writer may remove a file between two looks, and then there is a newer one.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..ATTEMPTS {
+        if let Ok(done) = attempt() {
+            return Ok(done);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    attempt()
+}
+
+fn start(db: &Arc<Inner>) -> Result<()> {
+    let Some(member) = &db.member else { return Ok(()) };
+    let (weak, news, poll) = (Arc::downgrade(db), Arc::clone(&member.news), member.settings.poll);
+    let thread = std::thread::Builder::new().name("grizzly-cluster".into());
+    let failed = |error| Error::new(ErrorKind::Resource, "the cluster thread cannot be started").with_source(error);
+    thread.spawn(move || run(&weak, &news, poll)).map(drop).map_err(failed)
+}
+
+/// Runs until the database is closed or dropped.
+fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
+    let mut pause = poll;
+    loop {
+        // Without a hold on the database, which may be dropped meanwhile.
+        news.pause(pause);
+        pause = poll;
+        let Some(db) = db.upgrade() else { return };
+        if db.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = step(&db) {
+            tracing::warn!(%error, url = db.url, "following the writer failed; it is tried again");
+            pause = 10 * poll;
+        }
+    }
+}
+
+/// Does what the present role asks for.
+fn step(db: &Arc<Inner>) -> Result<()> {
+    let Some(member) = &db.member else { return Ok(()) };
+    if let Some(lease) = member.lease.load_full() {
+        let log = db.wal.load_full();
+        if lease.check().is_ok() && log.is_some_and(|log| log.poisoned().is_none()) {
+            return Ok(());
+        }
+        promote::step_down(db, member);
+    }
+    follow::catch_up(db, member, Care::Some)?;
+    let mut watch = member.watch.lock();
+    let often = member.settings.lease / LOOKS;
+    let Some(seen) = watch.look_after(often, db.storage.as_ref())? else { return Ok(()) };
+    drop(watch);
+    if seen == Seen::Free && member.settings.candidate {
+        promote::take_lease(db, member)?;
+    }
+    Ok(())
+}

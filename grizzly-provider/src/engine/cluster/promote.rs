@@ -1,0 +1,107 @@
+//! Changes of role: a follower takes the lease and goes on where the writer ended, and a writer that lost its lease
+//! follows.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use grizzly_wal::Storage;
+
+use super::{
+    super::{
+        database::Inner,
+        manifest::Manifest,
+        recovery::{self, LOG_DIR},
+    },
+    Member,
+    follow::Following,
+    lease::{self, Clock, Grant, Lease},
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Manifests that others, who do not know yet that they were replaced, may store while a new writer claims its own.
+const CLAIMS: usize = 8;
+
+/// Takes the lease, which is free, and becomes the writer. Does nothing if somebody else was faster.
+pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
+    let _roles = member.roles.lock();
+    db.check_open()?;
+    let epoch = match lease::latest_epoch(db.storage.as_ref())? {
+        0 => Manifest::load(&db.storage)?.map_or(0, |manifest| manifest.epoch) + 1,
+        latest => latest + 1,
+    };
+    let settings = &member.settings;
+    let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
+    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false };
+    let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant)? else { return Ok(()) };
+    lease.keep()?;
+    let following = member.following.lock().take();
+    let taken = match following {
+        Some(following) => take_over(db, member, following, &lease),
+        None => Err(Error::internal("nothing was followed yet")),
+    };
+    // What the follower had may need files that are gone; the newest manifest never does.
+    let taken = taken.or_else(|error| {
+        tracing::info!(%error, "taking over begins anew from the newest manifest");
+        take_over(db, member, Following::load(&db.storage, &db.removal, &db.cache)?, &lease)
+    });
+    if taken.is_err() {
+        drop(lease.release());
+    }
+    taken?;
+    tracing::info!(url = db.url, epoch, csn = db.publisher.current().csn.0, "this process writes from now on");
+    member.news.tell();
+    Ok(())
+}
+
+/// Reads the log to its end, shuts out whoever wrote it, and goes on.
+fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: &Arc<Lease>) -> Result<()> {
+    let _no_maintenance = db.checkpoint.lock();
+    let options = recovery::wal_options(&db.publisher, lease.epoch(), Some(lease));
+    let mut replay = grizzly_wal::open(Arc::clone(&db.storage), LOG_DIR, following.tail.next_lsn(), options)?;
+    for record in &mut replay {
+        following.recovery.apply(&record?)?;
+    }
+    // The file it begins says where it takes over: what the old writer adds behind that point is read by nobody.
+    let torn = replay.torn().to_vec();
+    let wal = replay.into_writer()?;
+    let manifest = claim(&db.storage, lease)?;
+    lease.check()?;
+    member.lease.store(Some(Arc::clone(lease)));
+    recovery::install(db, following.recovery, (wal, torn), &manifest)
+}
+
+/// Stores the newest manifest again under this epoch. From then on no earlier writer can store one that counts.
+fn claim(storage: &Arc<dyn Storage>, lease: &Lease) -> Result<Manifest> {
+    for _ in 0..CLAIMS {
+        let Some(mut manifest) = Manifest::load(storage)? else { break };
+        if manifest.epoch > lease.epoch() {
+            break;
+        }
+        manifest.number += 1;
+        manifest.epoch = lease.epoch();
+        match manifest.store(storage) {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            stored => return stored.map(|()| manifest),
+        }
+    }
+    Err(Error::new(ErrorKind::Unavailable, format!("another writer has taken over '{}'", storage.url())))
+}
+
+/// Stops writing. What was not acknowledged by now never will be.
+pub(super) fn step_down(db: &Inner, member: &Member) {
+    let _roles = member.roles.lock();
+    let _no_maintenance = db.checkpoint.lock();
+    let (log, lease) = {
+        let _no_commits = db.commit.lock();
+        db.term.fetch_add(1, Ordering::AcqRel);
+        (db.wal.swap(None), member.lease.swap(None))
+    };
+    if let Some(log) = log
+        && let Err(error) = log.close()
+    {
+        tracing::warn!(%error, url = db.url, "this process stops writing");
+    }
+    db.publisher.publish_now(db.publisher.current());
+    // Its log has ended, so that others need not wait if the lease was not what failed.
+    drop(lease.map(|lease| lease.release()));
+    *member.following.lock() = None;
+}
