@@ -37,7 +37,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// A session's way to the writer.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    token: Option<String>,
+    options: ConnectOptions,
     link: Mutex<Link>,
     /// Mirrors `Link::transaction` and `Link::wrote`.
     open: AtomicBool,
@@ -84,7 +84,8 @@ impl Forward {
     /// `token` is what the writer wants to see: that of the whole cluster.
     pub(crate) fn new(token: Option<String>) -> Self {
         let (open, wrote, behind) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Self { token, link: Mutex::default(), open, wrote, behind }
+        let options = ConnectOptions { token, connect_timeout: CONNECT, ..ConnectOptions::default() };
+        Self { options, link: Mutex::default(), open, wrote, behind }
     }
 
     /// Whether the session has a transaction at the writer.
@@ -263,8 +264,7 @@ impl Forward {
         if let Some(connection) = link.connection.as_ref().filter(|connection| connection.url() == writer.url) {
             return Ok(connection.clone());
         }
-        let options = ConnectOptions { token: self.token.clone(), connect_timeout: CONNECT, ..Default::default() };
-        let connection = FlightSqlConnection::connect_with(&writer.url, options).await?;
+        let connection = FlightSqlConnection::connect_with(&writer.url, self.options.clone()).await?;
         link.connection = Some(connection.clone());
         Ok(connection)
     }
@@ -340,7 +340,7 @@ fn doubtful(error: Error, commits: bool) -> Error {
 
 /// The rows of a forwarded query, as one of this node would have them.
 pub(crate) fn stream(rows: Rows) -> SendableRecordBatchStream {
-    let batches = rows.batches.map_err(|error| DataFusionError::External(Box::new(error)));
+    let batches = rows.batches.map_err(DataFusionError::from);
     Box::pin(RecordBatchStreamAdapter::new(rows.schema, batches))
 }
 
