@@ -24,6 +24,7 @@ use grizzly_provider::{Error, ErrorKind, Grizzly, Result, adapter::GrizzlySessio
 use tokio::sync::{Mutex, oneshot};
 use tonic::Status;
 
+use super::statement::first_word;
 use crate::{
     client::{ConnectOptions, FlightSqlConnection, Rows, descriptor},
     error::status,
@@ -37,7 +38,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// A session's way to the writer.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    token: Option<String>,
+    options: ConnectOptions,
     link: Mutex<Link>,
     /// Mirrors `Link::transaction` and `Link::wrote`.
     open: AtomicBool,
@@ -84,7 +85,8 @@ impl Forward {
     /// `token` is what the writer wants to see: that of the whole cluster.
     pub(crate) fn new(token: Option<String>) -> Self {
         let (open, wrote, behind) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Self { token, link: Mutex::default(), open, wrote, behind }
+        let options = ConnectOptions { token, connect_timeout: CONNECT, ..ConnectOptions::default() };
+        Self { options, link: Mutex::default(), open, wrote, behind }
     }
 
     /// Whether the session has a transaction at the writer.
@@ -263,8 +265,7 @@ impl Forward {
         if let Some(connection) = link.connection.as_ref().filter(|connection| connection.url() == writer.url) {
             return Ok(connection.clone());
         }
-        let options = ConnectOptions { token: self.token.clone(), connect_timeout: CONNECT, ..Default::default() };
-        let connection = FlightSqlConnection::connect_with(&writer.url, options).await?;
+        let connection = FlightSqlConnection::connect_with(&writer.url, self.options.clone()).await?;
         link.connection = Some(connection.clone());
         Ok(connection)
     }
@@ -297,25 +298,23 @@ impl Forward {
 
 /// What a statement that returns no rows is about.
 fn control(sql: &str) -> Control {
-    let words = sql.split(|c: char| c.is_whitespace() || c == ';' || c == '(').filter(|word| !word.is_empty());
-    let words: Vec<String> = words.take(5).map(str::to_ascii_uppercase).collect();
-    let has = |word: &str| words.iter().any(|found| found == word);
-    match words.first().map(String::as_str) {
-        Some("BEGIN" | "START") => Control::Begin,
-        Some("COMMIT" | "END") => Control::Commit,
-        Some("ROLLBACK") if has("TO") => Control::Other,
-        Some("ROLLBACK" | "ABORT") => Control::Rollback,
-        Some("SET" | "RESET" | "PREPARE" | "DEALLOCATE") => Control::Local,
+    let first = first_word(sql).unwrap_or_default().to_ascii_uppercase();
+    let has = |word: &str| sql.split_whitespace().take(8).any(|found| found.eq_ignore_ascii_case(word));
+    match first.as_str() {
+        "BEGIN" | "START" => Control::Begin,
+        "COMMIT" | "END" => Control::Commit,
+        "ROLLBACK" if has("TO") => Control::Other,
+        "ROLLBACK" | "ABORT" => Control::Rollback,
+        "SET" | "RESET" | "PREPARE" | "DEALLOCATE" => Control::Local,
         // Tables elsewhere belong to the session, not to the database.
-        Some("CREATE" | "DROP") if has("EXTERNAL") => Control::Local,
+        "CREATE" | "DROP" if has("EXTERNAL") => Control::Local,
         _ => Control::Other,
     }
 }
 
 /// A statement prepared by name exists only where it was prepared.
 fn checked(sql: &str) -> Result<&str> {
-    let word = sql.trim_start().get(..7).unwrap_or_default();
-    if word.eq_ignore_ascii_case("EXECUTE") {
+    if first_word(sql).is_some_and(|word| word.eq_ignore_ascii_case("EXECUTE")) {
         let message = "EXECUTE of a statement that writes, or within a transaction, works on the writer only";
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
@@ -340,7 +339,7 @@ fn doubtful(error: Error, commits: bool) -> Error {
 
 /// The rows of a forwarded query, as one of this node would have them.
 pub(crate) fn stream(rows: Rows) -> SendableRecordBatchStream {
-    let batches = rows.batches.map_err(|error| DataFusionError::External(Box::new(error)));
+    let batches = rows.batches.map_err(DataFusionError::from);
     Box::pin(RecordBatchStreamAdapter::new(rows.schema, batches))
 }
 
@@ -354,6 +353,7 @@ mod tests {
             ("begin", Control::Begin),
             ("START TRANSACTION READ ONLY", Control::Begin),
             (" commit ;", Control::Commit),
+            ("-- why\nCOMMIT", Control::Commit),
             ("ROLLBACK", Control::Rollback),
             ("rollback to savepoint a", Control::Other),
             ("ROLLBACK TO SAVEPOINT \"x\"", Control::Other),

@@ -103,7 +103,7 @@ fn kind_of(plan: LogicalPlan) -> Result<Kind, Status> {
 }
 
 /// The first word, past white space, comments and opening parentheses.
-fn first_word(sql: &str) -> Option<&str> {
+pub(super) fn first_word(sql: &str) -> Option<&str> {
     let mut rest = sql;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '(' || c == ';');

@@ -10,7 +10,10 @@ mod promote;
 
 use std::{
     fmt,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -62,6 +65,9 @@ pub(crate) struct Member {
     settings: ClusterSettings,
     /// Where others reach this process.
     url: Mutex<String>,
+    /// The newest epoch that this process ever took. Whoever holds an earlier one does not write any more: were such
+    /// a holder named, two processes could send a write back and forth.
+    taken: AtomicU64,
     /// Held while this process writes.
     lease: ArcSwapOption<Lease>,
     watch: Mutex<Watch>,
@@ -115,7 +121,7 @@ impl Member {
         let watch = Mutex::new(Watch::new(Clock::monotonic()));
         let url = Mutex::new(settings.advertise.clone());
         let (following, roles, news) = (Mutex::default(), Mutex::default(), Arc::default());
-        Self { settings, url, lease: ArcSwapOption::empty(), watch, following, roles, news }
+        Self { settings, url, taken: AtomicU64::new(0), lease: ArcSwapOption::empty(), watch, following, roles, news }
     }
 
     /// The lease, if this process holds it and it is still good by the clock.
@@ -130,7 +136,8 @@ impl Member {
             return Some(Writer { node: node.clone(), url, epoch: lease.epoch(), here: true });
         }
         let watch = self.watch.lock();
-        let grant = watch.seen().filter(|grant| !grant.released)?;
+        let taken = self.taken.load(Ordering::Acquire);
+        let grant = watch.seen().filter(|grant| !grant.released && grant.epoch >= taken)?;
         let here = grant.holder == *node;
         Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch, here })
     }

@@ -32,6 +32,7 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
     let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
     let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false };
     let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant)? else { return Ok(()) };
+    member.taken.store(epoch, Ordering::Release);
     lease.keep()?;
     let following = member.following.lock().take();
     let taken = match following {
