@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 /// Serves until the process is told to stop.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    let database = Database::open_with_key(&args.db, args.memory, true, args.key.key()?)?;
     let limits = Limits { statement_timeout: args.statement_timeout.map(Duration::from_secs), ..Limits::default() };
     let server = FlightSqlServer::builder(database.factory()).token(args.token).limits(limits);
     let server = server.listen(args.listen).await?;
