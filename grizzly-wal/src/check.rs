@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
+use crate::files;
 use crate::ids::Lsn;
 use crate::reader;
 use crate::storage::Storage;
@@ -38,13 +39,9 @@ pub fn check_log(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn
 
 fn attempt(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn) -> Result<LogCheck> {
     let mut check = LogCheck::default();
-    let read = |from| reader::read(Arc::clone(storage), dir, from);
-    let reader = match read(wanted) {
-        // A removal that a crash has undone may have left older files with a gap behind them.
-        Err(error) if error.kind() == ErrorKind::Corrupt => read(needed),
-        reader => reader,
-    };
-    let outcome = reader.and_then(|mut reader| {
+    let outcome = oldest(storage, dir).and_then(|oldest| {
+        let from = if oldest.is_some_and(|oldest| oldest <= wanted) { wanted } else { needed };
+        let mut reader = reader::read(Arc::clone(storage), dir, from)?;
         for record in &mut reader {
             record?;
             check.records += 1;
@@ -57,4 +54,14 @@ fn attempt(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn) -> R
         Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::NotFound | ErrorKind::Permission) => Err(error),
         Err(error) => Ok(LogCheck { problem: Some(error.message().to_owned()), ..check }),
     }
+}
+
+/// The first record of the oldest file that was ever started.
+fn oldest(storage: &Arc<dyn Storage>, dir: &str) -> Result<Option<Lsn>> {
+    for file in files::list(storage.as_ref(), dir)? {
+        if let Some(header) = files::probe(storage.as_ref(), &file)? {
+            return Ok(Some(header.first_lsn));
+        }
+    }
+    Ok(None)
 }

@@ -59,7 +59,14 @@ impl Replay {
         let WalOptions { segment_bytes, epoch, .. } = self.options;
         let (file, current, header) = files::create(storage.as_ref(), &dir, number, next, epoch, segment_bytes)?;
         // Files that got no record would pile up with every open; they say nothing that the new one does not.
-        while let Some(empty) = all.pop_if(|file| file.first_lsn.is_none_or(|first| first == next)) {
+        while let Some(last) = all.last_mut() {
+            // Files before the first needed record were not looked into, and may be kept for a backup.
+            if last.first_lsn.is_none() {
+                // One that is damaged is not empty; nothing in it is needed here.
+                let Ok(header) = files::probe(storage.as_ref(), last) else { break };
+                last.first_lsn = header.map(|header| header.first_lsn);
+            }
+            let Some(empty) = all.pop_if(|file| file.first_lsn.is_none_or(|first| first == next)) else { break };
             if let Err(error) = storage.remove_append(&empty.path) {
                 tracing::warn!(file = empty.path, %error, "cannot remove an empty log file");
             }

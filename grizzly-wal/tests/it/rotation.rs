@@ -11,6 +11,25 @@ fn small_files() -> WalOptions {
 }
 
 #[test]
+fn files_that_are_kept_for_others_survive_every_open() -> Result<()> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let (_, wal) = reopen(&storage, Lsn::FIRST)?;
+    for _ in 0..5 {
+        commit(&wal)?;
+        wal.rotate()?;
+    }
+    drop(wal);
+    for _ in 0..3 {
+        // Whoever opens it needs nothing of what is there.
+        let (last, wal) = reopen(&storage, Lsn(6))?;
+        assert_eq!((last, wal.next_lsn()), (Lsn(5), Lsn(6)));
+    }
+    let records = read(Arc::clone(&storage), DIR, Lsn(1))?.collect::<Result<Vec<_>>>()?;
+    assert_eq!(records.len(), 5);
+    Ok(())
+}
+
+#[test]
 fn files_are_followed_by_new_ones_and_truncated_whole() -> Result<()> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let (_, wal) = reopen_with(&storage, Lsn::FIRST, small_files())?;

@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
 fn create(args: &Create) -> Result<ExitCode, DataFusionError> {
     let key = args.key.key()?;
     let to = open_place(&args.to, key.clone())?;
-    let database = Database::open(&args.db, None, false, key)?;
+    let database = Database::open_with_key(&args.db, None, false, key)?;
     let kind = if args.incremental { BackupKind::Incremental } else { BackupKind::Full };
     let started = Instant::now();
     let taken = with_progress("files", |progress| database.grizzly().backup_into(&to, kind, progress));
@@ -139,7 +139,7 @@ fn verify(args: &Place) -> Result<ExitCode, DataFusionError> {
 }
 
 fn release(args: &Release) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, None, false, args.key.key()?)?;
+    let database = Database::open_with_key(&args.db, None, false, args.key.key()?)?;
     let chains = database.grizzly().release_backups(args.to.as_deref())?;
     database.grizzly().flush()?;
     database.close()?;

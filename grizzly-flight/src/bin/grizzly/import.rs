@@ -63,7 +63,7 @@ enum Format {
 
 /// Loads the files, all rows or none.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    let database = Database::open_with_key(&args.db, args.memory, true, args.key.key()?)?;
     let frame = read(&args).await?;
     let created = create_if_absent(database.grizzly(), &args, frame.schema().as_arrow())?;
     let started = Instant::now();

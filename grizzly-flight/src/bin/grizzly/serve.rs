@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     let listener = std::net::TcpListener::bind(&args.listen).map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("cannot listen on {}", args.listen)).with_source(error)
     })?;
-    let database = Database::open(&args.db, args.memory, true, args.key.key()?)?;
+    let database = Database::open_with_key(&args.db, args.memory, true, args.key.key()?)?;
     let mut database = database.attach(&args.attach).await?;
     let mut node = None;
     if args.cluster {

@@ -50,8 +50,13 @@ impl FromStr for Attachment {
 
 impl Database {
     /// Opens `url`; `memory` bounds the database's cache, and the memory of queries, in bytes. `create` says whether
-    /// a database may be made there, and `key` is the key of one that is encrypted.
-    pub(crate) fn open(
+    /// a database may be made there.
+    pub(crate) fn open(url: &str, memory: Option<usize>, create: bool) -> Result<Self, DataFusionError> {
+        Self::open_with_key(url, memory, create, None)
+    }
+
+    /// The same, for one that is encrypted if there is a key.
+    pub(crate) fn open_with_key(
         url: &str,
         memory: Option<usize>,
         create: bool,

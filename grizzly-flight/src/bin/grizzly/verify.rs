@@ -18,7 +18,7 @@ pub(crate) struct Args {
 
 /// Prints what was checked and what is wrong; fails if anything is.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, None, false, args.key.key()?)?;
+    let database = Database::open_with_key(&args.db, None, false, args.key.key()?)?;
     let report = tokio::task::block_in_place(|| database.grizzly().verify())?;
     println!(
         "checked {} tables, {} segments, {} chunks, {} index entries, {} log records",

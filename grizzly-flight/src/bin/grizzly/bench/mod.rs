@@ -31,7 +31,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     let folder = std::env::temp_dir().join(format!("grizzly-bench-{}", std::process::id()));
     let url = folder.to_string_lossy().into_owned();
-    let database = Database::open(&url, Some(args.memory), true, None)?;
+    let database = Database::open(&url, Some(args.memory), true)?;
     let result = measure(&args, &database).await;
     database.grizzly().close()?;
     // The folder is ours alone; what cannot be removed is the operating system's matter.

@@ -29,7 +29,7 @@ pub(crate) struct WriterArgs {
 
 /// Commits pairs of rows whose sum is zero, and says so after each commit, until killed.
 pub(crate) async fn write_until_killed(args: WriterArgs) -> Result<ExitCode, DataFusionError> {
-    let database = Database::open(&args.db, Some(args.memory), false, None)?;
+    let database = Database::open(&args.db, Some(args.memory), false)?;
     let session = database.session()?;
     let mut stdout = std::io::stdout();
     for pair in 0_i64.. {
@@ -53,7 +53,7 @@ pub(crate) async fn steps(
 ) -> Result<Database, DataFusionError> {
     let acknowledged = Mutex::new(0);
     report.step("kill -9 a process while it commits", kill_writer(url, memory, database, &acknowledged)).await;
-    let database = Database::open(url, Some(memory), false, None)?;
+    let database = Database::open(url, Some(memory), false)?;
     let acknowledged = acknowledged.into_inner();
     report.step("open again: every commit, no half one", recovered(&database, acknowledged)).await;
     Ok(database)

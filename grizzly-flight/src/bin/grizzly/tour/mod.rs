@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     let url = folder.path.to_string_lossy().into_owned();
     println!("TPC-H at scale {} in {url}, memory {} MB", args.scale, args.memory / 1_000_000);
     let mut report = Report::default();
-    let database = Database::open(&url, Some(args.memory), true, None)?;
+    let database = Database::open(&url, Some(args.memory), true)?;
     let database = steps(&args, &url, database, &mut report).await?;
     database.close()?;
     drop(folder);
