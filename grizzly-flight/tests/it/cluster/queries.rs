@@ -43,7 +43,7 @@ async fn load(db: &Grizzly) -> TestResult {
     let session = GrizzlySession::new(db);
     for table in Table::ALL {
         session.execute(table.definition()).await?;
-        let rows = table.generate(0.002, 1, 1).collect::<Result<Vec<RecordBatch>, _>>()?;
+        let rows = table.generate(0.01, 1, 1).collect::<Result<Vec<RecordBatch>, _>>()?;
         let schema = rows.first().map(RecordBatch::schema).ok_or("no rows")?;
         session.context().register_batch("generated", concat_batches(&schema, &rows)?)?;
         session.execute(&format!("INSERT INTO {} SELECT * FROM generated", table.name())).await?;
