@@ -140,7 +140,7 @@ async fn start(
     let sent = async {
         let statement = client.prepare(sql).await?;
         let rows = client.query_raw(&statement, std::iter::empty::<&(dyn ToSql + Sync)>()).await?;
-        Ok(Box::pin(rows.ready_chunks(BATCH_ROWS)))
+        Ok::<_, tokio_postgres::Error>(Box::pin(rows.ready_chunks(BATCH_ROWS)))
     };
     let rows = within(location.timeout(), location.url(), sent).await?;
     let rows = rows.map_err(|error| failed(location, &error))?;
@@ -182,9 +182,12 @@ async fn connection(location: &Location, idle: &Mutex<Vec<Client>>) -> Result<Cl
         .unwrap_or_default()
         .parse()
         .map_err(|error: tokio_postgres::Error| Error::new(ErrorKind::Invalid, format!("{location}: {error}")))?;
-    if let (user, Some(password)) = location.credentials() {
+    let (user, password) = location.credentials();
+    if let Some(user) = user {
+        config.user(user);
+    }
+    if let Some(password) = password {
         config.password(password);
-        user.map(|user| config.user(user));
     }
     let limit = location.timeout().unwrap_or(Duration::ZERO).as_millis();
     let settings = format!(
