@@ -150,7 +150,8 @@ impl GrizzlyBuilder {
     ///
     /// # Errors
     /// `Invalid` if the place holds something else, or a key was given for a database without one; `Permission` for
-    /// a wrong or missing key; `Unsupported` for a newer format, `Corrupt` for damage, and `Unavailable` if another process has it open for writing or the storage cannot be reached.
+    /// a wrong or missing key; `Unsupported` for a newer format, `Corrupt` for damage, and `Unavailable` if another
+    /// process has it open for writing or the storage cannot be reached.
     pub fn open(self) -> Result<Grizzly> {
         let storage = match self.storage {
             Some(storage) => storage,
@@ -586,18 +587,6 @@ impl Drop for Inner {
             member.stop();
         }
     }
-}
-
-/// A segment file on storage, read through the cache.
-pub(super) fn open_segment(
-    storage: &Arc<dyn Storage>,
-    cache: &Arc<ChunkCache>,
-    meta: &SegmentMeta,
-    schema: &SchemaRef,
-) -> Result<SegmentFile> {
-    let (path, schema) = (meta.path(), meta.file_schema(schema));
-    let bytes = Arc::new(SegmentBytes { storage: Arc::clone(storage), len: meta.file_bytes });
-    Ok(SegmentFile::open(bytes, &path, schema, Arc::clone(cache))?)
 }
 
 /// Rows of a version that are in memory and in no file.

@@ -29,7 +29,7 @@ fn path(id: Uuid) -> String {
 }
 
 impl Grizzly {
-    /// Identifies the database; every node that has it open sees the same.
+    /// Identifies the database; every node that has it open sees the same. A restored copy has another.
     pub fn identity(&self) -> Uuid {
         self.inner().identity
     }

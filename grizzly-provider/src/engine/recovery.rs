@@ -20,7 +20,7 @@ use super::{
         self, Member,
         lease::{self, Lease},
     },
-    database::{Inner, hot_rows, now, open_segment},
+    database::{Inner, hot_rows, now},
     ddl,
     maintenance::{
         collect, compact, flush, tombstone_file,
@@ -29,8 +29,8 @@ use super::{
     manifest::{FORMAT, Manifest},
     redo::{self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_REPLACE, RedoOp, Replace},
     segment::{
-        ChunkCache,
-        cold::{ColdSegment, DATA_DIR, SegmentKey, SegmentMeta, segment_of_path},
+        ChunkCache, SegmentFile,
+        cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentKey, SegmentMeta, segment_of_path},
         removal::Removal,
     },
     settings::Settings,
@@ -362,13 +362,15 @@ impl Recovery {
     }
 }
 
+/// A segment on storage, read through the cache.
 fn cold_segment(
     removal: &Arc<Removal>,
     cache: &Arc<ChunkCache>,
     meta: &SegmentMeta,
     table: &TableVersion,
 ) -> Result<Arc<ColdSegment>> {
-    let file = open_segment(removal.storage(), cache, meta, &table.def.schema)?;
+    let bytes = Arc::new(SegmentBytes { storage: Arc::clone(removal.storage()), len: meta.file_bytes });
+    let file = SegmentFile::open(bytes, &meta.path(), meta.file_schema(&table.def.schema), Arc::clone(cache))?;
     let columns = table.def.schema.fields().len();
     Ok(Arc::new(ColdSegment::new(meta.clone(), file, columns, Arc::clone(removal))))
 }

@@ -460,12 +460,14 @@ fn a_chain_of_backups_goes_on_after_a_takeover() -> Result<()> {
     for shared in [folder(), memory(), bucket("test://cluster-backup").encrypted()?] {
         let to = open_place("memory://", shared.key.clone())?;
         let backup = |node: &Node, kind| node.db.backup_into(&to, kind, &mut |_, _| {});
-        let old = shared.node("old")?;
+        // Files go at once unless a backup needs them.
+        let hasty = || ClusterSettings { grace: Duration::ZERO, ..quick() };
+        let old = shared.node_with("old", hasty())?;
         old.db.create_table(definition("t", 2), false)?;
         put(&old.db, 1, 1)?;
         old.db.flush()?;
         // It does not know of the backup, which is taken later.
-        let new = shared.node("new")?;
+        let new = shared.node_with("new", hasty())?;
         backup(&old, BackupKind::Full)?;
         let between = put(&old.db, 1, 2)?;
         old.db.compact("t")?;

@@ -79,7 +79,8 @@ impl Backend {
     async fn open(args: &Args) -> Result<Self, DataFusionError> {
         let Some(url) = &args.connect else {
             let url = args.db.as_deref().unwrap_or("memory://");
-            let database = Database::open_with_key(url, args.memory, true, args.key.key()?)?.attach(&args.attach).await?;
+            let database =
+                Database::open_with_key(url, args.memory, true, args.key.key()?)?.attach(&args.attach).await?;
             let session = database.session()?;
             return Ok(Self::Local(Box::new(database), Box::new(session)));
         };

@@ -195,11 +195,6 @@ impl Grizzly {
         self.inner.pins.release(&self.inner.storage, |position| to.as_ref().is_none_or(|to| position.to == *to))
     }
 
-    /// The identity of this database; a restored copy has another.
-    pub fn identity(&self) -> String {
-        self.inner.identity.to_string()
-    }
-
     /// Rebuilds the database at `into`, which must hold nothing, from backups that are not encrypted. See
     /// [`Backups::restore`] for keys and progress.
     ///
