@@ -255,7 +255,8 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
         let (log, csn) = (db.log()?, state.version.csn);
         // The clock of the next writer may be behind this one.
         let covers = if db.member.is_some() { csn } else { now().max(csn) };
-        (Arc::clone(&log), Lsn(log.next_lsn().0 - 1), csn, covers)
+        let end = Lsn(log.next_lsn().0 - 1);
+        (log, end, csn, covers)
     };
     let first = parent.map_or(Lsn(manifest.replay_from), |parent| Lsn(parent.end.lsn).next());
     running.read_from(parent.map_or(first, Backup::continues_from));
