@@ -47,7 +47,7 @@ fn backups_are_taken_listed_checked_and_restored() -> TestResult {
     let (db, backups, key) = (path("db"), path("backups"), path("key"));
     std::fs::write(&key, "5a".repeat(32))?;
     let run = |args: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
-        let run = grizzly(&[args, ["--key-file", &key].as_slice()].concat())?;
+        let run = grizzly(&[args, ["--key-file", key.as_str()].as_slice()].concat())?;
         match run.status.success() {
             true => Ok(text(&run.stdout)),
             false => Err(text(&run.stderr).into()),

@@ -97,7 +97,7 @@ fn a_chain_gives_back_every_record() -> Result<()> {
     assert_eq!(restore(&db.to, Some(25))?, old(5));
     for lsn in 6..=10 {
         assert_eq!(restore(&db.to, Some(5 * lsn))?, old(lsn));
-        assert_eq!(restore(&db.to, Some(5 * lsn + 1))?, old(lsn), "the moment after a commit");
+        assert_eq!(restore(&db.to, Some(5 * lsn - 1))?, old(lsn - 1), "the moment before a commit");
     }
     let both = vec!["data/a".to_owned(), "data/b".to_owned()];
     for lsn in 11..25 {

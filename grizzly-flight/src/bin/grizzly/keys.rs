@@ -1,6 +1,6 @@
 //! The key of an encrypted database: from a file, or from the environment.
 
-use std::path::PathBuf;
+use std::{env::VarError, path::PathBuf};
 
 use datafusion::error::DataFusionError;
 use grizzly_provider::EncryptionKey;
@@ -22,21 +22,16 @@ pub(crate) struct KeyArgs {
 impl KeyArgs {
     /// The key, if there is one.
     pub(crate) fn key(&self) -> Result<Option<EncryptionKey>, DataFusionError> {
-        read(self.key_file.as_ref(), VARIABLE)
-    }
-}
-
-/// The key in `file`, else the one in the environment variable `variable`.
-pub(crate) fn read(file: Option<&PathBuf>, variable: &str) -> Result<Option<EncryptionKey>, DataFusionError> {
-    if let Some(file) = file {
-        return EncryptionKey::from_file(file).map(Some).map_err(|error| invalid(error.message()));
-    }
-    match std::env::var(variable) {
-        Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) => EncryptionKey::parse(&text)
-            .map(Some)
-            .map_err(|error| invalid(format!("environment variable {variable}: {}", error.message()))),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(invalid(format!("environment variable {variable} is not text"))),
+        if let Some(file) = &self.key_file {
+            return EncryptionKey::from_file(file).map(Some).map_err(|error| invalid(error.message()));
+        }
+        match std::env::var(VARIABLE) {
+            Ok(text) if text.is_empty() => Ok(None),
+            Ok(text) => EncryptionKey::parse(&text)
+                .map(Some)
+                .map_err(|error| invalid(format!("environment variable {VARIABLE}: {}", error.message()))),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(invalid(format!("environment variable {VARIABLE} is not text"))),
+        }
     }
 }
