@@ -23,8 +23,9 @@ use datafusion_distributed::{
     RouteTasksEvent, RouteTasksEventResponse, RouteTasksHandler, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse,
     ScaleUpLeafNodeHandler, SessionStateBuilderExt, WorkerResolver,
 };
-use datafusion_proto::bytes::{
-    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+use datafusion_proto::{
+    bytes::{physical_plan_from_bytes_with_proto_converter, physical_plan_to_bytes_with_proto_converter},
+    physical_plan::DeduplicatingProtoConverter,
 };
 use grizzly_provider::{
     access::Csn,
@@ -115,9 +116,11 @@ fn pinned(plan: &Arc<dyn ExecutionPlan>, csn: Csn) -> Result<Arc<dyn ExecutionPl
 
 /// Writes the plan, and reads it as another node would.
 fn travel(cluster: &Cluster, plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
-    let codec = ScanCodec::new(cluster.db());
-    let bytes = physical_plan_to_bytes_with_extension_codec(Arc::clone(plan), &codec)?;
-    physical_plan_from_bytes_with_extension_codec(&bytes, cluster.task_context(), &codec).map(drop)
+    // The converter that tasks are written with: it keeps a filter that is known in two places one filter.
+    let (codec, converter) = (ScanCodec::new(cluster.db()), DeduplicatingProtoConverter::default());
+    let bytes = physical_plan_to_bytes_with_proto_converter(Arc::clone(plan), &codec, &converter)?;
+    let read = physical_plan_from_bytes_with_proto_converter(&bytes, cluster.task_context(), &codec, &converter);
+    read.map(drop)
 }
 
 fn configured(cluster: &Cluster, csn: Csn, division: Division, mut config: SessionConfig) -> Result<SessionConfig> {

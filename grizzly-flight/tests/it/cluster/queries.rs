@@ -63,7 +63,8 @@ async fn tpch_has_the_same_answers_on_three_nodes() -> TestResult {
         let sql = sql.trim_end().trim_end_matches(';');
         divided += usize::from(same(&connection, &alone, sql).await?);
     }
-    assert!(divided >= 18, "only {divided} queries ran on several nodes");
+    // All but those of tables with one shard.
+    assert!(divided >= 15, "only {divided} queries ran on several nodes");
     assert_eq!(nodes[0].live(), 3, "{:?}", nodes[0].cluster.nodes());
     Ok(())
 }
