@@ -19,6 +19,7 @@ use super::{
     dml::{DmlRule, SubqueriesBelowSink},
     plan_cache::{PlanCache, ShapeCache, TemplateCache},
     planner::GrizzlyQueryPlanner,
+    scan::DynamicFilterNames,
     sql::{Front, Parsed, parse, plan_statement},
 };
 use crate::{Error, Grizzly, access::Csn};
@@ -58,6 +59,10 @@ impl GrizzlySessionExt for SessionStateBuilder {
         // PREPARE optimizes without analyzing.
         self.optimizer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
         self.relation_planners().get_or_insert_default().insert(0, Arc::new(TimeTravelPlanner));
+        let physical = &mut self.physical_optimizers().get_or_insert_default().rules;
+        // Without DataFusion's rule there are no dynamic filters, and where ours stands does not matter.
+        let place = physical.iter().position(|rule| rule.name() == DynamicFilterNames::BEFORE);
+        physical.insert(place.unwrap_or(physical.len()), Arc::new(DynamicFilterNames));
         let planner = GrizzlyQueryPlanner::around(self.query_planner().take());
         self.with_config(config)
             .with_query_planner(Arc::new(planner))

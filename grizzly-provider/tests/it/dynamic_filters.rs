@@ -6,8 +6,11 @@ use arrow::{
     array::{ArrayRef, Decimal128Array, Int32Array, Int64Array, StringArray},
     record_batch::RecordBatch,
 };
-use datafusion::prelude::SessionContext;
-use grizzly_provider::{Grizzly, adapter::GrizzlyTables};
+use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};
+use grizzly_provider::{
+    Grizzly,
+    adapter::{GrizzlySessionExt, GrizzlyTables},
+};
 
 use super::fixtures::{TestResult, add_memory_table, plan, query, store};
 
@@ -57,10 +60,8 @@ async fn contexts(partitions: usize) -> TestResult<(SessionContext, SessionConte
     let db = Grizzly::open("memory://")?;
     store(&db, "f", &facts()?, &["id"], 2)?;
     store(&db, "d", &dimension()?, &[], 1)?;
-    let grizzly = SessionContext::new_with_config(config);
-    grizzly.register_table("f", db.table("f")?)?;
-    grizzly.register_table("d", db.table("d")?)?;
-    Ok((grizzly, memory, db))
+    let state = SessionStateBuilder::new().with_config(config).with_default_features().with_grizzly(&db).build();
+    Ok((SessionContext::new_with_state(state), memory, db))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,5 +108,35 @@ async fn limits_stop_the_scan_and_shield_it_from_filters() -> TestResult {
     let joined = query(&grizzly, sql).await?;
     let all = query(&grizzly, "SELECT count(*) FROM f JOIN d ON f.k = d.k WHERE d.g = 1").await?;
     assert_ne!(joined, all);
+    Ok(())
+}
+
+/// The scan of `table` in the plan of `sql` after it has run.
+async fn scan_of(context: &SessionContext, table: &str, sql: &str) -> TestResult<String> {
+    let analyzed = query(context, &format!("EXPLAIN ANALYZE {sql}")).await?.join("\n");
+    let scan = analyzed.lines().find(|line| line.contains(&format!("GrizzlyScanExec: table=public.{table}")));
+    Ok(scan.ok_or_else(|| format!("no scan of {table}: {analyzed}"))?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_might_belong_to_another_column_of_the_name_is_not_taken() -> TestResult {
+    let (grizzly, memory, db) = contexts(1).await?;
+    db.flush()?;
+    // Both sides of the inner join have a `k`; what is above it makes filters for one of them.
+    for sql in [
+        "SELECT j.g, j.fk FROM (SELECT f.k AS fk, d.k AS k, d.g, f.id FROM f JOIN d ON f.id = d.g) j \
+         JOIN d e ON e.k = j.fk WHERE e.k = 2557 ORDER BY j.fk",
+        "SELECT a.k, b.k FROM f a JOIN f b ON a.id = b.k WHERE b.name < 'n000200' ORDER BY b.k DESC, a.k LIMIT 3",
+        "SELECT b.k, a.k FROM f a JOIN f b ON a.id = b.k WHERE b.name < 'n000200' ORDER BY a.k DESC, b.k LIMIT 3",
+    ] {
+        assert_eq!(query(&grizzly, sql).await?, query(&memory, sql).await?, "{sql}");
+    }
+    let once = "SELECT b.k FROM f b ORDER BY b.k DESC LIMIT 3";
+    assert!(scan_of(&grizzly, "f", once).await?.contains("dynamic_filters=["));
+    // A table without the rule takes no dynamic filter at all.
+    let stock = SessionContext::new();
+    stock.register_table("f", db.table("f")?)?;
+    assert!(!scan_of(&stock, "f", once).await?.contains("dynamic_filters=["));
+    assert_eq!(query(&stock, once).await?, query(&memory, once).await?);
     Ok(())
 }

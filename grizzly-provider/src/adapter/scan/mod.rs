@@ -3,6 +3,7 @@
 //! read, and no snapshot chosen, before it is executed.
 
 mod access_choice;
+mod ambiguous;
 mod display;
 mod dynamic;
 mod run;
@@ -31,6 +32,8 @@ use datafusion::{
 };
 
 pub use access_choice::AccessChoice;
+use ambiguous::AmbiguousNames;
+pub(crate) use ambiguous::DynamicFilterNames;
 use dynamic::{CurrentFilter, DynamicFilter};
 use run::Runs;
 use stream::ScanStream;
@@ -72,6 +75,8 @@ pub struct GrizzlyScanExec {
     fetch: Option<usize>,
     /// Filters whose content is known only while the query runs; columns are mapped to the table's.
     dynamic: Vec<DynamicFilter>,
+    /// Names by which dynamic filters may go astray; `None` as long as that is unknown.
+    ambiguous: Option<AmbiguousNames>,
     choice: Option<AccessChoice>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -119,21 +124,23 @@ impl GrizzlyScanExec {
         properties: Arc<PlanProperties>,
     ) -> Self {
         let metrics = ExecutionPlanMetricsSet::new();
-        Self { table, request, fetch, dynamic, choice, properties, metrics, runs: Runs::default() }
+        Self { table, request, fetch, dynamic, ambiguous: None, choice, properties, metrics, runs: Runs::default() }
     }
 
     /// The same scan of another request, over as many partitions as `partitions`.
     fn with_request(&self, request: ScanRequest, partitions: usize) -> Result<Self> {
         let properties = properties(&self.table, &request, partitions)?;
         let (table, dynamic) = (Arc::clone(&self.table), self.dynamic.clone());
-        Ok(Self::assemble(table, request, self.fetch, dynamic, self.choice.clone(), properties))
+        let scan = Self::assemble(table, request, self.fetch, dynamic, self.choice.clone(), properties);
+        Ok(Self { ambiguous: self.ambiguous.clone(), ..scan })
     }
 
     /// The same scan, never run.
     fn fresh(&self) -> Self {
         let (table, request) = (Arc::clone(&self.table), self.request.clone());
         let properties = Arc::clone(&self.properties);
-        Self::assemble(table, request, self.fetch, self.dynamic.clone(), self.choice.clone(), properties)
+        let scan = Self::assemble(table, request, self.fetch, self.dynamic.clone(), self.choice.clone(), properties);
+        Self { ambiguous: self.ambiguous.clone(), ..scan }
     }
 
     /// What it reads, as the engine will be asked.
@@ -207,7 +214,9 @@ impl GrizzlyScanExec {
     fn push_down(&self, filter: Arc<dyn PhysicalExpr>, next: &mut Pushed) -> PushedDown {
         let columns = &self.request.projection;
         if DynamicFilterTracking::classify(&filter).contains_dynamic_filter() {
-            next.dynamic.push(DynamicFilter::new(filter, columns));
+            if self.ambiguous.as_ref().is_some_and(|names| names.allow(&filter)) {
+                next.dynamic.push(DynamicFilter::new(filter, columns));
+            }
             return PushedDown::No;
         }
         let conversion = convert_physical(filter.as_ref(), columns, &self.table.schema());
