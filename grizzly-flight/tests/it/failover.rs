@@ -243,7 +243,8 @@ async fn kill_the_writer(nodes: &mut Vec<Node>, folder: &Path, world: &World) ->
     let killed = Instant::now();
     dead.child.wait()?;
     world.urls.lock().retain(|url| *url != dead.url);
-    while *world.last.lock() < killed + Duration::from_millis(1) {
+    // Not one that was on its way when the writer died.
+    while *world.last.lock() < killed + LEASE / 2 {
         if killed.elapsed() > Duration::from_secs(30) {
             return Err("writes did not go on".into());
         }
