@@ -48,7 +48,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     let listener = std::net::TcpListener::bind(&args.listen).map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("cannot listen on {}", args.listen)).with_source(error)
     })?;
-    let database = Database::open_with_key(&args.db, args.memory, true, args.key.key()?)?;
+    let key = args.key.key()?;
+    let database = if args.cluster {
+        tokio::task::block_in_place(|| Database::open_shared(&args.db, args.memory, key))?
+    } else {
+        Database::open_with_key(&args.db, args.memory, true, key)?
+    };
     let mut database = database.attach(&args.attach).await?;
     let mut node = None;
     if args.cluster {
@@ -62,7 +67,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     }
     let server = server.listen_on(listener)?;
     if let Some(node) = &node {
-        node.join(&args.advertise.unwrap_or_else(|| server.url())).await?;
+        let url = args.advertise.unwrap_or_else(|| server.url());
+        tokio::task::block_in_place(|| database.grizzly().advertise(&url))?;
+        node.join(&url).await?;
     }
     let mut stdout = std::io::stdout();
     // Whoever started this process reads the port from here.

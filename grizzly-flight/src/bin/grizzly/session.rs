@@ -13,7 +13,7 @@ use datafusion::{
 use grizzly_flight::{Cluster, FederationExt, GrizzlyClusterExt, RemoteCatalog, SessionFactory, federation};
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
-    EncryptionKey, Error, ErrorKind, Grizzly, Settings,
+    ClusterSettings, EncryptionKey, Error, ErrorKind, Grizzly, Settings,
     adapter::{GrizzlySession, GrizzlySessionExt},
 };
 
@@ -55,6 +55,15 @@ impl Database {
         Self::open_with_key(url, memory, create, None)
     }
 
+    /// Opens it as one of several processes, of which one at a time writes.
+    pub(crate) fn open_shared(
+        url: &str,
+        memory: Option<usize>,
+        key: Option<EncryptionKey>,
+    ) -> Result<Self, DataFusionError> {
+        Self::open_with(url, memory, key, Settings { cluster: Some(ClusterSettings::default()), ..Settings::default() })
+    }
+
     /// The same, for one that is encrypted if there is a key.
     pub(crate) fn open_with_key(
         url: &str,
@@ -62,7 +71,15 @@ impl Database {
         create: bool,
         key: Option<EncryptionKey>,
     ) -> Result<Self, DataFusionError> {
-        let mut settings = Settings { create, ..Settings::default() };
+        Self::open_with(url, memory, key, Settings { create, ..Settings::default() })
+    }
+
+    fn open_with(
+        url: &str,
+        memory: Option<usize>,
+        key: Option<EncryptionKey>,
+        mut settings: Settings,
+    ) -> Result<Self, DataFusionError> {
         let mut runtime = RuntimeEnvBuilder::new();
         if let Some(memory) = memory {
             // Half for what the database keeps in memory, half for queries, which spill beyond it.

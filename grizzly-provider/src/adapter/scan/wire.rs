@@ -107,10 +107,16 @@ impl GrizzlyScanExec {
         };
         let table = Arc::new(table.as_of(at));
         wire.check(&table.schema(), snapshot.shards().len())?;
+        // The same commit, so the name means the same index as where the query was planned.
+        let index_id = match &wire.access {
+            AccessPath::FullScan => None,
+            AccessPath::Index { index, .. } => snapshot.index_id(index),
+        };
         let request = ScanRequest {
             projection: wire.projection,
             predicate: wire.predicate,
             access: wire.access,
+            index_id,
             shards: wire.shards.map(Into::into),
             all_versions: wire.columns == Columns::History,
         };
