@@ -218,8 +218,8 @@ impl GrizzlySession {
 
     /// Runs one statement; `text` is its SQL if its plan may be kept.
     async fn run(&self, statement: Parsed, text: Option<&str>) -> Result<DataFrame> {
-        if text.is_some() {
-            self.handle.check_usable()?;
+        // What an aborted transaction refuses, and what ends it, is told apart below.
+        if text.is_some() && !self.handle.is_aborted() {
             let filled = self.shapes.plan(&statement.statement, &self.templates, &self.handle, &self.context).await?;
             if let Some(plan) = filled {
                 return Ok(DataFrame::new(self.context.state(), plan));
