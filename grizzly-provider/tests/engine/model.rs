@@ -110,7 +110,9 @@ fn take(db: &Grizzly, world: &mut World, session: &mut Option<Session>, step: St
 }
 
 fn commit(world: &mut World, open: Session) -> Result<()> {
-    let lost = |id: &i64| world.changed.get(id).is_some_and(|changed| *changed > open.began);
+    // A key that was not there when the transaction began, and is not there now, was nobody's loss in between.
+    let concerned = |id: &i64| open.before.contains_key(id) || world.rows.contains_key(id);
+    let lost = |id: &i64| world.changed.get(id).is_some_and(|changed| *changed > open.began) && concerned(id);
     let expected = open.wrote.keys().any(lost);
     match open.transaction.commit()? {
         CommitOutcome::Committed { .. } => {
