@@ -232,7 +232,7 @@ async fn statements_of_one_shape_mean_what_each_of_them_means() -> Test {
     keeping
         .execute(
             "CREATE TABLE s (id INT PRIMARY KEY, big BIGINT, name VARCHAR, day DATE, price DECIMAL(9, 2), f DOUBLE);
-             INSERT INTO s SELECT x, CASE WHEN x % 5 = 0 THEN NULL ELSE x * 10 END, 'n' || x % 7,
+             INSERT INTO s SELECT x, CASE WHEN x % 5 = 0 THEN NULL ELSE x * 10 END, 'n' || (x % 7),
                  arrow_cast(CAST(x AS INT), 'Date32'), x / 4.0, x / 3.0 FROM generate_series(1, 60) AS g(x);
              CREATE INDEX by_name ON s (name); CREATE INDEX by_big ON s (big);
              CREATE VIEW v AS SELECT id, name FROM s WHERE id > 20",
