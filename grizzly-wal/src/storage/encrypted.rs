@@ -339,8 +339,8 @@ mod tests {
     fn whatever_is_changed_exchanged_or_cut_is_found() -> Result<()> {
         let (inner, encrypted) = storage()?;
         let content = Bytes::from(vec![5; 2 * BLOCK + 100]);
-        encrypted.put("a", &[content.clone()], PutMode::Create)?;
-        encrypted.put("b", &[content.clone()], PutMode::Create)?;
+        encrypted.put("a", std::slice::from_ref(&content), PutMode::Create)?;
+        encrypted.put("b", std::slice::from_ref(&content), PutMode::Create)?;
         let stored = inner.get("a")?;
         let second = HEADER + STORED_BLOCK;
         let mut forged = vec![stored.slice(..stored.len() - 1), stored.slice(..second), inner.get("b")?];
