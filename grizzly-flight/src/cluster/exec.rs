@@ -99,7 +99,7 @@ impl From<DataFusionError> for Failure {
 }
 
 impl Run {
-    async fn to_the_end(self, client: Sender<Result<RecordBatch>>) -> Result<()> {
+    async fn deliver(self, client: Sender<Result<RecordBatch>>) -> Result<()> {
         let mut lost: Vec<Url> = Vec::new();
         loop {
             let mut nodes = self.exec.cluster.live();
@@ -229,7 +229,7 @@ impl ExecutionPlan for ClusterExec {
         let mut rows = RecordBatchReceiverStreamBuilder::new(self.schema(), WAITING_BATCHES);
         let run = Run { exec: self.clone(), context, csn };
         let client = rows.tx();
-        rows.spawn(run.to_the_end(client));
+        rows.spawn(run.deliver(client));
         Ok(rows.build())
     }
 }

@@ -130,7 +130,7 @@ fn join(join: &Join) -> Option<Candidate> {
 }
 
 fn outer(left: Select, kind: JoinKind, right: Select, on: impl FnOnce(&[String]) -> Option<String>) -> Option<Select> {
-    left.as_left(kind).joined(kind, right, on)
+    left.into_left(kind).joined(kind, right, on)
 }
 
 /// The condition of a join over the columns of both sides.

@@ -158,7 +158,7 @@ impl Select {
 
     /// As the left side of a join. Conditions may stay in WHERE if the join keeps each left row as it is, and computed
     /// columns if it never replaces one by NULLs.
-    pub(super) fn as_left(self, kind: JoinKind) -> Self {
+    pub(super) fn into_left(self, kind: JoinKind) -> Self {
         let open = self.is_rows()
             && match kind {
                 JoinKind::Inner | JoinKind::Left => true,
@@ -168,7 +168,7 @@ impl Select {
     }
 
     /// As the right side of a join: its item, and what its columns are called in it.
-    fn as_right(self) -> (Item, Vec<String>) {
+    fn into_right(self) -> (Item, Vec<String>) {
         let bare = self.from.len() == 1 && self.filter.is_empty() && self.is_rows() && self.is_plain();
         if !bare {
             let names = self.names();
@@ -183,7 +183,7 @@ impl Select {
     }
 
     /// Joined with `right`, on a condition that `on` makes of the texts of all columns; `self` was made by
-    /// [`as_left`](Self::as_left).
+    /// [`into_left`](Self::into_left).
     pub(super) fn joined(
         mut self,
         kind: JoinKind,
@@ -191,7 +191,7 @@ impl Select {
         on: impl FnOnce(&[String]) -> Option<String>,
     ) -> Option<Self> {
         let source = self.from.len();
-        let (item, names) = right.as_right();
+        let (item, names) = right.into_right();
         self.columns.extend(names.into_iter().map(|name| Column::Plain { source, name }));
         let condition = on(&self.texts())?;
         self.from.push(Source { join: Some((kind, condition)), item });
@@ -206,7 +206,7 @@ impl Select {
         without: bool,
         on: impl FnOnce(&[String]) -> Option<String>,
     ) -> Option<Self> {
-        let (item, names) = other.as_right();
+        let (item, names) = other.into_right();
         let mut texts = self.texts();
         texts.extend(names.iter().map(|name| format!("\"e\".{}", quoted_name(name))));
         let not = if without { "NOT " } else { "" };
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn tables_join_side_by_side_and_their_columns_keep_apart() {
         let left = table("t", &["id", "Name"]).filtered("(\"q1\".\"id\" > 1)".to_owned());
-        let joined = left.as_left(JoinKind::Inner).joined(JoinKind::Inner, table("u", &["id", "name"]), |texts| {
+        let joined = left.into_left(JoinKind::Inner).joined(JoinKind::Inner, table("u", &["id", "name"]), |texts| {
             Some(format!("({} = {})", texts[0], texts[2]))
         });
         let sql = joined.expect("a condition").sql();
@@ -337,7 +337,7 @@ mod tests {
     fn conditions_of_a_side_that_may_become_null_stay_with_it() {
         let filtered = || table("t", &["a"]).filtered("(\"q1\".\"a\" > 1)".to_owned());
         for kind in [JoinKind::Right, JoinKind::Full] {
-            assert!(filtered().as_left(kind).filter.is_empty());
+            assert!(filtered().into_left(kind).filter.is_empty());
         }
         let joined = table("s", &["b"]).joined(JoinKind::Left, filtered(), |_| Some("TRUE".to_owned()));
         let sql = joined.expect("a condition").sql();

@@ -220,7 +220,9 @@ impl GrizzlySession {
     async fn run(&self, statement: Parsed, text: Option<&str>) -> Result<DataFrame> {
         // What an aborted transaction refuses, and what ends it, is told apart below.
         if text.is_some() && !self.handle.is_aborted() {
-            let filled = self.shapes.plan(&statement.statement, &self.templates, &self.handle, &self.context).await?;
+            let filled = self.shapes.plan(&statement.statement, &self.templates, &self.handle, &self.context);
+            // Boxed: planning within planning would take twice the stack.
+            let filled = Box::pin(filled).await?;
             if let Some(plan) = filled {
                 return Ok(DataFrame::new(self.context.state(), plan));
             }

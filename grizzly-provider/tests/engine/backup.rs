@@ -85,11 +85,11 @@ const DROPPED: i64 = 645;
 
 /// Rows of table `loaded` after the commit with this number.
 fn loaded(commit: usize) -> Option<u64> {
-    match commit as i64 {
-        ..=LOADED => Some(0),
-        ..=DROPPED => Some(70_000),
-        _ => None,
+    let commit = commit as i64;
+    if commit <= LOADED {
+        return Some(0);
     }
+    (commit <= DROPPED).then_some(70_000)
 }
 
 fn index(name: &str) -> IndexDefinition {
