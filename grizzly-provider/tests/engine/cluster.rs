@@ -267,7 +267,8 @@ fn a_follower_that_was_away_begins_anew_from_the_newest_manifest() -> Result<()>
 /// Stops the writer at `point` of a commit or checkpoint, lets another one take over and go on, and wakes it.
 fn take_over_at(shared: &Shared, point: Point) -> Result<()> {
     // Files go at once, which is the hardest for whoever still needs them.
-    let hasty = || ClusterSettings { grace: Duration::ZERO, ..quick() };
+    // The lease is long enough for a machine that is busy with all of these at once.
+    let hasty = || ClusterSettings { grace: Duration::ZERO, lease: Duration::from_secs(3), ..quick() };
     let old = shared.node_with("old", hasty())?;
     old.db.create_table(definition("t", 2), false)?;
     put(&old.db, 1, 1)?;
