@@ -16,15 +16,13 @@ use crate::engine::{Engine, Host};
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 macro_rules! corpus {
-    (cluster $($file:ident)*) => {
+    ($($file:ident)*; on_one_node: $($local:ident)*) => {
+        const FILES: &[&str] = &[$(stringify!($file),)* $(stringify!($local)),*];
+        corpus! { @engine embedded Embedded $($file)* $($local)* }
+        corpus! { @engine embedded_norules EmbeddedNoRules $($file)* $($local)* }
+        corpus! { @engine vanilla Vanilla $($file)* $($local)* }
+        corpus! { @engine flight Flight $($file)* $($local)* }
         corpus! { @engine cluster Cluster $($file)* }
-    };
-    ($($file:ident)*) => {
-        const FILES: &[&str] = &[$(stringify!($file)),*];
-        corpus! { @engine embedded Embedded $($file)* }
-        corpus! { @engine embedded_norules EmbeddedNoRules $($file)* }
-        corpus! { @engine vanilla Vanilla $($file)* }
-        corpus! { @engine flight Flight $($file)* }
     };
     (@engine $module:ident $engine:ident $($file:ident)*) => {
         mod $module {
@@ -43,7 +41,6 @@ corpus! {
     ddl
     delete
     errors
-    explain
     indexes
     insert
     merge
@@ -56,28 +53,9 @@ corpus! {
     time_travel
     transactions
     types
-    update
-}
-
-// All but `explain`: the plans are others.
-corpus! {
-    cluster
-    ddl
-    delete
-    errors
-    indexes
-    insert
-    merge
-    on_conflict
-    predicates
-    prepared
-    queries
-    shards
-    system_tables
-    time_travel
-    transactions
-    types
-    update
+    update;
+    // The plans of several nodes are others.
+    on_one_node: explain
 }
 
 fn folder() -> PathBuf {

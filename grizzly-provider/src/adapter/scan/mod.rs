@@ -112,35 +112,43 @@ impl GrizzlyScanExec {
         }
         let rows = table.planning_snapshot()?.row_count();
         let properties = properties(&table, &request, streams.over(rows))?;
-        Ok(Self::assemble(table, request, fetch, vec![], None, properties))
+        Ok(Self::assemble(table, request, fetch, properties))
     }
 
     fn assemble(
         table: Arc<GrizzlyTable>,
         request: ScanRequest,
         fetch: Option<usize>,
-        dynamic: Vec<DynamicFilter>,
-        choice: Option<AccessChoice>,
         properties: Arc<PlanProperties>,
     ) -> Self {
-        let metrics = ExecutionPlanMetricsSet::new();
-        Self { table, request, fetch, dynamic, ambiguous: None, choice, properties, metrics, runs: Runs::default() }
+        Self {
+            table,
+            request,
+            fetch,
+            dynamic: Vec::new(),
+            ambiguous: None,
+            choice: None,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+            runs: Runs::default(),
+        }
     }
 
     /// The same scan of another request, over as many partitions as `partitions`.
     fn with_request(&self, request: ScanRequest, partitions: usize) -> Result<Self> {
         let properties = properties(&self.table, &request, partitions)?;
-        let (table, dynamic) = (Arc::clone(&self.table), self.dynamic.clone());
-        let scan = Self::assemble(table, request, self.fetch, dynamic, self.choice.clone(), properties);
-        Ok(Self { ambiguous: self.ambiguous.clone(), ..scan })
+        Ok(Self { request, properties, ..self.fresh() })
     }
 
     /// The same scan, never run.
     fn fresh(&self) -> Self {
         let (table, request) = (Arc::clone(&self.table), self.request.clone());
-        let properties = Arc::clone(&self.properties);
-        let scan = Self::assemble(table, request, self.fetch, self.dynamic.clone(), self.choice.clone(), properties);
-        Self { ambiguous: self.ambiguous.clone(), ..scan }
+        Self {
+            dynamic: self.dynamic.clone(),
+            ambiguous: self.ambiguous.clone(),
+            choice: self.choice.clone(),
+            ..Self::assemble(table, request, self.fetch, Arc::clone(&self.properties))
+        }
     }
 
     /// What it reads, as the engine will be asked.

@@ -127,7 +127,7 @@ impl GrizzlyScanExec {
                 "table {name} has other columns here than where the query was planned"
             )));
         }
-        Ok(Self::assemble(table, request, wire.fetch, Vec::new(), None, properties))
+        Ok(Self::assemble(table, request, wire.fetch, properties))
     }
 }
 

@@ -44,8 +44,6 @@ pub(crate) struct BuiltSegment {
     pub(crate) chunks: Vec<Vec<EncodedColumn>>,
 }
 
-impl BuiltSegment {}
-
 /// What accumulates for one column over the chunks.
 #[derive(Debug, Default)]
 struct ColumnTotals {
