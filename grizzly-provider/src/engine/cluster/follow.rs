@@ -105,16 +105,16 @@ pub(super) fn catch_up(db: &Inner, member: &Member, care: Care) -> Result<bool> 
         return Ok(false);
     }
     let mut place = member.following.lock();
-    let mut following = match place.take() {
-        Some(following) => following,
-        None => Following::load(&db.storage, &db.removal, &db.cache)?,
+    // After an error the next call begins anew, from the newest manifest, which may contain all there is.
+    let (mut following, anew) = match place.take() {
+        Some(following) => (following, false),
+        None => (Following::load(&db.storage, &db.removal, &db.cache)?, true),
     };
-    // After an error the next call begins anew, from the newest manifest.
     let advanced = following.advance(&db.storage, care)?;
     let adopted = following.adopt_checkpoint(&db.storage)?;
     // What was seen once stays, also while a fresh start has not come as far yet.
     let as_new = following.recovery.version.csn >= db.publisher.current().csn;
-    if (advanced.changed || adopted) && as_new {
+    if (anew || advanced.changed || adopted) && as_new {
         db.publisher.publish_now(Arc::new(following.version()));
         member.news.tell();
     }
