@@ -36,11 +36,7 @@ pub(crate) fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<LogFile>> {
 pub(crate) fn successor(storage: &dyn Storage, dir: &str, file: &LogFile) -> Result<Option<LogFile>> {
     let number = file.number + 1;
     let path = path(dir, number);
-    match storage.peek_append(&path, FILE_HEADER) {
-        Ok(_) => Ok(Some(LogFile { number, path, first_lsn: None })),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(storage.has_begun(&path)?.then_some(LogFile { number, path, first_lsn: None }))
 }
 
 /// Reads the header of a whole file. `None` if its writer never got as far as that: nothing but zeros follows.

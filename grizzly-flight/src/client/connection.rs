@@ -49,14 +49,21 @@ pub struct ConnectOptions {
     pub session: Option<String>,
     /// How long connecting may take. Default 10 seconds.
     pub connect_timeout: Duration,
+    /// A server that answers no pings for this long while a call waits is taken for gone. Default 50 seconds.
+    pub gone_after: Duration,
     /// How long to wait for each reply and each batch; `None` waits forever. Default 5 minutes.
     pub timeout: Option<Duration>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        let connect_timeout = Duration::from_secs(10);
-        Self { token: None, session: None, connect_timeout, timeout: Some(Duration::from_secs(300)) }
+        Self {
+            token: None,
+            session: None,
+            connect_timeout: Duration::from_secs(10),
+            gone_after: Duration::from_secs(50),
+            timeout: Some(Duration::from_secs(300)),
+        }
     }
 }
 
@@ -66,6 +73,7 @@ impl std::fmt::Debug for ConnectOptions {
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("session", &self.session)
             .field("connect_timeout", &self.connect_timeout)
+            .field("gone_after", &self.gone_after)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -120,7 +128,8 @@ impl FlightSqlConnection {
         let endpoint = Endpoint::from_shared(http_url(url)?)
             .map_err(|error| Error::new(ErrorKind::Invalid, format!("{url} is no address")).with_source(error))?
             .connect_timeout(options.connect_timeout)
-            .http2_keep_alive_interval(Duration::from_secs(30))
+            .http2_keep_alive_interval(options.gone_after * 3 / 5)
+            .keep_alive_timeout(options.gone_after * 2 / 5)
             .tcp_nodelay(true);
         let connecting = tokio::time::timeout(options.connect_timeout, endpoint.connect());
         let channel = match connecting.await {

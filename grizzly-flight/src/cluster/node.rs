@@ -34,13 +34,13 @@ pub struct NodeSettings {
     pub lease: Duration,
     /// Up to so many bytes of a result are held back, so that the query can run again if a node fails. Default 8 MiB.
     pub held_bytes: usize,
-    /// How long a node waits to learn of the commit that a query reads. Default 5 seconds.
+    /// How long a node waits to learn of the commit that a query reads. Default 3 seconds.
     pub commit_wait: Duration,
 }
 
 impl Default for NodeSettings {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(4), held_bytes: 8 << 20, commit_wait: Duration::from_secs(5) }
+        Self { lease: Duration::from_secs(4), held_bytes: 8 << 20, commit_wait: Duration::from_secs(3) }
     }
 }
 

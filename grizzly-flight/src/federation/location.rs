@@ -134,9 +134,9 @@ impl Location {
         ConnectOptions {
             // `grpc://token@host` is as good as `grpc://user:token@host`.
             token: self.secret.clone().or_else(|| self.user.clone()),
-            session: None,
             connect_timeout: self.connect_timeout(),
             timeout: self.timeout(),
+            ..ConnectOptions::default()
         }
     }
 }

@@ -32,6 +32,8 @@ use crate::{
 
 /// How long connecting to the writer may take.
 const CONNECT: Duration = Duration::from_secs(2);
+/// A writer that is silent for this long is taken for gone.
+const GONE: Duration = Duration::from_secs(4);
 /// How long this node may take to see what the writer has acknowledged.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -85,7 +87,7 @@ impl Forward {
     /// `token` is what the writer wants to see: that of the whole cluster.
     pub(crate) fn new(token: Option<String>) -> Self {
         let (open, wrote, behind) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        let options = ConnectOptions { token, connect_timeout: CONNECT, ..ConnectOptions::default() };
+        let options = ConnectOptions { token, connect_timeout: CONNECT, gone_after: GONE, ..ConnectOptions::default() };
         Self { options, link: Mutex::default(), open, wrote, behind }
     }
 

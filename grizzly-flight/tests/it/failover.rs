@@ -1,11 +1,10 @@
-//! Nodes on one folder, each a process with a server: writes go to whichever node writes, through any of them, and
-//! when that one is killed another goes on.
+//! Nodes on one folder or bucket, each a process with a server: writes go to whichever node writes, through any of
+//! them, and when that one is killed another goes on.
 
 use std::{
     collections::BTreeSet,
     error::Error,
     io::{BufRead, BufReader, Write},
-    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -23,33 +22,40 @@ use grizzly_flight::{FlightSqlConnection, FlightSqlServer, client::IngestMode};
 use grizzly_provider::{ClusterSettings, ErrorKind, Grizzly, Settings};
 use parking_lot::Mutex;
 
-use crate::support::{TestResult, ask, factory, numbers};
+use crate::{
+    cluster::process::Place,
+    support::{TestResult, ask, factory, numbers},
+};
 
 const NODES: usize = 3;
 const CLIENTS: i64 = 8;
 /// Kills; more with `GRIZZLY_FAILOVERS=20`.
 const KILLS: usize = 4;
-const LEASE: Duration = Duration::from_millis(1000);
-/// Names the database folder to a node; its presence makes the test act as one.
-const FOLDER: &str = "GRIZZLY_FAILOVER_FOLDER";
+/// Names the database to a node; its presence makes the test act as one.
+const DATABASE: &str = "GRIZZLY_FAILOVER_DATABASE";
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-fn open(folder: &Path, node: &str) -> Outcome<Grizzly> {
+/// Short on a disk; what is usual where a store takes its time.
+fn lease(db: &str) -> Duration {
+    if db.starts_with("s3://") { ClusterSettings::default().lease } else { Duration::from_millis(1000) }
+}
+
+fn open(db: &str, node: &str) -> Outcome<Grizzly> {
     let cluster = ClusterSettings {
         node: node.to_owned(),
-        lease: LEASE,
+        lease: lease(db),
         poll: Duration::from_millis(10),
         ..ClusterSettings::default()
     };
     // Small, so that segments are written and merged while clients commit.
     let settings = Settings { flush_rows: 200, cluster: Some(cluster), ..Settings::default() };
-    Ok(Grizzly::builder(&folder.to_string_lossy()).settings(settings).open()?)
+    Ok(Grizzly::builder(db).settings(settings).open()?)
 }
 
 /// A node in this process.
-async fn serve(folder: &Path, node: &str) -> Outcome<(Grizzly, String)> {
-    let db = open(folder, node)?;
+async fn serve(db: &str, node: &str) -> Outcome<(Grizzly, String)> {
+    let db = open(db, node)?;
     let server = FlightSqlServer::builder(factory(&db)).listen("127.0.0.1:0").await?;
     let url = server.url();
     tokio::spawn(server.serve());
@@ -59,10 +65,9 @@ async fn serve(folder: &Path, node: &str) -> Outcome<(Grizzly, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_node_takes_writes_and_reads_them_back() -> TestResult {
-    let folder = tempfile::tempdir()?;
-    let place = folder.path().join("db");
-    let (writer, writer_url) = serve(&place, "one").await.map_err(|error| error.to_string())?;
-    let (follower, url) = serve(&place, "two").await.map_err(|error| error.to_string())?;
+    let place = Place::new()?;
+    let (writer, writer_url) = serve(&place.url, "one").await.map_err(|error| error.to_string())?;
+    let (follower, url) = serve(&place.url, "two").await.map_err(|error| error.to_string())?;
     assert!(writer.is_writer() && !follower.is_writer());
     let there = FlightSqlConnection::connect(&writer_url).await?;
     let here = FlightSqlConnection::connect(&url).await?;
@@ -125,15 +130,15 @@ async fn any_node_takes_writes_and_reads_them_back() -> TestResult {
 
 #[test]
 fn a_killed_writer_is_replaced_and_nothing_acknowledged_is_lost_or_doubled() -> Outcome {
-    match std::env::var(FOLDER) {
-        Ok(folder) => tokio::runtime::Runtime::new()?.block_on(be_a_node(Path::new(&folder))),
+    match std::env::var(DATABASE) {
+        Ok(db) => tokio::runtime::Runtime::new()?.block_on(be_a_node(&db)),
         Err(_) => tokio::runtime::Runtime::new()?.block_on(kill_writers()),
     }
 }
 
 /// A node in a process of its own: says where it listens, and whenever it becomes the writer.
-async fn be_a_node(folder: &Path) -> Outcome {
-    let (db, url) = serve(folder, &std::process::id().to_string()).await?;
+async fn be_a_node(db: &str) -> Outcome {
+    let (db, url) = serve(db, &std::process::id().to_string()).await?;
     say(&format!("listening {url}"))?;
     let mut wrote = false;
     loop {
@@ -161,11 +166,11 @@ struct Node {
 }
 
 impl Node {
-    fn start(folder: &Path) -> Outcome<Self> {
+    fn start(db: &str) -> Outcome<Self> {
         let name = "failover::a_killed_writer_is_replaced_and_nothing_acknowledged_is_lost_or_doubled";
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--exact", name, "--nocapture"])
-            .env(FOLDER, folder)
+            .env(DATABASE, db)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("a node has no output")?).lines();
@@ -206,9 +211,8 @@ struct World {
 
 async fn kill_writers() -> Outcome {
     let kills = std::env::var("GRIZZLY_FAILOVERS").map_or(Ok(KILLS), |kills| kills.parse())?;
-    let place = tempfile::tempdir()?;
-    let folder = place.path().join("db");
-    let mut nodes = (0..NODES).map(|_| Node::start(&folder)).collect::<Outcome<Vec<_>>>()?;
+    let place = Place::new().map_err(|error| error.to_string())?;
+    let mut nodes = (0..NODES).map(|_| Node::start(&place.url)).collect::<Outcome<Vec<_>>>()?;
     let connection = FlightSqlConnection::connect(&nodes[1].url).await?;
     // Without a key, so that a row that came twice would be there twice.
     connection.update("CREATE TABLE t (id BIGINT, client BIGINT)").await?;
@@ -222,7 +226,7 @@ async fn kill_writers() -> Outcome {
     let mut longest = Duration::ZERO;
     for _ in 0..kills {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        longest = longest.max(kill_the_writer(&mut nodes, &folder, &world).await?);
+        longest = longest.max(kill_the_writer(&mut nodes, &place.url, &world).await?);
     }
     world.stop.store(true, Ordering::SeqCst);
     for client in clients {
@@ -236,7 +240,7 @@ async fn kill_writers() -> Outcome {
 }
 
 /// Kills the node that writes, starts another one, and returns how long no commit was acknowledged.
-async fn kill_the_writer(nodes: &mut Vec<Node>, folder: &Path, world: &World) -> Outcome<Duration> {
+async fn kill_the_writer(nodes: &mut Vec<Node>, db: &str, world: &World) -> Outcome<Duration> {
     let writer = nodes.iter().position(|node| node.writes.load(Ordering::SeqCst)).ok_or("nobody writes")?;
     let mut dead = nodes.swap_remove(writer);
     dead.child.kill()?;
@@ -244,15 +248,15 @@ async fn kill_the_writer(nodes: &mut Vec<Node>, folder: &Path, world: &World) ->
     dead.child.wait()?;
     world.urls.lock().retain(|url| *url != dead.url);
     // Not one that was on its way when the writer died.
-    while *world.last.lock() < killed + LEASE / 2 {
+    while *world.last.lock() < killed + lease(db) / 2 {
         if killed.elapsed() > Duration::from_secs(30) {
             return Err("writes did not go on".into());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let interrupted = world.last.lock().saturating_duration_since(killed);
-    let folder = folder.to_owned();
-    let node = tokio::task::spawn_blocking(move || Node::start(&folder)).await??;
+    let db = db.to_owned();
+    let node = tokio::task::spawn_blocking(move || Node::start(&db)).await??;
     world.urls.lock().push(node.url.clone());
     nodes.push(node);
     while !nodes.iter().any(|node| node.writes.load(Ordering::SeqCst)) {

@@ -481,15 +481,14 @@ impl Inner {
         log.filter(|_| self.member.as_ref().is_none_or(Member::may_write)).ok_or_else(|| self.not_writer())
     }
 
-    /// Whether a transaction that began in this term may commit.
-    pub(super) fn check_term(&self, term: u64) -> Result<()> {
-        match self.term.load(Ordering::Acquire) == term {
-            true => Ok(()),
-            false => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the writer of database '{}' changed since the transaction began; it may be retried", self.url),
-            )),
-        }
+    /// Changes whenever this process begins or ends to write. Transactions end with the term they began in.
+    pub(super) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    pub(super) fn writer_changed(&self) -> Error {
+        let message = "changed since the transaction began; it may be retried";
+        Error::new(ErrorKind::Unavailable, format!("the writer of database '{}' {message}", self.url))
     }
 
     pub(super) fn next_segment_id(&self) -> u32 {

@@ -87,7 +87,7 @@ impl Inner {
             storage,
             wal: ArcSwapOption::empty(),
             publisher,
-            commit: Mutex::new(CommitState { version, moved: Default::default() }),
+            commit: Mutex::new(CommitState::new(version)),
             checkpoint: Mutex::new(()),
             checkpoints: flush::Checkpoints::default(),
             pins: Pins::default(),
@@ -194,9 +194,10 @@ pub(super) fn install(
     db.epoch.store(manifest.epoch, Ordering::Release);
     db.publisher.publish_now(Arc::clone(&version));
     db.hot_rows.store(hot_rows(&version), Ordering::Release);
-    *state = CommitState { version, moved: Default::default() };
-    db.wal.store(Some(Arc::new(wal)));
+    *state = CommitState::new(version);
+    // In this order: whoever sees that this process writes begins transactions that may commit.
     db.term.fetch_add(1, Ordering::AcqRel);
+    db.wal.store(Some(Arc::new(wal)));
     drop(state);
     collect::remove_orphans(db, manifest).map(drop)
 }

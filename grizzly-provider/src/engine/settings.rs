@@ -35,7 +35,7 @@ pub struct ClusterSettings {
     /// How long the others wait for a sign of life before one takes the writer's place; it renews its lease three
     /// times within that. Default 3 seconds.
     pub lease: Duration,
-    /// How often a follower looks for new commits. Default 20 ms.
+    /// How often a follower looks for new commits; less often where looking takes long. Default 20 ms.
     pub poll: Duration,
     /// Whether this process may write. Default true.
     pub candidate: bool,

@@ -252,6 +252,10 @@ impl Storage for EncryptedStorage {
         self.inner.peek_append(path, len)
     }
 
+    fn has_begun(&self, path: &str) -> Result<bool> {
+        self.inner.has_begun(path)
+    }
+
     fn size_append(&self, path: &str) -> Result<u64> {
         self.inner.size_append(path)
     }

@@ -80,7 +80,8 @@ impl FsStorage {
                 let mut holder = String::new();
                 // The holder may be writing its name just now; then we do without.
                 let _ = file.read_to_string(&mut holder);
-                let message = format!("{} is already open for writing by {}", self.url(), holder.trim());
+                let holder = if holder.trim().is_empty() { "the processes of a cluster" } else { holder.trim() };
+                let message = format!("{} is already open for writing by {holder}", self.url());
                 Err(Error::new(ErrorKind::Locked, message))
             }
             Err(TryLockError::Error(error)) => Err(failed(error)),
@@ -258,7 +259,10 @@ impl Storage for FsStorage {
 
     fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
         create_folders(&self.root)?;
-        Ok(Box::new(self.lock_file(File::try_lock_shared)?))
+        let file = self.lock_file(File::try_lock_shared)?;
+        // Whoever had it alone before is not there any more.
+        file.set_len(0).map_err(|error| Error::io("lock", self.root.join(LOCK_NAME).display(), error))?;
+        Ok(Box::new(file))
     }
 
     fn url(&self) -> String {

@@ -10,6 +10,8 @@ mod memory;
 mod object;
 mod path;
 mod process_lock;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod remote;
 mod url;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -29,7 +31,7 @@ pub use self::memory::MemoryStorage;
 pub use self::object::ObjectStorage;
 pub use self::url::open_storage;
 use crate::encryption::EncryptionKey;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// Whether [`Storage::put`] may replace what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,15 @@ pub trait Storage: Debug + Send + Sync + 'static {
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {
         let file = self.read_append(path)?;
         Ok(file.slice(..len.min(file.len())))
+    }
+
+    /// Whether an append file has its first bytes. Cheap, so that it can be asked often.
+    fn has_begun(&self, path: &str) -> Result<bool> {
+        match self.peek_append(path, 1) {
+            Ok(start) => Ok(!start.is_empty()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What [`read_append`](Self::read_append) has behind its first `offset` bytes. Empty, or zeros, if there is

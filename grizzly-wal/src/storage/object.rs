@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
 use super::memory::{missing, outside, taken_over};
@@ -42,6 +43,17 @@ struct Bucket {
     url: String,
     /// Only `None` while being dropped.
     runtime: Option<Runtime>,
+    /// How far the append file that was followed last has been read.
+    reached: Mutex<Option<Reached>>,
+}
+
+/// The last part of an append file that was there at some time. Whoever follows the file need not list those before.
+#[derive(Debug, Clone)]
+struct Reached {
+    file: String,
+    part: u32,
+    /// The byte of the file with which it begins.
+    start: u64,
 }
 
 impl Drop for Bucket {
@@ -62,7 +74,15 @@ impl ObjectStorage {
             .enable_all()
             .build()
             .map_err(|error| Error::io("start", "the object store's threads", error))?;
-        Ok(Self { bucket: Arc::new(Bucket { store, prefix, url: url.into(), runtime: Some(runtime) }) })
+        Ok(Self {
+            bucket: Arc::new(Bucket {
+                store,
+                prefix,
+                url: url.into(),
+                runtime: Some(runtime),
+                reached: Mutex::default(),
+            }),
+        })
     }
 
     fn locate(&self, path: &str) -> Result<Path> {
@@ -125,9 +145,20 @@ impl Bucket {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
+        self.list_behind(folder, None)
+    }
+
+    /// What is below `folder`, only names greater than `last` if that is given.
+    fn list_behind(&self, folder: &str, last: Option<&str>) -> Result<Vec<ObjectMeta>> {
         let (store, location) = (Arc::clone(&self.store), self.locate(folder)?);
-        let all =
-            self.wait("list", folder, async move { store.list(Some(&location)).try_collect::<Vec<_>>().await })?;
+        let last = last.map(|last| self.locate(last)).transpose()?;
+        let all = self.wait("list", folder, async move {
+            let found = match &last {
+                Some(last) => store.list_with_offset(Some(&location), last),
+                None => store.list(Some(&location)),
+            };
+            found.try_collect::<Vec<_>>().await
+        })?;
         let relative = |full: &str| path::below(full, self.prefix.as_ref()).map(str::to_owned);
         let named = |meta: object_store::ObjectMeta| {
             relative(meta.location.as_ref()).map(|path| ObjectMeta { path, size: meta.size })
@@ -145,8 +176,14 @@ impl Bucket {
 
     /// The parts of an append file by number, with their sizes.
     fn parts(&self, file: &str) -> Result<BTreeMap<u32, u64>> {
+        self.parts_from(file, 0)
+    }
+
+    /// Those of them from number `first` on.
+    fn parts_from(&self, file: &str, first: u32) -> Result<BTreeMap<u32, u64>> {
         let mut parts = BTreeMap::new();
-        for object in self.list(file)? {
+        let before = first.checked_sub(1).map(|before| part_name(file, before));
+        for object in self.list_behind(file, before.as_deref())? {
             let name = path::below(&object.path, file).unwrap_or_default();
             let number =
                 name.parse().map_err(|_| Error::corrupt(file, 0, format!("{name} is not one of its parts")))?;
@@ -240,20 +277,34 @@ impl Storage for ObjectStorage {
 
     fn read_append_from(&self, path: &str, offset: u64) -> Result<Bytes> {
         path::check(path)?;
-        let parts = self.bucket.parts(path)?;
+        let reached = self.bucket.reached.lock().clone();
+        let reached = reached.filter(|reached| reached.file == path && reached.start <= offset);
+        let (first, mut start) = reached.map_or((0, 0), |reached| (reached.part, reached.start));
+        let parts = self.bucket.parts_from(path, first)?;
         if parts.is_empty() {
             return Err(missing(path));
         }
-        let (mut start, mut bytes) = (0, BytesMut::new());
-        for (number, size) in parts {
+        let (mut reached, mut bytes) = (None, BytesMut::new());
+        for (part, size) in parts {
             if start + size > offset {
-                let part = self.get(&part_name(path, number))?;
+                let found = self.get(&part_name(path, part))?;
                 let skipped = offset.saturating_sub(start) as usize;
-                bytes.extend_from_slice(part.get(skipped..).unwrap_or_default());
+                bytes.extend_from_slice(found.get(skipped..).unwrap_or_default());
             }
+            reached = Some(Reached { file: path.to_owned(), part, start });
             start += size;
         }
+        *self.bucket.reached.lock() = reached;
         Ok(bytes.freeze())
+    }
+
+    fn has_begun(&self, path: &str) -> Result<bool> {
+        let (store, location) = (Arc::clone(&self.bucket.store), self.locate(&part_name(path, 0))?);
+        match self.bucket.wait("look for", path, async move { store.head(&location).await }) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn peek_append(&self, path: &str, len: usize) -> Result<Bytes> {

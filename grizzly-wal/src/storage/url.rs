@@ -6,11 +6,10 @@ use std::sync::Arc;
 use object_store::ObjectStoreScheme;
 use url::Url;
 
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+use super::remote::connect;
 use super::{FsStorage, MemoryStorage, ObjectStorage, Storage};
 use crate::error::{Error, ErrorKind, Result};
-
-/// Environment variables that configure object stores: keys, regions, endpoints.
-const SETTINGS: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "GCS_"];
 
 /// Opens the storage a URL names. Nothing is created before the first write.
 ///
@@ -47,23 +46,18 @@ pub fn open_storage(url: &str) -> Result<Arc<dyn Storage>> {
 fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
     let shown = without_credentials(url.as_str());
     let unsupported = |why: String| Error::new(ErrorKind::Unsupported, format!("cannot open {shown}: {why}"));
-    let (scheme, _) = ObjectStoreScheme::parse(url)
+    let (scheme, prefix) = ObjectStoreScheme::parse(url)
         .map_err(|error| unsupported(format!("its scheme {:?} is not known", url.scheme())).with_source(error))?;
-    let built_in = match scheme {
-        ObjectStoreScheme::AmazonS3 => cfg!(feature = "aws"),
-        ObjectStoreScheme::GoogleCloudStorage => cfg!(feature = "gcp"),
-        ObjectStoreScheme::MicrosoftAzure => cfg!(feature = "azure"),
-        _ => false,
-    };
-    if !built_in {
-        return Err(unsupported(format!("this build has no support for {scheme:?}")));
-    }
-    let settings =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let settings = settings.filter(|(name, _)| SETTINGS.iter().any(|prefix| name.starts_with(prefix)));
-    let (store, prefix) = object_store::parse_url_opts(url, settings)
-        .map_err(|error| Error::invalid(format!("cannot open {shown}: {error}")).with_source(error))?;
-    Ok(Arc::new(ObjectStorage::new(store.into(), prefix, shown)?))
+    let store =
+        connect(&scheme, url).ok_or_else(|| unsupported(format!("this build has no support for {scheme:?}")))?;
+    let store = store.map_err(|error| Error::invalid(format!("cannot open {shown}: {error}")).with_source(error))?;
+    Ok(Arc::new(ObjectStorage::new(store, prefix, shown)?))
+}
+
+/// The store at `url`; `None` if this build does not know its kind.
+#[cfg(not(any(feature = "aws", feature = "gcp", feature = "azure")))]
+fn connect(_: &ObjectStoreScheme, _: &Url) -> Option<object_store::Result<Arc<dyn object_store::ObjectStore>>> {
+    None
 }
 
 /// A URL as it may be shown: user name, password and query removed.

@@ -1,9 +1,13 @@
-//! Several servers in this process over one database: queries on all of them, and nodes that fail.
+//! Several servers over one database, in this process and in processes of their own: queries on all of them, and nodes
+//! that fail.
 
 mod failures;
 pub(crate) mod nodes;
+pub(crate) mod process;
+mod processes;
 mod proxy;
 mod queries;
+mod refusals;
 mod statements;
 
 #[path = "../../../src/bin/grizzly/tour/compare.rs"]

@@ -17,7 +17,7 @@ macro_rules! queries {
     };
 }
 
-const TPCH: [(&str, &str); 22] = queries![
+pub(super) const TPCH: [(&str, &str); 22] = queries![
     "q01.sql", "q02.sql", "q03.sql", "q04.sql", "q05.sql", "q06.sql", "q07.sql", "q08.sql", "q09.sql", "q10.sql",
     "q11.sql", "q12.sql", "q13.sql", "q14.sql", "q15.sql", "q16.sql", "q17.sql", "q18.sql", "q19.sql", "q20.sql",
     "q21.sql", "q22.sql",
@@ -39,11 +39,12 @@ async fn same(
     Ok(divided)
 }
 
-async fn load(db: &Grizzly) -> TestResult {
+/// Creates the tables of TPC-H and fills them.
+pub(super) async fn load(db: &Grizzly, scale: f64) -> TestResult {
     let session = GrizzlySession::new(db);
     for table in Table::ALL {
         session.execute(table.definition()).await?;
-        let rows = table.generate(0.01, 1, 1).collect::<Result<Vec<RecordBatch>, _>>()?;
+        let rows = table.generate(scale, 1, 1).collect::<Result<Vec<RecordBatch>, _>>()?;
         let schema = rows.first().map(RecordBatch::schema).ok_or("no rows")?;
         session.context().register_batch("generated", concat_batches(&schema, &rows)?)?;
         session.execute(&format!("INSERT INTO {} SELECT * FROM generated", table.name())).await?;
@@ -55,7 +56,7 @@ async fn load(db: &Grizzly) -> TestResult {
 #[tokio::test(flavor = "multi_thread")]
 async fn tpch_has_the_same_answers_on_three_nodes() -> TestResult {
     let db = Grizzly::open("memory://")?;
-    load(&db).await?;
+    load(&db, 0.01).await?;
     let nodes = three(&db).await?;
     let (connection, alone) = (nodes[0].connect().await?, GrizzlySession::new(&db));
     let mut divided = 0;

@@ -309,7 +309,7 @@ pub(crate) fn take_alone(storage: &Arc<dyn Storage>) -> Result<u64> {
         if watch.seen() != Some(&first) {
             return Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("'{}' is being written by '{}' at {}", storage.url(), first.holder, first.url),
+                format!("'{}' is written by '{}' of a cluster, at {}", storage.url(), first.holder, first.url),
             ));
         }
         std::thread::sleep(Duration::from_millis(first.millis / 20 + 1));

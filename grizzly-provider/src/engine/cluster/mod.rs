@@ -44,6 +44,8 @@ const LOOKS: u32 = 12;
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// Failures to open in a row, beside a writer that is busy, before the last one counts.
 const ATTEMPTS: u32 = 5;
+/// A look that found nothing is followed by a pause so many times as long, for stores that are slow or paid by request.
+const PAUSES: u32 = 3;
 /// How long one that waits for a commit sleeps at most before it looks by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -340,9 +342,12 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
         if db.closed.load(Ordering::Acquire) {
             return;
         }
+        let (begun, before) = (Instant::now(), db.publisher.current().csn);
         if let Err(error) = step(&db) {
             tracing::warn!(%error, url = db.url, "following the writer failed; it is tried again");
             pause = 10 * poll;
+        } else if db.publisher.current().csn == before {
+            pause = poll.max(begun.elapsed() * PAUSES);
         }
     }
 }

@@ -42,6 +42,16 @@ use crate::{
 pub(crate) struct CommitState {
     pub(crate) version: Arc<DatabaseVersion>,
     pub(crate) moved: MovedRows,
+    /// The commit after which this process began to write. Where rows moved before it is not known.
+    since: Csn,
+}
+
+impl CommitState {
+    /// For a process that writes from here on.
+    pub(crate) fn new(version: Arc<DatabaseVersion>) -> Self {
+        let since = version.csn;
+        Self { version, moved: MovedRows::default(), since }
+    }
 }
 
 /// A record that is on its way into the log.
@@ -107,7 +117,10 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     db.wait_for_room()?;
     let mut state = db.commit.lock();
     db.check_writable()?;
-    db.check_term(txn.term)?;
+    // A snapshot can be older than the transaction.
+    if txn.term != db.term() || snapshot < state.since {
+        return Err(db.writer_changed());
+    }
     for table in &mut tables {
         if let Some(conflict) = validate(&state, table, txn.base.version(), snapshot)? {
             return Ok((CommitOutcome::Conflict(conflict), None));

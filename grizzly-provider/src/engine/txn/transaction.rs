@@ -1,9 +1,6 @@
 //! A transaction: a snapshot and the writes made on it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use parking_lot::Mutex;
@@ -89,7 +86,7 @@ impl Transaction {
     pub(crate) fn new(db: Arc<Inner>, base: Snapshot) -> Self {
         let id = db.next_transaction_id();
         let writes = Mutex::new(Writes::new(base.version().as_ref().clone()));
-        let term = db.term.load(Ordering::Acquire);
+        let term = db.term();
         Self { db, id, term, base, writes, done: false }
     }
 
