@@ -42,9 +42,15 @@ pub fn query_status(error: &DataFusionError) -> Status {
 
 /// What a status received from a server means here. `remote` names the server in the message.
 pub fn from_status(status: &Status, remote: &str) -> Error {
-    let kind =
-        sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)).unwrap_or_else(|| kind_of_code(status.code()));
-    Error::new(kind, format!("{remote}: {}", status.message()))
+    if let Some(kind) = sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)) {
+        return Error::new(kind, format!("{remote}: {}", status.message()));
+    }
+    let (kind, message) = (kind_of_code(status.code()), status.message());
+    match kind {
+        // What the connection itself reports is hardly a sentence.
+        ErrorKind::Unavailable => Error::new(kind, format!("{remote} does not answer: {message}")),
+        _ => Error::new(kind, format!("{remote}: {message}")),
+    }
 }
 
 /// The SQLSTATE a server attached to a status, if it did.

@@ -158,6 +158,11 @@ impl Bucket {
                 None => store.list(Some(&location)),
             };
             found.try_collect::<Vec<_>>().await
+        });
+        // A folder without objects is empty, so it is the bucket that is missing.
+        let all = all.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::invalid(error.message().to_owned()).with_source(error),
+            _ => error,
         })?;
         let relative = |full: &str| path::below(full, self.prefix.as_ref()).map(str::to_owned);
         let named = |meta: object_store::ObjectMeta| {

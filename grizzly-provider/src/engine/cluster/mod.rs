@@ -28,6 +28,7 @@ use self::{
 use super::{
     database::{Grizzly, Inner},
     maintenance::worker,
+    manifest::Manifest,
     recovery::{self, Parts},
     segment::removal::Removal,
     settings::{ClusterSettings, Settings},
@@ -44,8 +45,8 @@ const LOOKS: u32 = 12;
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// Failures to open in a row, beside a writer that is busy, before the last one counts.
 const ATTEMPTS: u32 = 5;
-/// A look that found nothing is followed by a pause so many times as long, for stores that are slow or paid by request.
-const PAUSES: u32 = 3;
+/// How long one that opens a database waits for a new writer to take over, in leases.
+const SETTLE_LEASES: u32 = 3;
 /// How long one that waits for a commit sleeps at most before it looks by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -293,10 +294,13 @@ pub(super) fn open(
     }
     let lock = storage.lock_shared()?;
     let create = settings.create && cluster.candidate;
-    let manifest = match recovery::load_or_create(&storage, create, &url) {
-        // Another one created it first.
-        Err(error) if error.kind() == ErrorKind::Unavailable => recovery::load_or_create(&storage, false, &url)?,
-        manifest => manifest?,
+    let manifest = match Manifest::load(&storage)? {
+        Some(manifest) => manifest,
+        None => match recovery::load_or_create(&storage, create, &url) {
+            // Another one created it first.
+            Err(error) if error.kind() == ErrorKind::Unavailable => recovery::load_or_create(&storage, false, &url)?,
+            manifest => manifest?,
+        },
     };
     let removal = Arc::new(Removal::new(Arc::clone(&storage), cluster.grace));
     let cache = recovery::new_cache(&settings);
@@ -307,9 +311,26 @@ pub(super) fn open(
     let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
     let db = Arc::new(Inner::new(parts, manifest.database));
     patiently(|| step(&db))?;
+    patiently(|| settle(&db))?;
     worker::start(&db)?;
     start(&db)?;
     Ok(db)
+}
+
+/// Waits until everything is there that was acknowledged before. While a new writer is about to take over, a follower
+/// holds back what it has not shown yet, and one that has just begun has shown nothing since the newest manifest.
+fn settle(db: &Arc<Inner>) -> Result<()> {
+    let Some(member) = &db.member else { return Ok(()) };
+    let (begun, at_most) = (Instant::now(), member.settings.lease * SETTLE_LEASES);
+    while !member.may_write() && !follow::catch_up(db, member, Care::All)? {
+        if begun.elapsed() > at_most {
+            tracing::warn!(url = db.url, "no writer has taken over yet; some of what was acknowledged may be missing");
+            return Ok(());
+        }
+        member.news.pause(LOOK_AGAIN);
+        step(db)?;
+    }
+    Ok(())
 }
 
 /// Tries again: the writer may remove a file between two looks, and then there is a newer one.
@@ -347,7 +368,8 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
             tracing::warn!(%error, url = db.url, "following the writer failed; it is tried again");
             pause = 10 * poll;
         } else if db.publisher.current().csn == before {
-            pause = poll.max(begun.elapsed() * PAUSES);
+            // For stores that are slow, or paid by request.
+            pause = poll.max(begun.elapsed());
         }
     }
 }
