@@ -33,7 +33,7 @@ use crate::{
 /// How long connecting to the writer may take.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A writer that is silent for this long is taken for gone.
-const GONE: Duration = Duration::from_secs(4);
+const GONE: Duration = Duration::from_secs(6);
 /// How long this node may take to see what the writer has acknowledged.
 const CATCH_UP: Duration = Duration::from_secs(5);
 

@@ -1,5 +1,6 @@
 //! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
 
+mod busy;
 mod catalog;
 mod defaults;
 mod dml;

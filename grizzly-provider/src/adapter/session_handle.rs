@@ -9,6 +9,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
+use super::busy;
 use crate::{Error, ErrorKind, Grizzly, Result, Snapshot, Transaction, access::Csn};
 
 /// The state of one session: at most one open transaction on one database.
@@ -116,7 +117,7 @@ impl SessionHandle {
             let message = "a statement of this transaction had failed: it was rolled back instead of committed";
             return Err(Error::new(ErrorKind::TransactionAborted, message));
         }
-        open.transaction.commit_async().await?.into_result()
+        busy::commit(open.transaction).await?.into_result()
     }
 
     /// Forgets the open transaction's writes and ends it.

@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{
     Error, Grizzly, Result, Snapshot, Transaction,
     adapter::{
-        SessionHandle,
+        SessionHandle, busy,
         statement::{bind_to, same_database},
     },
 };
@@ -90,7 +90,7 @@ impl WriteScope {
         match &mut self.transaction {
             Scope::Own(transaction) => {
                 let transaction = transaction.take().ok_or_else(ended)?;
-                transaction.commit_async().await?.into_result()?;
+                busy::commit(transaction).await?.into_result()?;
             }
             Scope::Session { session, mark, .. } => {
                 if let Some(mark) = mark.take() {

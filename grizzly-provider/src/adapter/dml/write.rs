@@ -32,6 +32,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result, TableSnapshot,
     access::{RowId, ScanRequest, SystemColumn},
+    adapter::busy::{MANY_ROWS, busy},
 };
 
 /// Within a transaction a statement hears at once of keys that are taken, as long as it writes no more rows than
@@ -159,9 +160,11 @@ async fn each(
     let mut count = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
-        if batch.num_rows() > 0 {
-            count += write(&batch)?;
-        }
+        count += match batch.num_rows() {
+            0 => 0,
+            MANY_ROWS.. => busy(|| write(&batch))?,
+            _ => write(&batch)?,
+        };
     }
     Ok(count)
 }

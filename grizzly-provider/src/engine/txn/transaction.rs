@@ -251,6 +251,11 @@ impl Transaction {
         self.writes.lock().is_empty()
     }
 
+    /// Whether it wrote so many rows that committing it may keep a thread busy for a while.
+    pub fn is_large(&self, rows: usize) -> bool {
+        self.writes.lock().is_large(rows)
+    }
+
     /// Makes all writes visible at once, or none. Blocks until durable if the settings say so; from async code use
     /// [`Transaction::commit_async`].
     pub fn commit(self) -> Result<CommitOutcome> {

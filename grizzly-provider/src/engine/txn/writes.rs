@@ -64,6 +64,12 @@ impl Writes {
         self.tables.is_empty() && self.bulk.is_empty()
     }
 
+    /// Whether rows are being encoded, or about `rows` of them were written to one table.
+    pub(crate) fn is_large(&self, rows: usize) -> bool {
+        let many = |table: &TableWrites| table.overlay_rows >= rows as u64 || table.ended.len() >= rows;
+        !self.bulk.is_empty() || self.tables.values().any(many)
+    }
+
     /// Adds rows; `versions` of `None` means new rows.
     pub(crate) fn insert(
         &mut self,
