@@ -115,6 +115,14 @@ fn append_files_grow(storage: &dyn Storage) -> Result<(), String> {
     starts(&works(storage.read_append_from("log/1", 4))?, &expected[4..])?;
     starts(&works(storage.read_append_from("log/1", 10_006))?, b"")?;
     starts(&works(storage.read_append_from("log/1", 1 << 20))?, b"")?;
+    // Who follows it sees it grow, and may go back.
+    works(file.append(b"tail"))?;
+    works(file.sync())?;
+    expected.extend(b"tail");
+    for offset in [10_006, 10_008, 4, 10_010, 0] {
+        starts(&works(storage.read_append_from("log/1", offset as u64))?, &expected[offset..])?;
+    }
+    same([works(storage.has_begun("log/1"))?, works(storage.has_begun("log/2"))?], [true, false])?;
     fails(storage.read_append_from("log/2", 0), ErrorKind::NotFound)?;
     fails(storage.read_append("log/2"), ErrorKind::NotFound)
 }
@@ -127,8 +135,10 @@ fn append_files_are_listed(storage: &dyn Storage) -> Result<(), String> {
         works(file.sync())?;
     }
     same(works(storage.list_append("log"))?, vec!["log/1".to_owned(), "log/2".to_owned()])?;
+    starts(&works(storage.read_append_from("log/1", 2))?, b"g/1")?;
     works(storage.remove_append("log/1"))?;
     works(storage.remove_append("log/1"))?;
+    fails(storage.read_append_from("log/1", 2), ErrorKind::NotFound)?;
     same(works(storage.list_append("log"))?, vec!["log/2".to_owned()])?;
     starts(&works(storage.read_append("log/2"))?, b"log/2")
 }

@@ -138,3 +138,23 @@ fn a_tail_that_took_too_much_is_told_so() -> Result<()> {
 
     Ok(())
 }
+
+#[test]
+fn a_tail_that_slept_through_two_writers_does_not_wait_for_them() -> Result<()> {
+    let (_folder, local) = folder();
+    // In a bucket an empty part is left of each file that was taken over and removed.
+    for storage in [local, object_storage("db", "test://slept")?] {
+        let (_, first) = reopen_with(&storage, Lsn::FIRST, in_epoch(1))?;
+        commit(&first)?;
+        let mut tail = LogTail::new(Arc::clone(&storage), DIR, Lsn::FIRST);
+        assert_eq!(look(&mut tail)?, Lsn(1));
+        let (_, second) = reopen_with(&storage, Lsn::FIRST, in_epoch(2))?;
+        commit(&second)?;
+        let (_, third) = reopen_with(&storage, Lsn::FIRST, in_epoch(3))?;
+        let last = commit(&third)?;
+        third.truncate_before(last)?;
+        let told = (0..100).find_map(|_| tail.poll().err()).expect("what comes next was removed");
+        assert_eq!(told.kind(), ErrorKind::Corrupt, "{told}");
+    }
+    Ok(())
+}
