@@ -6,12 +6,13 @@ use arrow::{
     array::{ArrayRef, UInt32Array, UInt64Array},
     compute,
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
-    record_batch::RecordBatch,
+    record_batch::{RecordBatch, RecordBatchOptions},
 };
 
 use super::{
     catalog::IndexDef,
-    segment::CHUNK_ROWS,
+    segment::{CHUNK_ROWS, Gathered, cold::ColdSegment},
+    shard::hot::HotSegment,
     version::{Segment, SegmentData, Stamp, TableVersion},
 };
 use crate::{
@@ -75,48 +76,50 @@ pub(crate) fn chunks_of(rows: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
         .map(|part| (part[0] as usize / CHUNK_ROWS, part))
 }
 
-/// One column of the given rows (ascending) of a segment.
-pub(crate) fn take_column(
-    table: &TableVersion,
-    segment: &Segment,
-    shard: u32,
-    column: usize,
-    rows: &[u32],
-) -> Result<ArrayRef> {
+/// Rows of a segment, ascending.
+pub(crate) type Chosen<'a> = (&'a Segment, &'a [u32]);
+
+/// The table's own `columns` of chosen rows of several segments, one behind the other.
+pub(crate) fn take_columns(table: &TableVersion, columns: &[usize], chosen: &[Chosen<'_>]) -> Result<Vec<ArrayRef>> {
     let schema = &table.def.schema;
-    if let Some(system) = column.checked_sub(schema.fields().len()) {
-        let system = SystemColumn::ALL.get(system);
-        let system = system.ok_or_else(|| Error::internal(format!("there is no column number {column}")))?;
-        return system_column(segment, shard, *system, rows);
-    }
-    let field = schema.field(column);
-    let mut parts = Vec::new();
-    match &segment.data {
-        SegmentData::Cold(cold) => {
-            for (number, part) in chunks_of(rows) {
-                let first = (number * CHUNK_ROWS) as u32;
-                let within: Vec<u32> = part.iter().map(|row| row - first).collect();
-                parts.push(cold.file.column(number, column)?.take(field, &within)?);
-            }
-        }
-        SegmentData::Hot(hot) => {
-            let mut rest = rows;
-            while let Some(row) = rest.first() {
-                let located = hot.locate(*row);
-                let (chunk, _) =
-                    located.ok_or_else(|| Error::internal(format!("segment {} has no row {row}", hot.id)))?;
-                let end = chunk.first_row + chunk.rows() as u32;
-                let (part, more) = rest.split_at(rest.partition_point(|row| *row < end));
-                let within: UInt32Array = part.iter().map(|row| row - chunk.first_row).collect();
-                parts.push(compute::take(chunk.batch.column(column), &within, None)?);
-                rest = more;
-            }
+    let mut gathered: Vec<_> = columns.iter().map(|column| Gathered::new(schema.field(*column))).collect();
+    for (segment, rows) in chosen {
+        match &segment.data {
+            SegmentData::Cold(cold) => take_cold(cold, columns, rows, &mut gathered)?,
+            SegmentData::Hot(hot) => take_hot(hot, columns, rows, &mut gathered)?,
         }
     }
-    concat(parts, field.data_type())
+    gathered.into_iter().map(|gathered| Ok(gathered.finish()?)).collect()
 }
 
-fn concat(mut parts: Vec<ArrayRef>, data_type: &DataType) -> Result<ArrayRef> {
+fn take_cold(cold: &ColdSegment, columns: &[usize], rows: &[u32], gathered: &mut [Gathered<'_>]) -> Result<()> {
+    for (number, part) in chunks_of(rows) {
+        let first = (number * CHUNK_ROWS) as u32;
+        let within: Vec<u32> = part.iter().map(|row| row - first).collect();
+        for (gathered, column) in gathered.iter_mut().zip(cold.file.columns(number, columns)?) {
+            gathered.add(&column, &within)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_hot(hot: &HotSegment, columns: &[usize], mut rows: &[u32], gathered: &mut [Gathered<'_>]) -> Result<()> {
+    while let Some(row) = rows.first() {
+        let located = hot.locate(*row);
+        let (chunk, _) = located.ok_or_else(|| Error::internal(format!("segment {} has no row {row}", hot.id)))?;
+        let end = chunk.first_row + chunk.rows() as u32;
+        let (part, more) = rows.split_at(rows.partition_point(|row| *row < end));
+        let within: UInt32Array = part.iter().map(|row| row - chunk.first_row).collect();
+        for (gathered, column) in gathered.iter_mut().zip(columns) {
+            gathered.add_array(compute::take(chunk.batch.column(*column), &within, None)?)?;
+        }
+        rows = more;
+    }
+    Ok(())
+}
+
+/// `parts` of one column, one behind the other.
+pub(crate) fn concat(mut parts: Vec<ArrayRef>, data_type: &DataType) -> Result<ArrayRef> {
     match parts.len() {
         0 => Ok(arrow::array::new_empty_array(data_type)),
         1 => Ok(parts.remove(0)),
@@ -130,9 +133,10 @@ fn concat(mut parts: Vec<ArrayRef>, data_type: &DataType) -> Result<ArrayRef> {
 /// All columns of the given rows (ascending) of a segment.
 pub(crate) fn take_rows(table: &TableVersion, segment: &Segment, rows: &[u32]) -> Result<RecordBatch> {
     let schema = &table.def.schema;
-    let columns = 0..schema.fields().len();
-    let columns = columns.map(|column| take_column(table, segment, 0, column, rows)).collect::<Result<Vec<_>>>()?;
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    let columns: Vec<usize> = (0..schema.fields().len()).collect();
+    let columns = take_columns(table, &columns, &[(segment, rows)])?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }
 
 /// The rows of a segment with this index key, found without the index.

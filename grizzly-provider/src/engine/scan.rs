@@ -377,13 +377,13 @@ impl Plan {
     /// Rows by index, from all given segments.
     fn look_up(&self, segments: &[(u32, Arc<Segment>)]) -> Result<Option<RecordBatch>> {
         let Some((index, ranges)) = &self.lookup else { return Ok(None) };
-        let mut batches = Vec::new();
+        let (mut batches, mut found) = (Vec::new(), Vec::new());
         for (shard, segment) in segments {
             match segment_hits(segment, *index, ranges)? {
                 Hits::Rows(mut rows) => {
                     self.keep_visible(segment, &mut rows)?;
                     if !rows.is_empty() {
-                        batches.push(self.take(*shard, segment, &rows)?);
+                        found.push((*shard, segment.as_ref(), rows));
                     }
                 }
                 Hits::Scan => {
@@ -392,6 +392,9 @@ impl Plan {
                     }
                 }
             }
+        }
+        if !found.is_empty() {
+            batches.push(self.take(&found)?);
         }
         let batch = match batches.len() {
             0 => return Ok(None),
@@ -419,14 +422,24 @@ impl Plan {
         Ok(())
     }
 
-    fn take(&self, shard: u32, segment: &Segment, rows: &[u32]) -> Result<RecordBatch> {
-        let width = self.snapshot.table.def.schema.fields().len();
-        let columns = self.needed.iter().map(|column| match column.checked_sub(width) {
-            Some(system) => self.system_column(segment, shard, SystemColumn::ALL[system], rows),
-            None => rows::take_column(&self.snapshot.table, segment, shard, *column, rows),
+    /// The needed columns of rows that an index has found in several segments.
+    fn take(&self, found: &[(u32, &Segment, Vec<u32>)]) -> Result<RecordBatch> {
+        let table = &self.snapshot.table;
+        let width = table.def.schema.fields().len();
+        let own: Vec<usize> = self.needed.iter().copied().filter(|column| *column < width).collect();
+        let chosen: Vec<_> = found.iter().map(|(_, segment, rows)| (*segment, rows.as_slice())).collect();
+        let mut own = rows::take_columns(table, &own, &chosen)?.into_iter();
+        let columns = self.needed.iter().map(|column| {
+            let Some(system) = column.checked_sub(width).map(|system| SystemColumn::ALL[system]) else {
+                return own.next().ok_or_else(|| Error::internal("a column was not read"));
+            };
+            let parts = found.iter().map(|(shard, segment, rows)| self.system_column(segment, *shard, system, rows));
+            let data_type = rows::field(&table.def.schema, *column)?.data_type().clone();
+            rows::concat(parts.collect::<Result<_>>()?, &data_type)
         });
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let columns = columns.collect::<Result<Vec<_>>>()?;
+        let rows = found.iter().map(|(_, _, rows)| rows.len()).sum();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.needed_schema), columns, &options)?)
     }
 }

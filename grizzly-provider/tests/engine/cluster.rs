@@ -524,15 +524,16 @@ fn a_chain_of_backups_goes_on_after_a_takeover() -> Result<()> {
     Ok(())
 }
 
-fn member(storage: Arc<dyn Storage>) -> Result<Grizzly> {
-    let cluster = ClusterSettings { lease: Duration::from_millis(200), ..quick() };
+fn member(storage: Arc<dyn Storage>, lease: Duration) -> Result<Grizzly> {
+    let cluster = ClusterSettings { lease, ..quick() };
     let settings = Settings { cluster: Some(cluster), ..manual() };
     Grizzly::builder("faulty://").settings(settings).storage(storage).open()
 }
 
 /// Takes over and goes on until the crash; returns what was acknowledged, and how far it came.
 fn go_on_until_crash(storage: &FaultyStorage, rows: &mut Vec<(i64, i64)>) -> Result<()> {
-    let db = member(Arc::new(storage.clone()))?;
+    // Short, since the next one waits for it to run out.
+    let db = member(Arc::new(storage.clone()), Duration::from_millis(200))?;
     for round in 10..14 {
         put(&db, round, round)?;
         rows.push((round, round));
@@ -556,13 +557,14 @@ fn crash_while_taking_over(point: u64, effect: CrashEffect) -> Result<bool> {
     let crash = Some((faulty.sync_points() + point, effect));
     faulty.arm(FaultPlan { crash, seed: 31 + point, ..FaultPlan::default() });
     let ended = go_on_until_crash(&faulty, &mut acknowledged);
-    let next = member(faulty.crash_image())?;
+    let next = member(faulty.crash_image(), Duration::from_secs(3))?;
     until("the next one writes", || next.is_writer());
     let found = all(&next)?;
     let lost: Vec<_> = acknowledged.iter().filter(|row| !found.contains(row)).collect();
     assert!(lost.is_empty(), "crash {effect:?} at {point}: lost {lost:?} of {acknowledged:?}, found {found:?}");
     assert!(found.len() <= acknowledged.len() + 1, "crash {effect:?} at {point}: {found:?}");
-    put(&next, 100, 100)?;
+    // What began while it took over may have to be repeated.
+    until("it takes writes", || put(&next, 100, 100).is_ok());
     next.flush()?;
     let report = next.verify()?;
     assert!(report.problems.is_empty(), "crash {effect:?} at {point}: {:?}", report.problems);

@@ -34,7 +34,7 @@ pub(crate) mod zone_map;
 pub(crate) use builder::{BuiltSegment, SegmentBuilder};
 pub(crate) use cache::{Charge, ChunkCache};
 pub(crate) use container::{BlobRead, CHUNK_ROWS, SegmentFile};
-pub(crate) use encoding::EncodedColumn;
+pub(crate) use encoding::{EncodedColumn, Gathered};
 pub(crate) use error::{Result, SegmentError};
 pub(crate) use sketch::DistinctSketch;
 pub(crate) use zone_map::ZoneMap;

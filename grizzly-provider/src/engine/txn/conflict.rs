@@ -84,8 +84,8 @@ fn describe_row(table: &TableVersion, row: RowId) -> Result<String> {
     let (Some((index, encoder)), Some(segment)) = (table.codecs.primary(), table.segment(row.segment())) else {
         return Ok(format!("row {}", row.0));
     };
-    let columns = index.columns.iter().map(|column| rows::take_column(table, segment, 0, *column, &[row.row()]));
-    let keys = encoder.encode_columns(&columns.collect::<Result<Vec<_>>>()?)?;
+    let columns = rows::take_columns(table, &index.columns, &[(segment, &[row.row()])])?;
+    let keys = encoder.encode_columns(&columns)?;
     Ok(encoder.display(keys.get(0)))
 }
 

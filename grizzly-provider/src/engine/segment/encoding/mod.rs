@@ -16,7 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, make_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -37,6 +37,7 @@ use vortex_mask::Mask;
 
 use super::{Result, SegmentError};
 use crate::access::ColumnTest;
+pub(crate) use point::Gathered;
 use session::{Encodings, encodings};
 
 /// One column of one chunk, encoded. Cloning shares the bytes.
@@ -134,15 +135,12 @@ impl EncodedColumn {
     /// The rows at these positions, in this order; a position may be repeated.
     ///
     /// # Errors
-    /// [`SegmentError::Internal`] if a position is not below [`rows`](Self::rows).
+    /// As [`Gathered::add`].
+    #[cfg(test)]
     pub(crate) fn take(&self, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
-        if let Some(row) = rows.iter().find(|row| **row as usize >= self.rows()) {
-            return Err(SegmentError::internal("taking a row", format!("{row} of {}", self.rows())));
-        }
-        match &self.0 {
-            Repr::Plain(array) => Ok(compute::take(array, &UInt32Array::from(rows.to_vec()), None)?),
-            Repr::Encoded(array) => take_encoded(encodings()?, array, field, rows),
-        }
+        let mut gathered = Gathered::new(field);
+        gathered.add(self, rows)?;
+        gathered.finish()
     }
 
     /// The rows for which `test` is TRUE, found on the encoded data; `None` if this test of this type has to be done
@@ -329,8 +327,8 @@ fn to_arrow(
 
 fn take_encoded(encodings: &Encodings, array: &VortexArray, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
     let mut context = encodings.context();
-    let read = point::read(array, field.data_type(), rows, &mut context).map_err(failed("reading rows", field))?;
-    if let Some(read) = read {
+    let read = point::one_by_one(array, field.data_type(), rows, &mut context);
+    if let Some(read) = read.map_err(failed("reading rows", field))? {
         return Ok(read);
     }
     let positions = PrimitiveArray::new(VortexBuffer::<u32>::copy_from(rows), Validity::NonNullable);

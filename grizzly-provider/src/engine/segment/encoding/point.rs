@@ -1,59 +1,144 @@
-//! Reading a handful of rows out of an encoded column: each encoding looks up single values, nothing is unpacked.
+//! Reading chosen rows out of encoded columns: each encoding looks up single values, nothing is unpacked.
 
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray,
-    LargeStringArray, NullArray, PrimitiveArray, StringArray, StringViewArray,
+    LargeStringArray, NullArray, PrimitiveArray, StringArray, StringViewArray, UInt32Array,
 };
-use arrow::datatypes::{self as types, DataType, TimeUnit, i256};
+use arrow::compute;
+use arrow::datatypes::{self as types, DataType, Field, TimeUnit, i256};
 use vortex_array::scalar::{DecimalValue, PValue, ScalarValue};
 use vortex_array::{ArrayRef as VortexArray, ExecutionCtx};
-use vortex_buffer::ByteBuffer;
 use vortex_error::{VortexResult, vortex_bail, vortex_err};
 
-use super::gather;
+use super::gather::{self, Strings};
+use super::session::encodings;
+use super::{EncodedColumn, Repr, failed, take_encoded};
+use crate::engine::segment::{Result, SegmentError};
 
-/// Up to this many rows the short ways are shorter than the encodings' own kernels.
+/// Up to this many rows of a chunk the short ways are shorter than the encodings' own kernels.
 const SHORT_WAY: usize = 256;
 
 /// Up to this many rows are looked up one by one if there is no shorter way.
 const ONE_BY_ONE: usize = 8;
+
+/// Chosen rows of one column, from chunk after chunk, put together without a step in between where that is possible.
+#[derive(Debug)]
+pub(crate) struct Gathered<'a> {
+    field: &'a Field,
+    parts: Vec<ArrayRef>,
+    /// Behind `parts`; only one of the two has anything.
+    integers: Vec<i64>,
+    strings: Strings,
+}
+
+impl<'a> Gathered<'a> {
+    /// No rows yet of the column `field`.
+    pub(crate) fn new(field: &'a Field) -> Self {
+        Self { field, parts: Vec::new(), integers: Vec::new(), strings: Strings::default() }
+    }
+
+    /// Appends the rows at these positions of a chunk, in this order; a position may be repeated.
+    ///
+    /// # Errors
+    /// [`SegmentError::Internal`] if a position is not below [`rows`](EncodedColumn::rows), or if the chunk is not one
+    /// of this column.
+    pub(crate) fn add(&mut self, column: &EncodedColumn, rows: &[u32]) -> Result<()> {
+        if let Some(row) = rows.iter().find(|row| **row as usize >= column.rows()) {
+            return Err(SegmentError::internal("taking a row", format!("{row} of {}", column.rows())));
+        }
+        let array = match &column.0 {
+            Repr::Plain(array) => {
+                return self.add_array(compute::take(array, &UInt32Array::from(rows.to_vec()), None)?);
+            }
+            Repr::Encoded(array) => array,
+        };
+        if rows.len() <= SHORT_WAY && self.short_way(array, rows).map_err(failed("reading rows", self.field))? {
+            return Ok(());
+        }
+        self.add_array(take_encoded(encodings()?, array, self.field, rows)?)
+    }
+
+    /// Appends rows that are not encoded.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(crate) fn add_array(&mut self, array: ArrayRef) -> Result<()> {
+        self.flush()?;
+        self.parts.push(array);
+        Ok(())
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(crate) fn finish(mut self) -> Result<ArrayRef> {
+        self.flush()?;
+        if self.parts.len() > 1 {
+            let parts: Vec<&dyn Array> = self.parts.iter().map(AsRef::as_ref).collect();
+            return Ok(compute::concat(&parts)?);
+        }
+        Ok(self.parts.pop().unwrap_or_else(|| arrow::array::new_empty_array(self.field.data_type())))
+    }
+
+    fn short_way(&mut self, array: &VortexArray, rows: &[u32]) -> VortexResult<bool> {
+        match self.field.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {}
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {}
+            _ => return gather::integers(array, rows, &mut self.integers),
+        }
+        gather::strings(array, rows, &mut self.strings)
+    }
+
+    /// Makes Arrow of what was gathered last.
+    fn flush(&mut self) -> Result<()> {
+        let found = if !self.integers.is_empty() {
+            Found::Integers(std::mem::take(&mut self.integers))
+        } else if self.strings.len() > 0 {
+            Found::Strings(std::mem::take(&mut self.strings))
+        } else {
+            return Ok(());
+        };
+        self.parts.push(to_arrow(&found, self.field.data_type()).map_err(failed("reading rows", self.field))?);
+        Ok(())
+    }
+}
 
 /// What was found at the rows asked for.
 enum Found {
     /// Integers of any width, or unscaled decimals; no NULL.
     Integers(Vec<i64>),
     /// Strings or binaries; no NULL.
-    Bytes(Vec<ByteBuffer>),
+    Strings(Strings),
     /// Anything.
     Scalars(Vec<Option<ScalarValue>>),
 }
 
-/// The values at `rows`, in that order, as Arrow of the column's own type `data_type`; `None` if that would take longer
-/// than the encodings' own kernels.
-pub(super) fn read(
+impl Found {
+    fn len(&self) -> usize {
+        match self {
+            Self::Integers(values) => values.len(),
+            Self::Strings(values) => values.len(),
+            Self::Scalars(values) => values.len(),
+        }
+    }
+}
+
+/// The values at `rows` one by one, in that order, as Arrow of the column's own type `data_type`; `None` if that would
+/// take longer than the encodings' own kernels.
+pub(super) fn one_by_one(
     array: &VortexArray,
     data_type: &DataType,
     rows: &[u32],
     context: &mut ExecutionCtx,
 ) -> VortexResult<Option<ArrayRef>> {
-    let found = match short_way(array, rows, context)? {
-        Some(found) => found,
-        None if rows.len() <= ONE_BY_ONE => Found::Scalars(scalars(array, rows, context)?),
-        None => return Ok(None),
-    };
-    to_arrow(&found, data_type, rows.len()).map(Some)
-}
-
-fn short_way(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> VortexResult<Option<Found>> {
-    if rows.len() > SHORT_WAY {
+    if rows.len() > ONE_BY_ONE {
         return Ok(None);
     }
-    if let Some(integers) = gather::integers(array, rows, context)? {
-        return Ok(Some(Found::Integers(integers)));
-    }
-    Ok(gather::from_dictionary(array, rows, context)?.map(Found::Bytes))
+    let found = Found::Scalars(scalars(array, rows, context)?);
+    to_arrow(&found, data_type).map(Some)
 }
 
 fn scalars(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> VortexResult<Vec<Option<ScalarValue>>> {
@@ -64,10 +149,10 @@ fn scalars(array: &VortexArray, rows: &[u32], context: &mut ExecutionCtx) -> Vor
     rows.iter().map(|row| Ok(probe.execute_scalar(*row as usize, context)?.into_value())).collect()
 }
 
-fn to_arrow(found: &Found, data_type: &DataType, rows: usize) -> VortexResult<ArrayRef> {
+fn to_arrow(found: &Found, data_type: &DataType) -> VortexResult<ArrayRef> {
     use DataType::*;
     match data_type {
-        Null => Ok(Arc::new(NullArray::new(rows))),
+        Null => Ok(Arc::new(NullArray::new(found.len()))),
         Boolean => Ok(Arc::new(BooleanArray::from(each(found, boolean)?))),
         Int8 => primitive::<types::Int8Type>(found, data_type),
         Int16 => primitive::<types::Int16Type>(found, data_type),
@@ -114,9 +199,9 @@ fn each<'a, T>(found: &'a Found, get: impl Fn(&'a ScalarValue) -> Option<T>) -> 
 
 fn texts(found: &Found) -> VortexResult<Vec<Option<&str>>> {
     match found {
-        Found::Bytes(values) => {
+        Found::Strings(values) => {
             let text = |value| std::str::from_utf8(value).map_err(|e| vortex_err!("a string that is not UTF-8: {e}"));
-            values.iter().map(|value| text(value.as_slice()).map(Some)).collect()
+            values.iter().map(|value| text(value).map(Some)).collect()
         }
         other => each(other, text),
     }
@@ -124,7 +209,7 @@ fn texts(found: &Found) -> VortexResult<Vec<Option<&str>>> {
 
 fn binaries(found: &Found) -> VortexResult<Vec<Option<&[u8]>>> {
     match found {
-        Found::Bytes(values) => Ok(values.iter().map(|value| Some(value.as_slice())).collect()),
+        Found::Strings(values) => Ok(values.iter().map(Some).collect()),
         other => each(other, binary),
     }
 }

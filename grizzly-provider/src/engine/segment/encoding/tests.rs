@@ -350,6 +350,35 @@ proptest! {
         check_reads(&reopened, &array, &field, &mut random)?;
         check_tests(&reopened, &array, &field, &mut random)?;
     }
+
+    #[test]
+    fn chosen_rows_of_several_chunks_come_in_order(
+        which in 0..types().len(),
+        chunks in prop::collection::vec((0..PATTERNS, 1..2_000_usize, 0..40_usize, any::<bool>()), 1..6),
+        null_one_in in prop_oneof![3 => Just(0_usize), 1 => Just(5)],
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random(seed);
+        let field = Field::new("c", types().swap_remove(which), true);
+        let mut gathered = Gathered::new(&field);
+        let mut expected = Vec::new();
+        for (pattern, len, count, encoded) in chunks {
+            let numbers = numbers(&mut random, pattern, len);
+            let array = with_nulls(array_of(field.data_type(), &numbers), &mut random, null_one_in);
+            let rows: Vec<u32> = (0..count).map(|_| random.below(array.len()) as u32).collect();
+            let taken = compute::take(&array, &UInt32Array::from(rows.clone()), None).expect("take");
+            if encoded {
+                gathered.add(&EncodedColumn::encode(&array, &field).expect("encodes"), &rows).expect("adds");
+            } else {
+                gathered.add_array(Arc::clone(&taken)).expect("adds");
+            }
+            expected.push(taken);
+        }
+        let expected: Vec<&dyn Array> = expected.iter().map(AsRef::as_ref).collect();
+        let found = gathered.finish().expect("finishes");
+        prop_assert_eq!(found.data_type(), field.data_type());
+        prop_assert_eq!(&found, &compute::concat(&expected).expect("of one type"));
+    }
 }
 
 /// The compressor is on: columns that compress well do.
