@@ -32,6 +32,9 @@ def main(command):
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
+        "AWS_TIMEOUT": "5s",
+        # This process is the store; a test freezes it.
+        "GRIZZLY_STORE_PID": str(os.getpid()),
     }
     client = boto3.client(
         "s3",

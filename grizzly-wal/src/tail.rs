@@ -64,6 +64,11 @@ impl LogTail {
         self.place.as_ref().map_or(0, |place| place.header.epoch)
     }
 
+    /// Makes the next look list the folder, for callers who know that there is a later file: numbers can be missing.
+    pub fn search(&mut self) {
+        self.quiet = LIST_AFTER;
+    }
+
     /// What has come since the last look, perhaps nothing.
     ///
     /// # Errors

@@ -87,17 +87,11 @@ impl Process {
     }
 
     pub(crate) fn freeze(&self) -> Outcome {
-        self.signal("STOP")
+        signal(&self.child.id().to_string(), "STOP")
     }
 
     pub(crate) fn thaw(&self) -> Outcome {
-        self.signal("CONT")
-    }
-
-    fn signal(&self, name: &str) -> Outcome {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status()?;
-        if sent.success() { Ok(()) } else { Err(format!("{name} could not be sent to process {pid}").into()) }
+        signal(&self.child.id().to_string(), "CONT")
     }
 
     /// A client that gives a silent node up, and for which every query that looks at a few rows is worth all nodes.
@@ -127,6 +121,12 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(pid: &str, name: &str) -> Outcome {
+    let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, pid]).status()?;
+    if sent.success() { Ok(()) } else { Err(format!("{name} could not be sent to process {pid}").into()) }
 }
 
 impl Drop for Process {

@@ -18,6 +18,7 @@ use datafusion_distributed::{
     grpc::{BoxCloneSyncChannel, create_worker_client},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use grizzly_provider::ErrorKind;
 use prost::Message;
 use tonic::{
     codegen::http::{HeaderMap, HeaderName, HeaderValue},
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 use super::{
     nodes::{database, three},
-    process::{Outcome, Place, Process},
+    process::{Outcome, Place, Process, signal},
 };
 use crate::support::ask;
 
@@ -97,6 +98,55 @@ async fn one_alone_cannot_open_what_a_cluster_writes() -> Outcome {
     assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 2);
     connection.update("INSERT INTO t VALUES (3)").await?;
     assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 3);
+    Ok(())
+}
+
+/// A process that stands still until this is dropped.
+struct Frozen(String);
+
+impl Frozen {
+    fn new(pid: String) -> Outcome<Self> {
+        signal(&pid, "STOP")?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // There is nobody to tell if it is gone.
+        let _ = signal(&self.0, "CONT");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a store that can be frozen: .ci/over_s3.py"]
+async fn a_store_that_is_silent_for_a_while_costs_errors_and_nothing_else() -> Outcome {
+    let place = Place::new()?;
+    let nodes = [Process::start(&place)?, Process::start(&place)?];
+    let connections = [nodes[0].connect().await?, nodes[1].connect().await?];
+    connections[1].update("CREATE TABLE t (id BIGINT)").await?;
+    connections[1].update("INSERT INTO t VALUES (-1)").await?;
+    let frozen = Frozen::new(std::env::var("GRIZZLY_STORE_PID")?)?;
+    for (id, connection) in connections.iter().enumerate() {
+        assert_eq!(ask(connection, "SELECT count(*) FROM t WHERE id < 0").await?, 1, "it is in memory");
+        let begun = Instant::now();
+        let refused = connection.update(&format!("INSERT INTO t VALUES ({id})")).await.expect_err("nothing is stored");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::Closed), "{refused}");
+    }
+    drop(frozen);
+    for (id, connection) in (2_i64..).zip(&connections) {
+        let begun = Instant::now();
+        while let Err(refused) = connection.update(&format!("INSERT INTO t VALUES ({id})")).await {
+            assert!(begun.elapsed() < 2 * SOON, "{refused}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    for connection in &connections {
+        connection.update("DELETE FROM t WHERE id > 3").await?;
+        // One that failed may have been carried out.
+        assert_eq!(ask(connection, "SELECT count(DISTINCT id) FROM t WHERE id IN (-1, 2, 3)").await?, 3);
+    }
     Ok(())
 }
 

@@ -52,6 +52,8 @@ impl Following {
         // Read before the lease: if nobody has taken over since, whoever does will find these records too.
         let ask = !records.is_empty() || care == Care::All;
         if ask && lease::latest_epoch(storage.as_ref())? > tail.epoch() {
+            // If a file has begun in that epoch, it may not have the next number: empty ones are removed.
+            self.tail.search();
             return Ok(Advanced { changed: false, complete: false });
         }
         self.tail = tail;
