@@ -64,7 +64,7 @@ async fn sorted(session: &GrizzlySession, sql: &str) -> Result<Vec<String>> {
 async fn take(db: &Grizzly, session: &GrizzlySession, step: &Step) -> Result<Option<[Vec<String>; 2]>> {
     // What is refused (a conflict, a second BEGIN) is refused with and without the cache. A failed statement aborts
     // its transaction; then queries are refused, too.
-    let done = match step {
+    let _ = match step {
         Step::Begin => session.execute("BEGIN").await,
         Step::Commit => session.execute("COMMIT").await,
         Step::Rollback => session.execute("ROLLBACK").await,
@@ -82,7 +82,6 @@ async fn take(db: &Grizzly, session: &GrizzlySession, step: &Step) -> Result<Opt
             return Ok(Some([kept, computed]));
         }
     };
-    drop(done);
     Ok(None)
 }
 
@@ -103,8 +102,8 @@ async fn play(steps: &[(bool, Step)]) -> Result<u64> {
             assert_eq!(kept, computed, "{step:?}");
         }
     }
-    let hits = sessions[1].execute("ROLLBACK").await;
-    drop(hits);
+    // An aborted transaction refuses queries.
+    let _ = sessions[1].execute("ROLLBACK").await;
     let hits = text(&sessions[1].execute("SELECT hits FROM grizzly.cache_totals").await?)?;
     Ok(hits.first().and_then(|hits| hits.parse().ok()).unwrap_or_default())
 }
@@ -112,7 +111,7 @@ async fn play(steps: &[(bool, Step)]) -> Result<u64> {
 #[test]
 fn queries_answer_the_same_with_and_without_kept_results() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 48, ..ProptestConfig::default() });
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 16, ..ProptestConfig::default() });
     let hits = std::cell::Cell::new(0);
     let steps = prop::collection::vec((any::<bool>(), step()), 1..60);
     let played = runner.run(&steps, |steps| {

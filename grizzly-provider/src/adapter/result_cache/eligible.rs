@@ -1,6 +1,7 @@
 //! Which plans have a result that may be kept, and which tables that depends on.
 
 use datafusion::{
+    catalog::TableProvider,
     common::tree_node::{TreeNode, TreeNodeRecursion},
     error::Result,
     logical_expr::{Expr, LogicalPlan, Volatility},
@@ -65,7 +66,7 @@ fn is_plain(table: &GrizzlyTable, db: &Grizzly) -> bool {
     same_database(table.db(), db)
         && table.reads_as_of().is_none()
         && !table.reads_all_versions()
-        && table.own_columns() == datafusion::catalog::TableProvider::schema(table).fields().len()
+        && table.own_columns() == table.schema().fields().len()
 }
 
 fn is_immutable(expr: &Expr) -> bool {
