@@ -15,7 +15,7 @@ pub(super) type Extensions = Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>;
 
 impl Grizzly {
     /// Bytes of query results that may be kept: what the settings say.
-    pub fn result_cache(&self) -> usize {
+    pub fn result_cache_bytes(&self) -> usize {
         self.inner.settings.result_cache
     }
 

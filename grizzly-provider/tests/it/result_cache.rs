@@ -117,6 +117,37 @@ async fn a_result_is_right_after_every_commit() -> Test {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_beside_a_writer_see_each_commit_at_once() -> Test {
+    let (db, writer) = filled().await?;
+    let query = "SELECT sum(x), (SELECT count(*) FROM s) FROM t";
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let reader = session(&db).await?;
+        readers.push(tokio::spawn(async move {
+            let mut last = 0;
+            while last < 50 + 40 {
+                let row = rows(&reader, query).await?;
+                let sum = row.iter().find_map(|row| row.split('|').next()?.parse().ok()).unwrap_or(-1_i64);
+                assert!(sum >= last, "{sum} after {last}");
+                last = sum;
+            }
+            Result::Ok(())
+        }));
+    }
+    for step in 1..=40 {
+        writer.execute("UPDATE t SET x = x + 1 WHERE id = 1").await?;
+        for _ in 0..2 {
+            assert_eq!(rows(&writer, query).await?, [format!("{}|3", 50 + step)]);
+        }
+    }
+    for reader in readers {
+        reader.await??;
+    }
+    assert!(hits(&writer).await? >= 40);
+    Ok(())
+}
+
 #[tokio::test]
 async fn another_table_of_the_same_name_is_another() -> Test {
     let (db, one) = filled().await?;

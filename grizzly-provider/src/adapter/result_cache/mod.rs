@@ -66,7 +66,7 @@ struct Numbers {
 impl ResultCache {
     /// The cache of `db`, unless its settings turn it off.
     pub(crate) fn of(db: &Grizzly) -> Option<Arc<Self>> {
-        let budget = db.result_cache() as u64;
+        let budget = db.result_cache_bytes() as u64;
         (budget > 0).then(|| db.extension(|| Self::new(budget)))
     }
 

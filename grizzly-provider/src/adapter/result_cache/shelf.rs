@@ -173,3 +173,75 @@ impl Shelf {
         Totals { results: self.results.len() as u64, ..self.totals }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use datafusion::{
+        common::DFSchema,
+        logical_expr::{EmptyRelation, LogicalPlan},
+    };
+
+    use super::*;
+
+    const ROOM: u64 = 20_000;
+
+    fn question(number: u64) -> Arc<Question> {
+        let nothing = EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) };
+        Arc::new(Question::new(&Arc::new(LogicalPlan::EmptyRelation(nothing)), number, Vec::new()))
+    }
+
+    fn kept(csn: u64, bytes: usize, millis: u64) -> Kept {
+        let schema = Arc::new(Schema::empty());
+        Kept::new(vec![Csn(csn)], schema, Vec::new(), bytes, String::new(), Duration::from_millis(millis))
+    }
+
+    fn found(shelf: &mut Shelf, number: u64, csn: u64) -> bool {
+        shelf.find(&question(number), &[Csn(csn)], &Arc::new(Schema::empty())).is_some()
+    }
+
+    #[test]
+    fn a_result_is_found_by_question_and_changes() {
+        let mut shelf = Shelf::new(ROOM);
+        shelf.keep(question(1), kept(5, 100, 1));
+        assert!(found(&mut shelf, 1, 5));
+        assert!(!found(&mut shelf, 1, 4) && !found(&mut shelf, 1, 6) && !found(&mut shelf, 2, 5));
+        shelf.keep(question(1), kept(7, 100, 1));
+        shelf.keep(question(1), kept(6, 100, 1));
+        assert!(found(&mut shelf, 1, 7) && !found(&mut shelf, 1, 6), "the newer one stays");
+        let totals = shelf.totals();
+        assert_eq!((totals.results, totals.kept, totals.hits, totals.misses), (1, 2, 2, 4));
+        assert_eq!(totals.bytes, 100 + ENTRY_BYTES);
+    }
+
+    #[test]
+    fn what_costs_much_outlives_what_costs_little_but_not_for_ever() {
+        let mut shelf = Shelf::new(ROOM);
+        shelf.keep(question(0), kept(1, 1_000, 500));
+        let mut number = 0;
+        let mut cheap = |shelf: &mut Shelf| {
+            number += 1;
+            shelf.keep(question(number), kept(1, 1_000, 10));
+            let totals = shelf.totals();
+            assert!(totals.bytes <= ROOM && totals.results == totals.kept - totals.evicted);
+        };
+        for _ in 0..100 {
+            cheap(&mut shelf);
+        }
+        assert!(found(&mut shelf, 0, 1));
+        for _ in 0..100_000 {
+            cheap(&mut shelf);
+        }
+        assert!(!found(&mut shelf, 0, 1));
+    }
+
+    #[test]
+    fn what_is_asked_for_outlives_what_is_not() {
+        let mut shelf = Shelf::new(ROOM);
+        shelf.keep(question(0), kept(1, 1_000, 10));
+        for number in 1..100 {
+            shelf.keep(question(number), kept(1, 1_000, 10));
+            assert!(found(&mut shelf, 0, 1));
+        }
+    }
+}
