@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::{
     common::ScalarValue,
-    error::Result,
+    error::{DataFusionError, Result},
     physical_plan::{collect, displayable, execution_plan::reset_plan_states},
 };
 use futures::StreamExt;
@@ -132,7 +132,7 @@ async fn readers_beside_a_writer_see_each_commit_at_once() -> Test {
                 assert!(sum >= last, "{sum} after {last}");
                 last = sum;
             }
-            Result::Ok(())
+            Ok::<_, DataFusionError>(())
         }));
     }
     for step in 1..=40 {
@@ -403,8 +403,7 @@ async fn many_rows_in_several_streams_keep_their_order() -> Test {
 async fn explain_shows_the_node_where_it_is() -> Test {
     let (_, session) = filled().await?;
     let node = "ResultCacheExec: tables=[public.s, public.t]";
-    let explained =
-        async |sql: &str| Ok::<_, datafusion::error::DataFusionError>(rows(&session, sql).await?.join("\n"));
+    let explained = async |sql: &str| Ok::<_, DataFusionError>(rows(&session, sql).await?.join("\n"));
     let query = "SELECT count(*) FROM t JOIN s ON s.t = t.id";
     assert!(explained(&format!("EXPLAIN {query}")).await?.contains(node));
     let late = explained("EXPLAIN SELECT count(*) FROM t WHERE now() > TIMESTAMP '2020-01-01'").await?;
