@@ -33,7 +33,7 @@ use grizzly_provider::{
 };
 use url::Url;
 
-use super::{channel::Resolver, codec::ScanCodec, node::Cluster, placement::Placement, suitable, worker};
+use super::{channel::Resolver, codec::ScanCodec, node::Cluster, placement::Placement, worker};
 
 /// What a plan is divided by.
 #[derive(Debug, Clone)]
@@ -166,7 +166,7 @@ impl Division {
         if scan.properties().output_partitioning().partition_count() == 1 || scan.fetch().is_some() {
             return Ok(DesiredTaskCountEventResponse::maximum(1));
         }
-        let useful = suitable::rows_looked_at(scan)?.div_ceil(self.rows_per_task.max(1));
+        let useful = scan.rows_looked_at()?.div_ceil(self.rows_per_task.max(1));
         let most = self.placement.nodes().len().min(shards(scan)?.len());
         let tasks = usize::try_from(useful).unwrap_or(usize::MAX).min(most).max(1);
         Ok(DesiredTaskCountEventResponse::desired(tasks))

@@ -5,7 +5,6 @@ use std::{ops::ControlFlow, sync::Arc};
 use datafusion::physical_plan::ExecutionPlan;
 use grizzly_provider::{
     Result,
-    access::AccessPath,
     adapter::{GrizzlyScanExec, MetadataAggregateExec},
 };
 
@@ -56,7 +55,7 @@ fn add(plan: &Arc<dyn ExecutionPlan>, work: &mut Work) -> Result<ControlFlow<()>
         return Ok(ControlFlow::Continue(()));
     }
     if let Some(scan) = plan.downcast_ref::<GrizzlyScanExec>() {
-        let rows = rows_looked_at(scan)?;
+        let rows = scan.rows_looked_at()?;
         work.rows = work.rows.saturating_add(rows);
         if rows >= work.largest {
             (work.largest, work.table) = (rows, scan.table().id());
@@ -72,16 +71,4 @@ fn add(plan: &Arc<dyn ExecutionPlan>, work: &mut Work) -> Result<ControlFlow<()>
         }
     }
     Ok(ControlFlow::Continue(()))
-}
-
-/// About how many rows a scan must look at, on all nodes together.
-pub(super) fn rows_looked_at(scan: &GrizzlyScanExec) -> Result<u64> {
-    let request = scan.request();
-    match request.access {
-        AccessPath::FullScan => {
-            let shards = request.shards.as_deref();
-            Ok(scan.planning_snapshot()?.estimate_scan_rows(request.predicate.as_ref(), shards))
-        }
-        AccessPath::Index { .. } => scan.estimated_rows(),
-    }
 }

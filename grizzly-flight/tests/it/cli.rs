@@ -114,6 +114,27 @@ fn serve_says_where_and_stops_when_told() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn a_served_database_keeps_results_unless_told_not_to() -> TestResult {
+    let fill = "CREATE TABLE t (id BIGINT); INSERT INTO t SELECT value FROM generate_series(1, 50000)";
+    let ask = "SELECT sum(id) AS total FROM t";
+    let totals = "SELECT 'hits: ' || hits AS h FROM grizzly.cache_totals";
+    let serving = Serving::start(&["--db", "memory://"])?;
+    let run = |sql: &str| grizzly(&["sql", "--connect", &serving.url, "-c", sql]);
+    assert!(run(fill)?.status.success());
+    for _session in 0..3 {
+        assert!(text(&run(ask)?.stdout).contains("1250025000"));
+    }
+    assert!(text(&run(totals)?.stdout).contains("hits: 2"), "{}", text(&run(totals)?.stdout));
+    assert!(run("DELETE FROM t WHERE id = 1")?.status.success());
+    assert!(text(&run(ask)?.stdout).contains("1250024999"));
+
+    let serving = Serving::start(&["--db", "memory://", "--result-cache", "0"])?;
+    let refused = grizzly(&["sql", "--connect", &serving.url, "-c", totals])?;
+    assert!(!refused.status.success(), "{}", text(&refused.stdout));
+    Ok(())
+}
+
 /// `grizzly serve` with these arguments, and the address it says; it ends when dropped.
 struct Serving {
     process: std::process::Child,

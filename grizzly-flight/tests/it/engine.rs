@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use grizzly_flight::{FlightSqlConnection, FlightSqlServer};
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
-    Error, Grizzly,
+    Error, Grizzly, Settings,
     adapter::{GrizzlySession, GrizzlySessionExt, sqlstate},
 };
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
@@ -26,6 +26,8 @@ pub(crate) enum Engine {
     Embedded,
     /// `GrizzlySession` without them: the same answers, only slower.
     EmbeddedNoRules,
+    /// `GrizzlySession` that answers every query from kept results where it can.
+    Cached,
     /// A plain `SessionContext` built `with_grizzly`.
     Vanilla,
     /// A Flight SQL server on loopback.
@@ -39,6 +41,7 @@ impl Engine {
         match self {
             Self::Embedded => "embedded",
             Self::EmbeddedNoRules => "embedded_norules",
+            Self::Cached => "cached",
             Self::Vanilla => "vanilla",
             Self::Flight => "flight",
             Self::Cluster => "cluster",
@@ -94,7 +97,9 @@ fn with_rules(db: &Grizzly) -> Result<GrizzlySession, DataFusionError> {
 
 impl Host {
     pub(crate) async fn start(engine: Engine) -> Result<Self, Failure> {
-        let db = Grizzly::open("memory://")?;
+        let result_cache = if engine == Engine::Cached { 1 << 20 } else { 0 };
+        let settings = Settings { result_cache, ..Settings::default() };
+        let db = Grizzly::builder("memory://").settings(settings).open()?;
         let mut address = None;
         if engine == Engine::Flight {
             let served = db.clone();
@@ -126,6 +131,11 @@ impl Host {
                 Door::Vanilla(SessionContext::new_with_state(state))
             }
             (Engine::EmbeddedNoRules, None) => Door::Front(GrizzlySession::new(&self.db)),
+            (Engine::Cached, None) => {
+                let session = with_rules(&self.db)?;
+                session.execute("SET grizzly.result_cache_rows = 0").await?;
+                Door::Front(session)
+            }
             (Engine::Embedded | Engine::Flight | Engine::Cluster, None) => Door::Front(with_rules(&self.db)?),
         };
         Ok(Session { engine: self.engine, door })
@@ -138,6 +148,12 @@ impl AsyncDB for Session {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
+        if let (Engine::Cached, Door::Front(session)) = (self.engine, &self.door)
+            && asks(sql)
+        {
+            // So that there is a result to answer with.
+            session.sql(sql).await?.collect().await?;
+        }
         let (schema, batches) = match &mut self.door {
             Door::Front(session) => {
                 let frame = session.sql(sql).await?;
@@ -166,10 +182,15 @@ impl AsyncDB for Session {
     }
 }
 
+/// Whether the statement only reads.
+fn asks(sql: &str) -> bool {
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    ["SELECT", "WITH", "VALUES", "EXPLAIN", "SHOW"].contains(&first.as_str())
+}
+
 /// A statement that writes answers with one row, its `count`; one that defines something with none.
 fn output(sql: &str, schema: &Schema, batches: &[RecordBatch]) -> Result<DBOutput<DefaultColumnType>, Failure> {
-    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-    let asks = ["SELECT", "WITH", "VALUES", "EXPLAIN", "SHOW"].contains(&first.as_str());
+    let asks = asks(sql);
     let counts = schema.fields().len() == 1 && schema.field(0).name() == "count";
     if !asks && counts && *schema.field(0).data_type() == DataType::UInt64 {
         let rows = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().values().iter());

@@ -16,10 +16,11 @@ use crate::engine::{Engine, Host};
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 macro_rules! corpus {
-    ($($file:ident)*; on_one_node: $($local:ident)*) => {
+    ($($file:ident)*; plain: $($local:ident)*) => {
         const FILES: &[&str] = &[$(stringify!($file),)* $(stringify!($local)),*];
         corpus! { @engine embedded Embedded $($file)* $($local)* }
         corpus! { @engine embedded_norules EmbeddedNoRules $($file)* $($local)* }
+        corpus! { @engine cached Cached $($file)* }
         corpus! { @engine vanilla Vanilla $($file)* $($local)* }
         corpus! { @engine flight Flight $($file)* $($local)* }
         corpus! { @engine cluster Cluster $($file)* }
@@ -54,8 +55,8 @@ corpus! {
     transactions
     types
     update;
-    // The plans of several nodes are others.
-    on_one_node: explain
+    // The plans of several nodes are others, and those with kept results.
+    plain: explain
 }
 
 fn folder() -> PathBuf {

@@ -11,6 +11,7 @@ mod options;
 mod plan_cache;
 mod planner;
 mod predicate;
+mod result_cache;
 mod scan;
 mod session;
 mod session_handle;

@@ -10,17 +10,23 @@ use datafusion::{
     common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     error::Result,
     execution::{SendableRecordBatchStream, TaskContext, context::QueryPlanner},
-    logical_expr::{DdlStatement, LogicalPlan, Statement, TransactionAccessMode, TransactionConclusion},
+    logical_expr::{DdlStatement, Explain, LogicalPlan, Statement, TransactionAccessMode, TransactionConclusion},
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
         execution_plan::{Boundedness, EmissionType},
+        explain::ExplainExec,
         stream::RecordBatchStreamAdapter,
     },
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
 };
 
-use super::{SessionHandle, plan_cache::CachedPlan, sql::index_to_create};
+use super::{
+    SessionHandle,
+    plan_cache::CachedPlan,
+    result_cache::{self, ResultCacheExec},
+    sql::index_to_create,
+};
 use crate::{Error, access::IndexDefinition};
 
 /// Plans what Grizzly adds, and asks another planner for the rest.
@@ -41,6 +47,28 @@ impl GrizzlyQueryPlanner {
             None => DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await,
         }
     }
+
+    /// A plan that means the same whenever it is executed: its result may be kept, too.
+    async fn plan_kept(&self, plan: &Arc<LogicalPlan>, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        ResultCacheExec::above(self.plan_with_inner(plan, session).await?, plan, session)
+    }
+
+    async fn plan_explain(
+        &self,
+        plan: &LogicalPlan,
+        explain: &Explain,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let here = self.plan_with_inner(unpacked(plan)?.as_ref(), session).await?;
+        if !result_cache::may_be_kept(explain, session) {
+            return Ok(here);
+        }
+        let query = Arc::new(unpacked(&explain.plan)?.into_owned());
+        let physical = self.plan_with_inner(&query, session).await?;
+        let Some(text) = here.downcast_ref::<ExplainExec>() else { return Ok(here) };
+        let explained = result_cache::explain(text, &query, &physical, session)?;
+        Ok(explained.map_or(here, |explained| Arc::new(explained) as _))
+    }
 }
 
 #[async_trait]
@@ -53,9 +81,10 @@ impl QueryPlanner for GrizzlyQueryPlanner {
         if let Some(handle) = &handle {
             handle.check_usable()?;
         }
-        let planned = match CachedPlan::inside(plan) {
-            Some(kept) => self.plan_with_inner(kept, session).await,
-            None => self.plan_with_inner(unpacked(plan)?.as_ref(), session).await,
+        let planned = match (CachedPlan::inside(plan), plan) {
+            (Some(kept), _) => self.plan_kept(kept, session).await,
+            (None, LogicalPlan::Explain(explain)) => self.plan_explain(plan, explain, session).await,
+            (None, _) => self.plan_with_inner(unpacked(plan)?.as_ref(), session).await,
         };
         if let (Err(_), Some(handle)) = (&planned, &handle) {
             handle.abort();
@@ -71,7 +100,7 @@ fn unpacked(plan: &LogicalPlan) -> Result<std::borrow::Cow<'_, LogicalPlan>> {
     }
     let open = plan.clone().transform_down(|node| {
         Ok(match CachedPlan::inside(&node) {
-            Some(plan) => Transformed::new(plan.clone(), true, TreeNodeRecursion::Jump),
+            Some(plan) => Transformed::new(plan.as_ref().clone(), true, TreeNodeRecursion::Jump),
             None => Transformed::no(node),
         })
     })?;

@@ -19,6 +19,7 @@ use super::{
     dml::{DmlRule, SubqueriesBelowSink},
     plan_cache::{PlanCache, ShapeCache, TemplateCache},
     planner::GrizzlyQueryPlanner,
+    result_cache,
     scan::DynamicFilterNames,
     sql::{Front, Parsed, parse, plan_statement},
 };
@@ -53,7 +54,11 @@ impl GrizzlySessionExt for SessionStateBuilder {
             config = config.with_option_extension(GrizzlyOptions::default());
         }
         let catalogs = self.catalog_list().get_or_insert_with(|| Arc::new(MemoryCatalogProviderList::new()));
-        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(GrizzlyCatalog::new(db)));
+        let catalog = GrizzlyCatalog::new(db);
+        if let Err(error) = result_cache::register(&catalog, db) {
+            tracing::warn!(%error, "grizzly.cache cannot be shown");
+        }
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         // First, while plans have the shape the SQL planner gives them.
         self.analyzer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
         // PREPARE optimizes without analyzing.
@@ -101,7 +106,7 @@ impl GrizzlySession {
     }
 
     fn around(mut state: SessionState, db: &Grizzly) -> Self {
-        let handle = Arc::new(SessionHandle::new(db));
+        let handle = Arc::new(SessionHandle::with_results(db));
         state.config_mut().set_extension(Arc::clone(&handle));
         let (plans, shapes) = (PlanCache::for_state(&state), ShapeCache::for_state(&state));
         let templates = TemplateCache::for_state(&state);

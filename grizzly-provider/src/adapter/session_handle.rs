@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
-use super::busy;
+use super::{busy, result_cache::SessionResults};
 use crate::{Error, ErrorKind, Grizzly, Result, Snapshot, Transaction, access::Csn};
 
 /// The state of one session: at most one open transaction on one database.
@@ -18,6 +18,8 @@ pub struct SessionHandle {
     open: Mutex<Option<OpenTransaction>>,
     /// Held by whatever changes the transaction, so that a statement is atomic within it.
     writer: Arc<tokio::sync::Mutex<()>>,
+    /// The way to kept results. Only a session that keeps plans has one.
+    results: Option<SessionResults>,
 }
 
 struct OpenTransaction {
@@ -31,7 +33,16 @@ struct OpenTransaction {
 impl SessionHandle {
     /// A session without a transaction.
     pub fn new(db: &Grizzly) -> Self {
-        Self { db: db.clone(), open: Mutex::new(None), writer: Arc::default() }
+        Self { db: db.clone(), open: Mutex::new(None), writer: Arc::default(), results: None }
+    }
+
+    /// A session whose results are kept, if the database keeps any.
+    pub(super) fn with_results(db: &Grizzly) -> Self {
+        Self { results: SessionResults::of(db), ..Self::new(db) }
+    }
+
+    pub(super) fn results(&self) -> Option<&SessionResults> {
+        self.results.as_ref()
     }
 
     /// The session's database.

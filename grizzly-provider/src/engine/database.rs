@@ -18,6 +18,7 @@ use super::{
     backup::pins::Pins,
     cluster::Member,
     ddl,
+    extension::Extensions,
     maintenance::{compact, flush, worker::Signals},
     recovery, rows,
     segment::{
@@ -92,6 +93,7 @@ pub(crate) struct Inner {
     pub(super) next_transaction: AtomicU64,
     pub(super) hot_rows: AtomicU64,
     pub(super) signals: Arc<Signals>,
+    pub(super) extensions: Extensions,
     pub(super) closed: AtomicBool,
     /// Keeps other writers out while it lives.
     pub(super) lock: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,

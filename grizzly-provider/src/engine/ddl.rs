@@ -17,16 +17,16 @@ use super::{
     version::{DatabaseVersion, SegmentData, TableVersion},
 };
 use crate::{
-    access::{IndexDefinition, TableDefinition},
+    access::{Csn, IndexDefinition, TableDefinition},
     error::{Error, ErrorKind, Result},
 };
 
-/// Applies a change to a version; its validity was checked when it was made.
-pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange) -> Result<()> {
+/// Applies the change that commit `csn` makes to a version; its validity was checked when it was made.
+pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange, csn: Csn) -> Result<()> {
     version.catalog = Arc::new(version.catalog.with(change));
     match change {
         CatalogChange::CreateTable(def) => {
-            version.tables.insert(def.id, Arc::new(TableVersion::new(Arc::new(def.clone()))?));
+            version.tables.insert(def.id, Arc::new(TableVersion::new(Arc::new(def.clone()), csn)?));
         }
         CatalogChange::DropTable { table } => {
             version.tables.remove(table);
@@ -35,7 +35,7 @@ pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange) -> Re
             let def = version.catalog.tables.get(table).cloned();
             let def =
                 def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
-            let table = version.table_mut(*table)?;
+            let table = version.change_table(*table, csn)?;
             table.redefine(def)?;
             seal(table);
         }
@@ -69,7 +69,8 @@ fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option
 fn log(db: &Inner, state: &mut CommitState, change: &CatalogChange) -> Result<Logged> {
     let mut next = state.version.as_ref().clone();
     next.csn = commit::next_csn(next.csn);
-    apply(&mut next, change)?;
+    let csn = next.csn;
+    apply(&mut next, change, csn)?;
     commit::append(db, state, next, 0, KIND_CATALOG, encode_json(change)?)
 }
 

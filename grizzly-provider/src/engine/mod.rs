@@ -17,6 +17,7 @@ mod cluster;
 mod database;
 mod ddl;
 mod errors;
+mod extension;
 mod index;
 pub(crate) mod key;
 mod lookup;

@@ -104,6 +104,7 @@ impl Inner {
             next_transaction: AtomicU64::new(1),
             hot_rows: AtomicU64::new(0),
             signals: Arc::new(Signals::default()),
+            extensions: Default::default(),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         }
@@ -228,7 +229,7 @@ impl Recovery {
         version.catalog = Arc::new(manifest.catalog.clone());
         let mut lists = BTreeMap::new();
         for (id, def) in &manifest.catalog.tables {
-            let mut table = TableVersion::new(Arc::clone(def))?;
+            let mut table = TableVersion::new(Arc::clone(def), version.csn)?;
             let shards = manifest.tables.get(id).into_iter().flatten();
             for (shard, entries) in (0_u32..).zip(shards) {
                 for entry in entries {
@@ -264,7 +265,7 @@ impl Recovery {
             }
             KIND_CATALOG => {
                 let change: CatalogChange = redo::decode_json("a catalog change in the log", &record.payload)?;
-                ddl::apply(&mut self.version, &change)?;
+                ddl::apply(&mut self.version, &change, csn)?;
             }
             KIND_REPLACE => {
                 let replace: Replace = redo::decode_json("a merge of segments in the log", &record.payload)?;
@@ -288,7 +289,7 @@ impl Recovery {
         match op {
             RedoOp::Insert { table, shard, segment, first_row, versions, rows } => {
                 self.next_segment = self.next_segment.max(segment + 1);
-                let table = self.version.table_mut(table)?;
+                let table = self.version.change_table(table, csn)?;
                 let batch = rows.decode(&table.def.schema)?;
                 let keys = index_keys(table, &batch)?;
                 let definition = table.clone();
@@ -302,12 +303,12 @@ impl Recovery {
                 append_rows(hot, &batch, csn, &versions, &definition, &keys)
             }
             RedoOp::Delete { table, rows } => {
-                end_rows(self.version.table_mut(table)?, &rows, csn);
+                end_rows(self.version.change_table(table, csn)?, &rows, csn);
                 Ok(())
             }
             RedoOp::Attach(Attach { table, shard, meta, ended }) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
-                let table = self.version.table_mut(table)?;
+                let table = self.version.change_table(table, csn)?;
                 let segment = cold_segment(&self.removal, &self.cache, &meta, table)?;
                 commit::attach(table, shard, segment, ended.into_iter().map(|row| (row, Csn(0))).collect())
             }

@@ -20,6 +20,9 @@ pub struct Settings {
     pub background: bool,
     /// Create the database if the URL holds none. Default true.
     pub create: bool,
+    /// Bytes of query results that are kept, besides `memory_bytes`, for when the same query comes again and its
+    /// tables have not changed. Default 0: none are.
+    pub result_cache: usize,
     /// Share the database with other processes, of which one writes. Default none: this process alone opens it.
     pub cluster: Option<ClusterSettings>,
 }
@@ -67,6 +70,7 @@ impl Default for Settings {
             backup_window: Duration::from_secs(7 * 24 * 3600),
             background: true,
             create: true,
+            result_cache: 0,
             cluster: None,
         }
     }

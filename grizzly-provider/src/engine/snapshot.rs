@@ -103,6 +103,13 @@ impl TableSnapshot {
         self.csn
     }
 
+    /// Names the table's contents: snapshots of the table with the same number have the same rows and the same
+    /// definition. It is a commit that changed them or a later one; flush and compaction leave it as it is. `None`
+    /// where that is not known: in the past, and in a transaction that has written to the table.
+    pub fn last_change(&self) -> Option<Csn> {
+        Some(self.table.changed).filter(|changed| *changed <= self.csn)
+    }
+
     /// Schema and table name.
     pub fn name(&self) -> (&str, &str) {
         (&self.table.def.schema_name, &self.table.def.name)

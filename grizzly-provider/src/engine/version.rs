@@ -24,6 +24,9 @@ use crate::{
 /// Segment numbers from here on belong to uncommitted rows of a transaction, one per shard.
 pub(crate) const OVERLAY: u32 = 0xFFFF_0000;
 
+/// Later than every commit: what a transaction has changed and not committed.
+pub(crate) const UNCOMMITTED: Csn = Csn(u64::MAX);
+
 /// The database after a commit.
 #[derive(Debug, Clone)]
 pub(crate) struct DatabaseVersion {
@@ -41,6 +44,8 @@ pub(crate) struct DatabaseVersion {
 pub(crate) struct TableVersion {
     pub(crate) def: Arc<TableDef>,
     pub(crate) codecs: Arc<TableCodecs>,
+    /// The last commit that changed rows or definition, or a later one since when nothing did.
+    pub(crate) changed: Csn,
     pub(crate) shards: Vec<Arc<ShardVersion>>,
     pub(crate) statistics: OnceLock<Arc<TableStatistics>>,
 }
@@ -97,12 +102,19 @@ impl DatabaseVersion {
         self.table(self.catalog.table(name)?.id)
     }
 
-    /// The table, to change it in this version only.
+    /// The table, to change in this version only what readers do not notice: where its rows are.
     pub(crate) fn table_mut(&mut self, id: u64) -> Result<&mut TableVersion> {
         let table = self.tables.get_mut(&id);
         let table = table.ok_or_else(|| Error::not_found(format!("table number {id} was dropped")))?;
         let table = Arc::make_mut(table);
         table.statistics = OnceLock::new();
+        Ok(table)
+    }
+
+    /// The table, to change its rows or its definition, in this version only, as commit `csn` does.
+    pub(crate) fn change_table(&mut self, id: u64, csn: Csn) -> Result<&mut TableVersion> {
+        let table = self.table_mut(id)?;
+        table.changed = csn;
         Ok(table)
     }
 }
@@ -112,6 +124,7 @@ impl Clone for TableVersion {
         Self {
             def: Arc::clone(&self.def),
             codecs: Arc::clone(&self.codecs),
+            changed: self.changed,
             shards: self.shards.clone(),
             statistics: OnceLock::new(),
         }
@@ -134,10 +147,11 @@ impl TableCodecs {
 }
 
 impl TableVersion {
-    pub(crate) fn new(def: Arc<TableDef>) -> Result<Self> {
+    /// An empty table, made by commit `csn`.
+    pub(crate) fn new(def: Arc<TableDef>, csn: Csn) -> Result<Self> {
         let codecs = Arc::new(TableCodecs::new(&def)?);
         let shards = (0..def.shards).map(|_| Arc::default()).collect();
-        Ok(Self { def, codecs, shards, statistics: OnceLock::new() })
+        Ok(Self { def, codecs, changed: csn, shards, statistics: OnceLock::new() })
     }
 
     /// The same rows under a changed definition.

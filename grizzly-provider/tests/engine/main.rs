@@ -1,6 +1,7 @@
 //! The engine through its public face, without DataFusion.
 
 mod backup;
+mod changes;
 mod cluster;
 mod crash;
 mod gate;

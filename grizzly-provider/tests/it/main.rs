@@ -7,6 +7,8 @@ mod dml;
 mod dynamic_filters;
 mod fixtures;
 mod predicates;
+mod result_cache;
+mod result_cache_model;
 mod session;
 mod statements;
 mod support;

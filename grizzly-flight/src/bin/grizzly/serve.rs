@@ -8,7 +8,7 @@ use grizzly_provider::{Error, ErrorKind};
 
 use crate::{
     keys::KeyArgs,
-    session::{Attachment, Database, parse_bytes},
+    session::{Attachment, Database, parse_bytes, parse_bytes_or_none},
 };
 
 /// Options of `grizzly serve`.
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Memory for the database and its queries.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
     memory: Option<usize>,
+    /// Memory for results of queries, kept for when a query comes again and its tables have not changed; 0 for none.
+    #[arg(long, value_parser = parse_bytes_or_none, value_name = "BYTES", default_value = "64MB")]
+    result_cache: usize,
     #[command(flatten)]
     key: KeyArgs,
     /// Cancel statements that run longer than this many seconds.
@@ -49,11 +52,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
         Error::new(ErrorKind::Unavailable, format!("cannot listen on {}", args.listen)).with_source(error)
     })?;
     let key = args.key.key()?;
-    let database = if args.cluster {
-        tokio::task::block_in_place(|| Database::open_shared(&args.db, args.memory, key))?
-    } else {
-        Database::open_with_key(&args.db, args.memory, true, key)?
-    };
+    let database = tokio::task::block_in_place(|| {
+        Database::open_served(&args.db, args.memory, key, args.cluster, args.result_cache)
+    })?;
     let mut database = database.attach(&args.attach).await?;
     let mut node = None;
     if args.cluster {

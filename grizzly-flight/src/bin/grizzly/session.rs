@@ -55,13 +55,17 @@ impl Database {
         Self::open_with_key(url, memory, create, None)
     }
 
-    /// Opens it as one of several processes, of which one at a time writes.
-    pub(crate) fn open_shared(
+    /// Opens it to serve it, as one of several processes, of which one at a time writes, if `shared`. `result_cache`
+    /// bounds the results that are kept, in bytes.
+    pub(crate) fn open_served(
         url: &str,
         memory: Option<usize>,
         key: Option<EncryptionKey>,
+        shared: bool,
+        result_cache: usize,
     ) -> Result<Self, DataFusionError> {
-        Self::open_with(url, memory, key, Settings { cluster: Some(ClusterSettings::default()), ..Settings::default() })
+        let cluster = shared.then(ClusterSettings::default);
+        Self::open_with(url, memory, key, Settings { cluster, result_cache, ..Settings::default() })
     }
 
     /// The same, for one that is encrypted if there is a key.
@@ -173,6 +177,11 @@ pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     Ok(bytes as usize)
 }
 
+/// The same, or `0` for none.
+pub(crate) fn parse_bytes_or_none(text: &str) -> Result<usize, String> {
+    if text.trim() == "0" { Ok(0) } else { parse_bytes(text) }
+}
+
 /// An error of this command's own making.
 pub(crate) fn invalid(message: impl Into<String>) -> DataFusionError {
     Error::new(ErrorKind::Invalid, message).into()
@@ -180,7 +189,7 @@ pub(crate) fn invalid(message: impl Into<String>) -> DataFusionError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attachment, parse_bytes};
+    use super::{Attachment, parse_bytes, parse_bytes_or_none};
 
     #[test]
     fn attachments_are_a_name_and_an_address() {
@@ -199,5 +208,7 @@ mod tests {
         for wrong in ["", "GB", "1XB", "-1", "0", "1.2.3MB", "1e30"] {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(parse_bytes_or_none("0"), Ok(0));
+        assert_eq!(parse_bytes_or_none("2kb"), Ok(2000));
     }
 }

@@ -116,7 +116,13 @@ pub(crate) async fn three_with(
 /// A database with a sharded table `t` of `rows` rows: `id` from 0, `grp` = id % 10, `name`, `amount` = id * 2.
 pub(crate) async fn database(rows: u64) -> Result<Grizzly, Box<dyn std::error::Error>> {
     let db = Grizzly::open("memory://")?;
-    let session = GrizzlySession::new(&db);
+    fill(&db, rows).await?;
+    Ok(db)
+}
+
+/// Makes that table.
+pub(crate) async fn fill(db: &Grizzly, rows: u64) -> TestResult {
+    let session = GrizzlySession::new(db);
     for sql in [
         "CREATE TABLE t (id BIGINT NOT NULL, grp BIGINT, name VARCHAR, amount BIGINT, PRIMARY KEY (id)) \
          PARTITION BY HASH(id) SHARDS 6"
@@ -129,5 +135,5 @@ pub(crate) async fn database(rows: u64) -> Result<Grizzly, Box<dyn std::error::E
     ] {
         session.execute(&sql).await?;
     }
-    Ok(db)
+    Ok(())
 }

@@ -2,12 +2,12 @@
 
 use arrow::{compute::concat_batches, record_batch::RecordBatch, util::pretty::pretty_format_batches};
 use grizzly_flight::FlightSqlConnection;
-use grizzly_provider::{Grizzly, adapter::GrizzlySession};
+use grizzly_provider::{Grizzly, Settings, adapter::GrizzlySession};
 
 use super::{
     compare::{order_of, same_rows},
     data::Table,
-    nodes::{database, three},
+    nodes::{database, fill, three},
 };
 use crate::support::TestResult;
 
@@ -118,5 +118,28 @@ async fn joins_aggregates_windows_and_limits_have_the_same_answers_on_three_node
     }
     assert!(divided >= 20, "only {divided} queries ran on several nodes");
     assert_eq!(nodes[1].live(), 3, "{:?}", nodes[1].cluster.nodes());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_of_several_nodes_is_kept_until_its_table_changes() -> TestResult {
+    let settings = Settings { result_cache: 1 << 20, ..Settings::default() };
+    let db = Grizzly::builder("memory://").settings(settings).open()?;
+    fill(&db, 600).await?;
+    let nodes = three(&db).await?;
+    let (connection, alone) = (nodes[0].connect().await?, GrizzlySession::new(&db));
+    connection.update("SET grizzly.result_cache_rows = 1").await?;
+    let sql = "SELECT grp, sum(amount) FROM t GROUP BY grp ORDER BY grp";
+    let plan = pretty_format_batches(&connection.execute(&format!("EXPLAIN {sql}")).await?)?.to_string();
+    assert!(plan.contains("ResultCacheExec: tables=[public.t]") && plan.contains("ClusterExec"), "{plan}");
+    for change in ["UPDATE t SET amount = amount + 1 WHERE grp = 3", "DELETE FROM t WHERE id = 7"] {
+        for _ in 0..3 {
+            assert!(same(&connection, &alone, sql).await?, "it runs on several nodes");
+        }
+        connection.update(change).await?;
+    }
+    let totals = "SELECT hits, misses, (SELECT count(*) FROM grizzly.nodes) FROM grizzly.cache_totals";
+    let totals = pretty_format_batches(&connection.execute(totals).await?)?.to_string();
+    assert!(totals.contains("| 4    | 2      | 3"), "{totals}");
     Ok(())
 }

@@ -28,9 +28,9 @@ impl CachedPlan {
     }
 
     /// The kept plan that `node` is, if it is one.
-    pub(crate) fn inside(node: &LogicalPlan) -> Option<&LogicalPlan> {
+    pub(crate) fn inside(node: &LogicalPlan) -> Option<&Arc<LogicalPlan>> {
         let LogicalPlan::Extension(extension) = node else { return None };
-        extension.node.as_any().downcast_ref::<Self>().map(|cached| cached.plan.as_ref())
+        extension.node.as_any().downcast_ref::<Self>().map(|cached| &cached.plan)
     }
 }
 

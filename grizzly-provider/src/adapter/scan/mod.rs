@@ -218,6 +218,17 @@ impl GrizzlyScanExec {
         Ok(self.fetch.map_or(rows, |fetch| rows.min(fetch as u64)))
     }
 
+    /// About how many rows it must look at, in all streams together.
+    pub fn rows_looked_at(&self) -> Result<u64> {
+        match self.request.access {
+            AccessPath::FullScan => {
+                let (predicate, shards) = (self.request.predicate.as_ref(), self.request.shards.as_deref());
+                Ok(self.planning_snapshot()?.estimate_scan_rows(predicate, shards))
+            }
+            AccessPath::Index { .. } => self.estimated_rows(),
+        }
+    }
+
     /// Takes over one filter from above, or as much of it as the engine can do.
     fn push_down(&self, filter: Arc<dyn PhysicalExpr>, next: &mut Pushed) -> PushedDown {
         let columns = &self.request.projection;

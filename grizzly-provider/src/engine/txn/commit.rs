@@ -339,7 +339,7 @@ fn apply(db: &Inner, next: &mut DatabaseVersion, tables: &[TableCommit]) -> Resu
     let mut ops = Vec::new();
     for commit in tables {
         let id = commit.table.def.id;
-        let table = next.table_mut(id)?;
+        let table = next.change_table(id, csn)?;
         end_rows(table, &commit.ended, csn);
         if !commit.ended.is_empty() {
             ops.push(RedoOp::Delete { table: id, rows: commit.ended.clone() });

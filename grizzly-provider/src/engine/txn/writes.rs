@@ -18,7 +18,7 @@ use super::{
         mvcc::tombstones::Tombstones,
         shard::hot::HotSegment,
         stamps::Stamps,
-        version::{DatabaseVersion, OVERLAY, SegmentData, TableVersion},
+        version::{DatabaseVersion, OVERLAY, SegmentData, TableVersion, UNCOMMITTED},
     },
     transaction::unique_violation,
 };
@@ -135,7 +135,7 @@ impl Writes {
 
     fn finish_load(&mut self, db: &Inner, table: u64, shard: u32) -> Result<()> {
         let Some(load) = self.bulk.remove(&(table, shard)) else { return Ok(()) };
-        let version = self.working.table_mut(table)?;
+        let version = self.working.change_table(table, UNCOMMITTED)?;
         let segment = load.finish(db, version)?;
         let writes = self.tables.entry(table).or_default();
         writes.attached.insert(segment.meta.id, shard);
@@ -160,7 +160,7 @@ impl Writes {
             }
             None => None,
         };
-        let version = self.working.table_mut(table.def.id)?;
+        let version = self.working.change_table(table.def.id, UNCOMMITTED)?;
         if version.segment(id).is_none() {
             version.shard_mut(shard)?.push_hot(HotSegment::new(id, std::iter::empty()));
         }
@@ -189,7 +189,7 @@ impl Writes {
     /// Ends rows, committed ones or the transaction's own.
     pub(crate) fn delete(&mut self, table: &str, rows: &[RowId]) -> Result<u64> {
         let id = self.working.catalog.table(table)?.id;
-        let version = self.working.table_mut(id)?;
+        let version = self.working.change_table(id, UNCOMMITTED)?;
         let writes = self.tables.entry(id).or_default();
         for rows in rows.chunk_by(|a, b| a.segment() == b.segment()) {
             let (first, number) = (rows[0], rows[0].segment());
