@@ -26,7 +26,7 @@ pub use options::GrizzlyOptions;
 pub use scan::{AccessChoice, GrizzlyScanExec};
 pub use session::{GrizzlySession, GrizzlySessionExt};
 pub use session_handle::SessionHandle;
-pub use sql::GrizzlyDialect;
+pub use sql::{GrizzlyDialect, is_call};
 pub use statement::statement_snapshot;
 pub use table::{GrizzlyTable, GrizzlyTables};
 pub use time_travel::TimeTravelPlanner;
