@@ -42,9 +42,25 @@ pub fn query_status(error: &DataFusionError) -> Status {
 
 /// What a status received from a server means here. `remote` names the server in the message.
 pub fn from_status(status: &Status, remote: &str) -> Error {
-    let kind =
-        sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)).unwrap_or_else(|| kind_of_code(status.code()));
-    Error::new(kind, format!("{remote}: {}", status.message()))
+    let sent = sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state));
+    let message = format!("{remote}: {}", status.message());
+    match (sent, deepest_cause(status)) {
+        (Some(kind), _) => Error::new(kind, message),
+        // Not the server's words: it broke the connection, or speaks something else.
+        (None, Some(cause)) if matches!(status.code(), Code::Internal | Code::Unknown) => {
+            Error::new(ErrorKind::Unavailable, format!("{message}: {cause}"))
+        }
+        (None, _) => Error::new(kind_of_code(status.code()), message),
+    }
+}
+
+/// What a status that was made here comes from; those of servers have no cause.
+fn deepest_cause(status: &Status) -> Option<&dyn std::error::Error> {
+    let mut cause = std::error::Error::source(status)?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause)
 }
 
 /// The SQLSTATE a server attached to a status, if it did.

@@ -19,6 +19,7 @@ use grizzly_provider::{
     Backups, ClusterSettings, ErrorKind, Grizzly, RestoreTo, Settings,
     access::Csn,
     adapter::{GrizzlySession, grizzly_error},
+    open_place,
 };
 
 use crate::support::{TestResult, factory, numbers};
@@ -51,15 +52,12 @@ fn commit_of(rows: &[RecordBatch]) -> Outcome<Csn> {
     Ok(Csn(csn.filter(|csn| csn.len() == 1).ok_or("no commit")?.value(0)))
 }
 
-async fn restored(backups: &Path, into: &Path, csn: Csn) -> Outcome<GrizzlySession> {
-    let report = Backups::open(&backups.to_string_lossy(), None)?.restore(
-        &into.to_string_lossy(),
-        None,
-        RestoreTo::Csn(csn),
-        &mut |_, _| {},
-    )?;
-    assert_eq!(report.csn, csn);
-    Ok(GrizzlySession::new(&Grizzly::open(&into.to_string_lossy())?))
+/// A copy in memory as of a commit.
+fn restored(backups: &Path, csn: Csn) -> Outcome<GrizzlySession> {
+    let copy = open_place("memory://", None)?;
+    let backups = Backups::open(&backups.to_string_lossy(), None)?;
+    assert_eq!(backups.restore_into(&copy, RestoreTo::Csn(csn), &mut |_, _| {})?.csn, csn);
+    Ok(GrizzlySession::new(&Grizzly::builder("memory://").storage(copy).open()?))
 }
 
 /// Moves money between accounts until told to stop.
@@ -107,7 +105,7 @@ async fn a_served_database_is_backed_up_while_clients_write() -> TestResult {
     }
     assert!(commits.is_sorted_by(|left, right| left < right), "{commits:?}");
     for (round, csn) in commits.iter().enumerate() {
-        let copy = restored(&place, &folder.path().join(format!("copy {round}")), *csn).await?;
+        let copy = restored(&place, *csn)?;
         let marks = numbers(&copy.execute("SELECT round FROM marks ORDER BY round").await?);
         assert_eq!(marks.len(), round + 1, "what was acknowledged before is in it");
         let balances = numbers(&copy.execute("SELECT balance FROM accounts ORDER BY id").await?);
@@ -130,7 +128,7 @@ async fn a_node_that_does_not_write_lets_the_writer_take_the_backup() -> TestRes
     here.update("INSERT INTO t VALUES (1), (2), (3)").await?;
     let call = format!("CALL grizzly.backup('{}')", place.display());
     let csn = commit_of(&here.execute(&call).await?)?;
-    let copy = restored(&place, &folder.path().join("copy"), csn).await?;
+    let copy = restored(&place, csn)?;
     assert_eq!(numbers(&copy.execute("SELECT count(*) FROM t").await?), [3]);
     // Without a server in between, it is told who could.
     let error = GrizzlySession::new(&follower).execute(&call).await.err().ok_or("it does not write")?;
@@ -168,7 +166,7 @@ async fn a_call_acts_once_and_only_when_it_is_executed() -> TestResult {
     session.execute("BEGIN; INSERT INTO t VALUES (1)").await?;
     let csn = commit_of(&session.execute(&call).await?)?;
     session.execute("COMMIT").await?;
-    let copy = restored(&place, &folder.path().join("copy"), csn).await?;
+    let copy = restored(&place, csn)?;
     assert_eq!(numbers(&copy.execute("SELECT count(*) FROM t").await?), [0]);
     assert_eq!(numbers(&session.execute("SELECT count(*) FROM t").await?), [1]);
     Ok(())

@@ -6,6 +6,7 @@ mod dml;
 mod error;
 mod estimate;
 mod metadata_aggregate;
+mod misleading_keys;
 mod options;
 mod plan_cache;
 mod planner;

@@ -269,7 +269,8 @@ impl Writer<'_> {
 
     fn totals(&mut self) -> String {
         let from = self.from();
-        let groups: Vec<String> = (0..self.dice.roll(3)).map(|_| self.some(|table| table.groups)).collect();
+        let mut groups: Vec<String> = (0..self.dice.roll(3)).map(|_| self.some(|table| table.groups)).collect();
+        groups.dedup();
         let totals = (0..self.dice.roll(3) + 1).map(|_| self.some(|table| table.totals));
         let mut columns: Vec<String> = groups.clone();
         columns.extend(totals);
