@@ -408,8 +408,8 @@ impl Compared {
             && share(self.with_rows, 70)
             && share(self.two_remotes, 40)
             && share(self.all_three, 20)
-            && share(self.joined, 10)
-            && share(self.grouped, 5)
+            && share(self.joined, 8)
+            && share(self.grouped, 3)
     }
 }
 
