@@ -46,11 +46,24 @@ pub fn from_status(status: &Status, remote: &str) -> Error {
         return Error::new(kind, format!("{remote}: {}", status.message()));
     }
     let (kind, message) = (kind_of_code(status.code()), status.message());
-    match kind {
+    match (kind, deepest_cause(status)) {
+        // Not the server's words: it broke the connection, or speaks something else.
+        (_, Some(cause)) if matches!(status.code(), Code::Internal | Code::Unknown) => {
+            Error::new(ErrorKind::Unavailable, format!("{remote}: {message}: {cause}"))
+        }
         // What the connection itself reports is hardly a sentence.
-        ErrorKind::Unavailable => Error::new(kind, format!("{remote} does not answer: {message}")),
+        (ErrorKind::Unavailable, _) => Error::new(kind, format!("{remote} does not answer: {message}")),
         _ => Error::new(kind, format!("{remote}: {message}")),
     }
+}
+
+/// What a status that was made here comes from; those of servers have no cause.
+fn deepest_cause(status: &Status) -> Option<&dyn std::error::Error> {
+    let mut cause = std::error::Error::source(status)?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause)
 }
 
 /// The SQLSTATE a server attached to a status, if it did.

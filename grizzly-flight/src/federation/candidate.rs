@@ -176,7 +176,7 @@ fn aggregate(aggregate: &Aggregate) -> Option<Candidate> {
     let mut groups = Vec::with_capacity(aggregate.group_expr.len());
     for expr in &aggregate.group_expr {
         writer.compares(expr, Comparison::Equal)?;
-        groups.push(writer.write(expr)?);
+        groups.push(writer.typed(expr)?);
     }
     let picks = |expr: &Expr| matches!(expr, Expr::Column(_));
     let (input, groups) = if input.select.is_plain() && aggregate.group_expr.iter().all(picks) {

@@ -29,6 +29,8 @@ pub struct Dialect {
     /// Functions of DataFusion that have the same name and meaning there; `||` is text concatenation, `like` and
     /// `ilike` are pattern matching.
     pub functions: &'static [&'static str],
+    /// Whether `\` means the same in any pattern, also at its end and where it escapes nothing.
+    pub escapes_patterns: bool,
     /// Whether an aggregate function of DataFusion over values of this type gives the same value.
     pub aggregates: fn(&str, &DataType) -> bool,
     /// Whether a computed value of this type comes back as one.
@@ -55,6 +57,7 @@ impl Dialect {
         cast: standard_cast,
         converts: |_, _| false,
         functions: &["like"],
+        escapes_patterns: false,
         aggregates: |name, data_type| match name {
             "count" => true,
             "min" | "max" => data_type.is_integer() || matches!(data_type, DataType::Date32 | DataType::Decimal128(..)),
@@ -118,6 +121,7 @@ impl Dialect {
             "upper",
             "||",
         ],
+        escapes_patterns: true,
         aggregates: |name, data_type| match name {
             "count" => true,
             "min" | "max" => is_simple(data_type),

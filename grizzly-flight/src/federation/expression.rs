@@ -82,7 +82,16 @@ impl Writer<'_> {
     /// The same for a column of the result.
     pub(super) fn computed(&self, expr: &Expr) -> Option<String> {
         (self.dialect.returns)(&self.type_of(expr)?).then_some(())?;
-        self.write(expr)
+        self.typed(expr)
+    }
+
+    /// The same, of its own type there as well: a number as text may be of a smaller one, in which what is calculated
+    /// with it would not fit.
+    pub(super) fn typed(&self, expr: &Expr) -> Option<String> {
+        let text = self.write(expr)?;
+        let data_type = self.type_of(expr)?;
+        let typed = matches!(expr, Expr::Column(_) | Expr::Cast(_) | Expr::BinaryExpr(_));
+        if typed || !data_type.is_integer() { Some(text) } else { (self.dialect.cast)(&text, &data_type) }
     }
 
     /// A call of an aggregate function.
@@ -174,7 +183,7 @@ impl Writer<'_> {
         let same = from_left == from_right
             || matches!((&from_left, &from_right), (DataType::Decimal128(..), DataType::Decimal128(..)));
         (same && (self.dialect.calculates)(op, &self.type_of(&result)?)).then_some(())?;
-        Some(format!("({} {op} {})", self.write(left)?, self.write(right)?))
+        Some(format!("({} {op} {})", self.typed(left)?, self.typed(right)?))
     }
 
     fn in_list(&self, list: &InList) -> Option<String> {
@@ -194,7 +203,14 @@ impl Writer<'_> {
         let operator = if like.case_insensitive { "ilike" } else { "like" };
         let texts = self.type_of(&like.expr)?.is_string() && self.type_of(&like.pattern)?.is_string();
         let known = self.dialect.functions.contains(&operator) && like.escape_char.is_none();
-        (texts && known).then_some(())?;
+        let escapes = match like.pattern.as_ref() {
+            Expr::Literal(V::Utf8(Some(text)) | V::LargeUtf8(Some(text)) | V::Utf8View(Some(text)), _) => {
+                text.contains('\\')
+            }
+            // Nobody knows what a row has there.
+            _ => true,
+        };
+        (texts && known && (self.dialect.escapes_patterns || !escapes)).then_some(())?;
         let not = if like.negated { "NOT " } else { "" };
         let operator = operator.to_uppercase();
         Some(format!("({} {not}{operator} {})", self.write(&like.expr)?, self.write(&like.pattern)?))

@@ -21,7 +21,11 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use grizzly_provider::{Error, ErrorKind, Result, adapter::grizzly_error};
 use parking_lot::Mutex;
 
-use super::{Dialect, Location, RemoteDatabase, retry::retrying, table::quoted};
+use super::{
+    Dialect, Location, RemoteDatabase,
+    retry::{retrying, within},
+    table::quoted,
+};
 use crate::client::{FlightSqlConnection, IngestMode};
 
 /// What a Grizzly server calls itself, and its own catalog.
@@ -45,9 +49,12 @@ impl FlightSqlDatabase {
         Ok(Self::new(connection).await?.with_catalog(location.path().map(str::to_owned)))
     }
 
-    /// Over an open connection; asks the server what it is.
+    /// Over an open connection; asks the server what it is. Fails within `connect_timeout` if it does not answer:
+    /// whoever accepts connections need not speak this protocol.
     pub async fn new(connection: FlightSqlConnection) -> Result<Self> {
-        let is_grizzly = server_name(&connection).await?.as_deref() == Some(GRIZZLY.0);
+        let limit = Some(connection.options().connect_timeout);
+        let name = within(limit, connection.url(), server_name(&connection)).await??;
+        let is_grizzly = name.as_deref() == Some(GRIZZLY.0);
         let mut hasher = DefaultHasher::new();
         connection.options().token.hash(&mut hasher);
         let identity = format!("flightsql {} {:x}", connection.url(), hasher.finish());

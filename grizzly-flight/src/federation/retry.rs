@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-use grizzly_provider::Error;
-use grizzly_provider::{ErrorKind, Result};
+use grizzly_provider::{Error, ErrorKind, Result};
 
 /// Waits before a query is sent again that failed before it delivered anything.
 const WAITS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
@@ -30,7 +28,6 @@ where
 }
 
 /// What `future` gives within `limit`; otherwise an error that names the remote.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) async fn within<T>(limit: Option<Duration>, remote: &str, future: impl Future<Output = T>) -> Result<T> {
     let Some(limit) = limit else { return Ok(future.await) };
     let late = |_| Error::new(ErrorKind::Unavailable, format!("{remote}: no answer within {limit:?}"));

@@ -269,6 +269,7 @@ impl Dialect {
         },
         converts: |_, _| false,
         functions: &[],
+        escapes_patterns: false,
         aggregates: |name, data_type| match name {
             "count" => true,
             "min" | "max" | "sum" => *data_type == DataType::Int64,

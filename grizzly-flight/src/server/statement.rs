@@ -11,6 +11,7 @@ use datafusion::{
         tokenizer::{Token, Tokenizer},
     },
 };
+use grizzly_provider::adapter::is_call;
 use tonic::Status;
 
 use super::sessions::Session;
@@ -94,7 +95,7 @@ fn kind_of(plan: LogicalPlan) -> Result<Kind, Status> {
     }
     let mut writes = false;
     plan.apply_with_subqueries(|node| {
-        writes |= matches!(node, LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(_));
+        writes |= matches!(node, LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(_)) || is_call(node);
         Ok(if writes { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })
     .map_err(|error| query_status(&error))?;

@@ -160,6 +160,54 @@ impl Drop for Serving {
 }
 
 #[test]
+fn a_served_database_is_backed_up_and_old_backups_are_pruned() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (db, backups, copy) = (path("db"), path("backups"), path("copy"));
+    let run = |args: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
+        let run = grizzly(args)?;
+        match run.status.success() {
+            true => Ok(text(&run.stdout)),
+            false => Err(text(&run.stderr).into()),
+        }
+    };
+    let server = Serving::start(&["--db", &db, "--token", "secret"])?;
+    let create = |more: &[&str]| {
+        let args = ["backup", "create", "--connect", &server.url, "--token", "secret"];
+        run(&[&args, more].concat())
+    };
+    let sql = |text: &str| run(&["sql", "--connect", &server.url, "--token", "secret", "-c", text]);
+    sql("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1), (2)")?;
+    let taken = create(&["--to", &backups])?;
+    assert!(taken.starts_with("backup 000001: ") && taken.contains("up to commit "), "{taken}");
+    sql("INSERT INTO t VALUES (3)")?;
+    create(&["--to", &backups, "--incremental"])?;
+    create(&["--to", &backups])?;
+    sql("INSERT INTO t VALUES (4)")?;
+    assert!(create(&["--to", &backups, "--incremental"])?.starts_with("backup 000004: "));
+    let relative = create(&["--to", "backups"]).err().ok_or("relative to what?")?;
+    assert!(relative.to_string().contains("relative"), "{relative}");
+    let refused = create(&["--to", &db]).err().ok_or("that is no place for backups")?;
+    assert!(refused.to_string().contains("[42"), "{refused}");
+    let none = run(&["backup", "create", "--to", &backups]).err().ok_or("of which database?")?;
+    assert!(none.to_string().contains("--db"), "{none}");
+
+    let prune = |more: &[&str]| run(&[&["backup", "prune", "--from", &backups], more].concat());
+    assert!(prune(&["--keep", "2"])?.contains("0 backups removed"));
+    assert!(prune(&["--keep", "0"]).is_err());
+    let planned = prune(&["--keep", "1", "--dry-run"])?;
+    assert!(planned.contains("000002  000001") && planned.contains("2 backups would be removed"), "{planned}");
+    assert!(run(&["backup", "list", "--from", &backups])?.contains("000001"));
+    assert!(prune(&["--keep", "1"])?.contains("2 backups removed"));
+    let listed = run(&["backup", "list", "--from", &backups])?;
+    assert!(!listed.contains("000001") && listed.contains("000004  000003"), "{listed}");
+    assert!(run(&["backup", "verify", "--from", &backups])?.contains("no problems"));
+    run(&["restore", "--from", &backups, "--into", &copy])?;
+    assert!(run(&["sql", "--db", &copy, "-c", "SELECT count(*) AS n FROM t"])?.contains("| 4 |"));
+    Ok(())
+}
+
+#[test]
 fn attached_servers_are_catalogs_of_every_session() -> TestResult {
     let far = Serving::start(&["--db", "memory://"])?;
     let fill = "CREATE TABLE t (id BIGINT NOT NULL, PRIMARY KEY (id)); INSERT INTO t VALUES (1), (2), (4)";

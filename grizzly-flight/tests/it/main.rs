@@ -1,6 +1,7 @@
 //! The server on loopback, asked by arrow-flight's own client and by ours; the command as a process; one SQL corpus on
 //! every engine; and a process that is killed while it commits.
 
+mod backup;
 mod cli;
 mod cluster;
 mod crash;

@@ -17,6 +17,7 @@ use datafusion::{
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
     dml::{DmlRule, SubqueriesBelowSink},
+    misleading_keys::MisleadingKeys,
     plan_cache::{PlanCache, ShapeCache, TemplateCache},
     planner::GrizzlyQueryPlanner,
     result_cache,
@@ -62,7 +63,10 @@ impl GrizzlySessionExt for SessionStateBuilder {
         // First, while plans have the shape the SQL planner gives them.
         self.analyzer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
         // PREPARE optimizes without analyzing.
-        self.optimizer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
+        let optimizer = &mut self.optimizer().get_or_insert_default().rules;
+        optimizer.insert(0, Arc::new(DmlRule));
+        // Before any rule that asks for keys.
+        optimizer.insert(1, Arc::new(MisleadingKeys));
         self.relation_planners().get_or_insert_default().insert(0, Arc::new(TimeTravelPlanner));
         let physical = &mut self.physical_optimizers().get_or_insert_default().rules;
         // Without DataFusion's rule there are no dynamic filters, and where ours stands does not matter.

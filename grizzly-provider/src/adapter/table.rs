@@ -132,6 +132,17 @@ impl GrizzlyTable {
         history
     }
 
+    /// Whether DataFusion is told of a primary key.
+    pub(crate) fn has_key(&self) -> bool {
+        !self.constraints.is_empty()
+    }
+
+    /// The same table, whose primary key DataFusion is not told of.
+    #[must_use]
+    pub(crate) fn without_key(&self) -> Self {
+        Self { constraints: Constraints::default(), ..self.clone() }
+    }
+
     fn with_system_columns(&self, columns: &[SystemColumn], name: impl Fn(SystemColumn) -> String) -> Self {
         let own = self.schema.fields().iter().take(self.own_columns).cloned();
         let mut fields: Vec<Arc<Field>> = own.collect();

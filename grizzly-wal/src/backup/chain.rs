@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::manifest::{Backup, Piece, begun_path, id, manifest_path};
+use super::manifest::{BEGUN, Backup, Piece, begun_path, id, manifest_path};
 use super::{Progress, log_piece, piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{PutMode, Storage, check_plain};
@@ -153,15 +153,24 @@ impl Backups {
 
     /// Removes what a backup that failed has written.
     pub(super) fn abandon(&self, number: u64) {
-        let remove = || {
-            let pieces = self.storage.list(&id(number))?;
-            let begun = begun_path(number);
-            pieces.iter().filter(|piece| piece.path != begun).try_for_each(|piece| self.storage.remove(&piece.path))?;
-            self.storage.remove(&begun)
-        };
-        if let Err(error) = remove() {
+        if let Err(error) = self.remove_unfinished(&id(number)) {
             tracing::warn!(backup = id(number), %error, "cannot remove an unfinished backup");
         }
+    }
+
+    /// Removes the folder of a backup that says it was begun, and has no description.
+    pub(super) fn remove_unfinished(&self, folder: &str) -> Result<()> {
+        let pieces = self.storage.list(folder)?;
+        let begun = format!("{folder}/{BEGUN}");
+        pieces.iter().filter(|piece| piece.path != begun).try_for_each(|piece| self.storage.remove(&piece.path))?;
+        // Last: pieces without it are those of a backup whose description is lost.
+        self.storage.remove(&begun)
+    }
+
+    /// Folders of backups that were begun and never finished.
+    pub(super) fn unfinished(&self) -> Result<Vec<u64>> {
+        let Found { finished, begun, .. } = self.scan()?;
+        Ok(begun.difference(&finished).copied().collect())
     }
 
     /// The files that a chain ending with `last` has.
@@ -216,7 +225,7 @@ impl Backups {
             found.all.insert(number);
             if rest == "backup.json" {
                 found.finished.insert(number);
-            } else if rest == "begun" {
+            } else if rest == BEGUN {
                 found.begun.insert(number);
             }
         }

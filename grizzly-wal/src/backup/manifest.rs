@@ -179,8 +179,11 @@ pub(super) fn manifest_path(number: u64) -> String {
 }
 
 /// Stands in the folder of a backup until that is finished.
+pub(super) const BEGUN: &str = "begun";
+
+/// The path of that object.
 pub(super) fn begun_path(number: u64) -> String {
-    format!("{}/begun", id(number))
+    format!("{}/{BEGUN}", id(number))
 }
 
 fn checksum_line(json: &[u8]) -> String {

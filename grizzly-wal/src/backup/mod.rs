@@ -9,11 +9,13 @@ mod create;
 mod log_piece;
 mod manifest;
 mod piece;
+mod prune;
 mod restore;
 
 pub use chain::{BackupCheck, Backups};
 pub use create::{BackupSource, create};
 pub use manifest::{Backup, End, FilePiece, LogPiece, LoggedFile, Piece, State};
+pub use prune::Pruned;
 pub use restore::{RestorePlan, Restored};
 
 /// Told how many pieces are done, and how many there are in all.

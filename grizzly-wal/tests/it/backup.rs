@@ -1,8 +1,10 @@
 //! Backups as bytes: chains, what they refuse, and what they give back.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use grizzly_wal::backup::{Backup, BackupSource, Backups, LoggedFile, create};
+use grizzly_wal::backup::{Backup, BackupSource, Backups, LoggedFile, Pruned, create};
+use grizzly_wal::storage::faulty::{CrashEffect, FaultPlan, FaultyStorage};
 use grizzly_wal::{
     EncryptedStorage, EncryptionKey, ErrorKind, Lsn, MemoryStorage, PutMode, Result, Storage, Wal, WalOptions,
 };
@@ -166,6 +168,100 @@ fn a_place_of_something_else_and_newer_backups_are_left_alone() -> Result<()> {
     db.to.storage().put(path, &[newer.into()], PutMode::Overwrite)?;
     let error = restore(&db.to, None).expect_err("it is newer than this build");
     assert!(error.kind() == ErrorKind::Unsupported && error.message().contains(path), "{error}");
+    Ok(())
+}
+
+/// Backups 1 to 3, a chain of 4 and 5, and 6 alone.
+fn three_chains(to: Arc<dyn Storage>) -> Result<Database> {
+    let db = chain(memory(), to)?;
+    let full = db.back_up(26, &["data/c"], &[], None)?;
+    db.commit(10)?;
+    db.back_up(26, &["data/c"], &[], Some(&full))?;
+    db.commit(5)?;
+    db.back_up(26, &["data/c"], &[], None)?;
+    Ok(db)
+}
+
+fn keep(chains: usize) -> NonZeroUsize {
+    NonZeroUsize::new(chains).expect("at least one")
+}
+
+fn numbers(backups: &[Backup]) -> Vec<u64> {
+    backups.iter().map(|backup| backup.number).collect()
+}
+
+#[test]
+fn old_chains_are_removed_whole() -> Result<()> {
+    let db = three_chains(memory())?;
+    let storage = db.to.storage();
+    assert_eq!(db.to.prunable(keep(3))?, Pruned::default());
+    assert_eq!(numbers(&db.to.prunable(keep(1))?.backups), [1, 2, 3, 4, 5]);
+    assert_eq!(db.to.list()?.len(), 6, "nothing has happened yet");
+    // One that was never finished, among those that go.
+    for piece in ["000002/backup.json", "000003/backup.json"] {
+        storage.remove(piece)?;
+    }
+    for piece in ["000002/begun", "000003/begun", "000007/begun"] {
+        storage.put(piece, &["somebody".into()], PutMode::Create)?;
+    }
+    let pruned = db.to.prune(keep(2))?;
+    assert_eq!((numbers(&pruned.backups), pruned.unfinished), (vec![1], vec!["000002".into(), "000003".into()]));
+    assert_eq!(numbers(&db.to.list()?), [4, 5, 6]);
+    let folders = storage.list("")?.into_iter().map(|object| object.path[..6].to_owned());
+    let folders: std::collections::BTreeSet<String> = folders.collect();
+    assert!(folders.into_iter().eq(["000004", "000005", "000006", "000007"]), "a newer one may be being written");
+    assert_eq!(restore(&db.to, None)?.2, 45);
+    assert_eq!(restore(&db.to, Some(5 * 33))?.2, 33);
+    assert_eq!(restore(&db.to, Some(100)).map_err(|error| error.kind()), Err(ErrorKind::Invalid));
+    db.commit(1)?;
+    let newest = db.to.newest()?;
+    assert_eq!(db.back_up(26, &["data/c"], &[], newest.as_ref())?.number, 8);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_removed_while_what_stays_is_damaged() -> Result<()> {
+    let db = three_chains(memory())?;
+    let storage = db.to.storage();
+    let path = "000004/backup.json";
+    let whole = storage.get(path)?;
+    storage.put(path, &["no description".into()], PutMode::Overwrite)?;
+    let refused = |why: &str| {
+        let error = db.to.prune(keep(1)).expect_err("a chain is broken");
+        assert!(error.kind() == ErrorKind::Corrupt && error.message().contains(why), "{error}");
+    };
+    refused(path);
+    storage.put(path, &[whole], PutMode::Overwrite)?;
+    let before = storage.list("")?;
+    for object in storage.list("000005")? {
+        storage.put(&object.path.replace("000005", "000008"), &[storage.get(&object.path)?], PutMode::Create)?;
+    }
+    refused("000008");
+    assert!(before.iter().all(|object| storage.get(&object.path).is_ok()), "nothing was removed");
+    Ok(())
+}
+
+#[test]
+fn a_removal_that_is_cut_short_leaves_whole_chains() -> Result<()> {
+    let disk = FaultyStorage::new(FaultPlan::default());
+    let db = three_chains(Arc::new(disk.clone()))?;
+    let before = disk.sync_points();
+    db.to.prune(keep(1))?;
+    let points = disk.sync_points() - before;
+    assert!(points > 15, "{points} steps");
+    for (point, effect) in (0..points).flat_map(|point| [(point, CrashEffect::Lost), (point, CrashEffect::Done)]) {
+        let disk = FaultyStorage::new(FaultPlan::default());
+        let db = three_chains(Arc::new(disk.clone()))?;
+        disk.arm(FaultPlan { crash: Some((disk.sync_points() + point, effect)), ..FaultPlan::default() });
+        assert!(db.to.prune(keep(1)).is_err(), "step {point}");
+        let left = Backups::new(disk.crash_image());
+        assert_eq!(left.verify(&mut quiet())?.problems, Vec::<String>::new(), "step {point}");
+        for backup in left.list()? {
+            assert_eq!(restore(&left, Some(backup.end.csn))?.2, backup.end.lsn, "step {point}");
+        }
+        left.prune(keep(1))?;
+        assert!(left.storage().list("")?.iter().all(|object| object.path.starts_with("000006/")), "step {point}");
+    }
     Ok(())
 }
 

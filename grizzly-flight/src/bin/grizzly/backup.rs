@@ -1,17 +1,27 @@
 //! `grizzly backup` and `grizzly restore`: copies of a database that can be checked and turned back into one.
 
 use std::{
+    num::NonZeroUsize,
     process::ExitCode,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use arrow::{
+    array::{AsArray, RecordBatch},
+    compute::kernels::cast_utils::string_to_timestamp_nanos,
+    datatypes::UInt64Type,
+};
 use clap::Subcommand;
 use datafusion::error::DataFusionError;
-use grizzly_provider::{BackupInfo, BackupKind, Backups, RestoreTo, access::Csn, open_place};
+use grizzly_flight::{FlightSqlConnection, client::ConnectOptions};
+use grizzly_provider::{BackupInfo, BackupKind, BackupReport, Backups, RestoreTo, access::Csn, open_place};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{keys::KeyArgs, output, session::Database};
+use crate::{
+    keys::KeyArgs,
+    output,
+    session::{Database, invalid},
+};
 
 /// Options of `grizzly backup`.
 #[derive(Debug, clap::Args)]
@@ -22,12 +32,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Take a backup of a database that no other process has open.
+    /// Take a backup: of a database that no other process has open, or by the server that has it open.
     Create(Create),
     /// List the backups in a place.
     List(Place),
     /// Read every backup in a place and compare it with its checksums.
     Verify(Place),
+    /// Remove old backups: whole chains, never what a backup that stays needs.
+    Prune(Prune),
     /// Let a database cut the log that it keeps for the next incremental backup.
     Release(Release),
 }
@@ -35,14 +47,35 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Create {
     /// The database.
-    #[arg(long, value_name = "URL")]
-    db: String,
-    /// Where the backups of this database are to be.
+    #[arg(long, value_name = "URL", required_unless_present = "connect")]
+    db: Option<String>,
+    /// The server that has it open, grpc://host:port, which takes the backup while others read and write.
+    #[arg(long, value_name = "URL", conflicts_with = "db")]
+    connect: Option<String>,
+    /// The server's token.
+    #[arg(long, env = "GRIZZLY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Where the backups of this database are to be; for a server a place as it sees it.
     #[arg(long, value_name = "URL")]
     to: String,
     /// Copy only what the newest backup there does not have.
     #[arg(long)]
     incremental: bool,
+    #[command(flatten)]
+    key: KeyArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct Prune {
+    /// Where the backups are.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// How many of the newest full backups stay, with all that continue them.
+    #[arg(long, value_name = "N")]
+    keep: NonZeroUsize,
+    /// Only list what would be removed.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -89,23 +122,22 @@ pub(crate) struct RestoreArgs {
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
-    tokio::task::block_in_place(|| match args.action {
-        Action::Create(args) => create(&args),
-        Action::List(args) => list(&args),
-        Action::Verify(args) => verify(&args),
-        Action::Release(args) => release(&args),
-    })
+    match args.action {
+        Action::Create(args) => create(&args).await,
+        Action::List(args) => tokio::task::block_in_place(|| list(&args)),
+        Action::Verify(args) => tokio::task::block_in_place(|| verify(&args)),
+        Action::Prune(args) => tokio::task::block_in_place(|| prune(&args)),
+        Action::Release(args) => tokio::task::block_in_place(|| release(&args)),
+    }
 }
 
-fn create(args: &Create) -> Result<ExitCode, DataFusionError> {
-    let key = args.key.key()?;
-    let to = open_place(&args.to, key.clone())?;
-    let database = Database::open_with_key(&args.db, None, false, key)?;
-    let kind = if args.incremental { BackupKind::Incremental } else { BackupKind::Full };
+async fn create(args: &Create) -> Result<ExitCode, DataFusionError> {
     let started = Instant::now();
-    let taken = with_progress("files", |progress| database.grizzly().backup_into(&to, kind, progress));
-    database.close()?;
-    let taken = taken?;
+    let taken = match (&args.connect, &args.db) {
+        (Some(server), _) => ask_server(server, args).await?,
+        (None, Some(db)) => tokio::task::block_in_place(|| take(db, args))?,
+        (None, None) => return Err(invalid("expected --db or --connect")),
+    };
     println!(
         "backup {}: {} files and {} log records, {} bytes, up to commit {}, in {}",
         taken.id,
@@ -118,14 +150,65 @@ fn create(args: &Create) -> Result<ExitCode, DataFusionError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Takes a backup of a database that nobody else has open.
+fn take(db: &str, args: &Create) -> Result<BackupReport, DataFusionError> {
+    let key = args.key.key()?;
+    let to = open_place(&args.to, key.clone())?;
+    let database = Database::open_with_key(db, None, false, key)?;
+    let kind = if args.incremental { BackupKind::Incremental } else { BackupKind::Full };
+    let taken = with_progress("files", |progress| database.grizzly().backup_into(&to, kind, progress));
+    database.close()?;
+    taken
+}
+
+/// Lets the server take the backup.
+async fn ask_server(server: &str, args: &Create) -> Result<BackupReport, DataFusionError> {
+    if !args.to.starts_with('/') && !args.to.contains("://") {
+        let message = format!("--to {} is relative to the server's folder: give a whole path or a URL", args.to);
+        return Err(invalid(message));
+    }
+    let options = ConnectOptions { token: args.token.clone(), timeout: None, ..ConnectOptions::default() };
+    let connection = FlightSqlConnection::connect_with(server, options).await?;
+    let kind = if args.incremental { "incremental" } else { "full" };
+    let call = format!("CALL grizzly.backup('{}', '{kind}')", args.to.replace('\'', "''"));
+    let rows = connection.execute(&call).await?;
+    reported(&rows).ok_or_else(|| invalid(format!("{server}: a backup was taken, but it is not said which")))
+}
+
+/// The row that `CALL grizzly.backup` returns.
+fn reported(rows: &[RecordBatch]) -> Option<BackupReport> {
+    let row = rows.iter().find(|rows| rows.num_rows() == 1)?;
+    let number = |name: &str| Some(row.column_by_name(name)?.as_primitive_opt::<UInt64Type>()?.value(0));
+    Some(BackupReport {
+        id: row.column_by_name("backup")?.as_string_opt::<i32>()?.value(0).to_owned(),
+        csn: Csn(number("csn")?),
+        files: usize::try_from(number("files")?).ok()?,
+        log_records: number("log_records")?,
+        bytes: number("bytes")?,
+    })
+}
+
 fn list(args: &Place) -> Result<ExitCode, DataFusionError> {
-    let backups = Backups::open(&args.from, args.key.key()?)?.list()?;
+    print_backups(&Backups::open(&args.from, args.key.key()?)?.list()?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prune(args: &Prune) -> Result<ExitCode, DataFusionError> {
+    let backups = Backups::open(&args.from, args.key.key()?)?;
+    let removed = if args.dry_run { backups.prunable(args.keep)? } else { backups.prune(args.keep)? };
+    print_backups(&removed);
+    let bytes: u64 = removed.iter().map(|backup| backup.bytes).sum();
+    let what = if args.dry_run { "would be removed" } else { "removed" };
+    println!("{} backups {what}, {bytes} bytes", removed.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_backups(backups: &[BackupInfo]) {
     println!("backup  continues  commit            restores from     files  bytes");
-    for BackupInfo { id, parent, from, csn, files, bytes, .. } in &backups {
+    for BackupInfo { id, parent, from, csn, files, bytes, .. } in backups {
         let parent = parent.as_deref().unwrap_or("-");
         println!("{id:7} {parent:10} {csn:<17} {from:<17} {files:<6} {bytes}");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn verify(args: &Place) -> Result<ExitCode, DataFusionError> {

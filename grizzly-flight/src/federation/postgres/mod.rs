@@ -282,6 +282,7 @@ impl Dialect {
             (from, to) => from.is_string() && to.is_string(),
         },
         functions: &["character_length", "coalesce", "like", "nullif", "octet_length", "starts_with", "||"],
+        escapes_patterns: false,
         aggregates: |name, data_type| match name {
             "count" => true,
             "min" | "max" => {

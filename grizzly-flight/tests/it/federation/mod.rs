@@ -1,6 +1,7 @@
 //! Queries over tables of several databases.
 
 mod failures;
+mod mixed;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod queries;

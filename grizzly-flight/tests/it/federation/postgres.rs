@@ -11,8 +11,9 @@ use grizzly_provider::{ErrorKind, Grizzly, adapter::grizzly_error};
 use tokio_postgres::NoTls;
 
 use super::{
+    mixed,
     queries::{compare, mistakes},
-    shop::{Outcome, Shop, rows, session},
+    shop::{Outcome, Shop, Wire, attach, rows, session},
 };
 use crate::support::{TestResult, numbers};
 
@@ -108,6 +109,59 @@ async fn generated_queries_over_postgresql_equal_those_over_grizzly() -> TestRes
     let plan = shop.explain("SELECT c.region, count(*) FROM customers c GROUP BY c.region").await?;
     assert!(plan.contains("CAST(count(*) AS BIGINT)") && plan.contains("postgres://127.0.0.1"), "{plan}");
     assert!(!plan.contains("me@"), "{plan}");
+    Ok(())
+}
+
+/// Customers and orders in PostgreSQL, items in another Grizzly, payments and regions here.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_queries_over_postgresql_another_grizzly_and_this_one_equal_those_over_one() -> TestResult {
+    let server = Postgres::start()?;
+    let compared = mixed::compare(&server.shop().await?, 250).await?;
+    assert!(compared.is_telling(), "{compared:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aggregate_over_postgresql_moves_only_its_result() -> TestResult {
+    let server = Postgres::start()?;
+    let client = server.connect().await?;
+    client
+        .batch_execute(
+            "CREATE TABLE many (id BIGINT PRIMARY KEY, k BIGINT, t TEXT, d NUMERIC(12, 2)); INSERT INTO many SELECT n, n \
+             % 4, 'row number ' || n, n / 100.0 FROM generate_series(1, 50000) n",
+        )
+        .await?;
+    let here = session(&Grizzly::open("memory://")?)?;
+    let wire = Wire::to(&format!("127.0.0.1:{}", server.port)).await?;
+    attach(&here, "far", &format!("{}/postgres", wire.url.replace("grpc://", "postgres://me@"))).await?;
+    here.execute("CREATE TABLE names (k BIGINT NOT NULL, name VARCHAR, PRIMARY KEY (k))").await?;
+    here.execute("INSERT INTO names VALUES (1, 'one'), (2, 'two')").await?;
+    wire.received();
+    let all = here.execute("SELECT * FROM far.public.many").await?;
+    assert_eq!(all.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 50_000);
+    let whole = wire.received();
+    let cases = [
+        ("SELECT k, count(*), sum(d) FROM far.public.many WHERE id > 10 GROUP BY k", 4),
+        ("SELECT count(*) FROM far.public.many", 1),
+        ("SELECT id, d FROM far.public.many ORDER BY d DESC, id LIMIT 5", 5),
+        (
+            "SELECT n.name, m.s FROM names n JOIN (SELECT k, sum(id) AS s FROM far.public.many GROUP BY k) m ON m.k = \
+             n.k",
+            2,
+        ),
+    ];
+    for (sql, count) in cases {
+        let result = here.execute(sql).await?;
+        assert_eq!(result.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), count, "{sql}");
+        let moved = wire.received();
+        assert!(whole > 1_000_000 && moved < 5_000, "{sql}: {whole} bytes for the table, {moved} for this");
+    }
+    wire.cut_after(500_000);
+    let cut = here.execute("SELECT * FROM far.public.many").await.err().ok_or("half a table is none")?;
+    let inner = grizzly_error(&cut).ok_or_else(|| cut.to_string())?;
+    assert!(inner.kind() == ErrorKind::Unavailable && inner.message().contains("postgres://127.0.0.1"), "{inner:?}");
+    wire.cut_after(u64::MAX);
+    assert_eq!(numbers(&here.execute("SELECT count(*) FROM far.public.many").await?), [50_000]);
     Ok(())
 }
 

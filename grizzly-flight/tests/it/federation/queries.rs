@@ -6,17 +6,17 @@ use super::shop::{Outcome, Shop, Wire, attach, rows};
 use crate::support::TestResult;
 
 /// A sequence of numbers that is the same in each run.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % sides as u64).expect("fewer than sides")
     }
 
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+    pub(super) fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.roll(from.len())]
     }
 }
@@ -174,6 +174,12 @@ pub(super) async fn mistakes(shop: &Shop) -> TestResult {
         "SELECT a.id, b.id FROM orders a JOIN orders b ON a.weight = b.weight WHERE a.id < 12 AND b.id < 12",
         "SELECT o.id FROM orders o WHERE o.total = 13.01 OR o.total * 1.5 > 140.00",
         "SELECT o.placed, count(*) FROM orders o WHERE o.placed = TIMESTAMP '2026-01-01T00:30:00.123' GROUP BY o.placed",
+        // Numbers that fit here and not in what a remote may take their text for; patterns with a backslash.
+        "SELECT c.id, CASE WHEN c.active THEN 1 ELSE 2 END * 2000000000 FROM customers c",
+        "SELECT o.id, x.k * x.j FROM orders o JOIN (SELECT 50000 AS k, count(*) * 0 + 60000 AS j FROM customers c) x ON \
+         o.id = x.k / 1000",
+        "SELECT c.id FROM customers c WHERE c.name LIKE 'a\\_%' OR c.name LIKE '%\\'",
+        "SELECT c.id FROM customers c WHERE c.name LIKE c.name || '\\'",
         // No columns at all, nothing at all, everything.
         "SELECT count(*) FROM orders o, customers c",
         "SELECT c.id FROM customers c JOIN orders o ON c.id = o.customer WHERE false",

@@ -13,7 +13,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use datafusion::{error::DataFusionError, execution::SessionStateBuilder};
-use grizzly_flight::{FederationExt, federation};
+use grizzly_flight::{FederationExt, federation, federation::Location};
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
     Grizzly,
@@ -39,8 +39,11 @@ const PLACES: [(&str, &str); 5] = [
 
 /// The shop spread over three databases.
 pub(super) struct Shop {
-    /// Address of the database with customers and orders.
+    /// Address of the database with customers and orders, and the name under which it is shown.
     pub(super) a: String,
+    pub(super) named: String,
+    /// Address of the database with items.
+    pub(super) b: String,
     /// Has both other databases attached.
     pub(super) spread: GrizzlySession,
     /// Has all tables itself.
@@ -83,15 +86,25 @@ impl Shop {
         }
         attach(&spread, "a", url).await?;
         attach(&spread, "b", &b.url).await?;
+        let (named, b_url) = (Location::parse(url)?.url().to_owned(), b.url.clone());
         served.push(b);
-        Ok(Self { a: url.to_owned(), spread, whole, _served: served })
+        Ok(Self { a: url.to_owned(), named, b: b_url, spread, whole, _served: served })
     }
 
     /// Rows of a query over the tables, in no order, from the spread and from the whole shop.
     pub(super) async fn ask(&self, sql: &str) -> Outcome<(Vec<String>, Vec<String>)> {
-        let spread = self.spread.execute(&spread_out(sql)).await?;
-        let whole = self.whole.execute(sql).await?;
-        Ok((rows(&spread)?, rows(&whole)?))
+        let (spread, whole) = self.ask_both(sql).await;
+        Ok((spread?, whole?))
+    }
+
+    /// The same where either may fail.
+    pub(super) async fn ask_both(&self, sql: &str) -> (Outcome<Vec<String>>, Outcome<Vec<String>>) {
+        let spread = self.spread.execute(&spread_out(sql)).await;
+        let whole = self.whole.execute(sql).await;
+        (
+            spread.map_err(Into::into).and_then(|spread| rows(&spread)),
+            whole.map_err(Into::into).and_then(|whole| rows(&whole)),
+        )
     }
 
     /// EXPLAIN of a query over the spread tables.
@@ -185,24 +198,30 @@ fn tables() -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
-/// Between a client and a server: counts what the server sends, and can hold it back.
+/// Between a client and a server: counts what the server sends, can hold it back, and can be cut.
 pub(super) struct Wire {
     pub(super) url: String,
-    bytes: Arc<AtomicU64>,
-    stalled: Arc<AtomicBool>,
+    state: Arc<WireState>,
+}
+
+struct WireState {
+    bytes: AtomicU64,
+    stalled: AtomicBool,
+    /// Connections end when the server has sent more than this.
+    left: AtomicU64,
 }
 
 impl Wire {
     pub(super) async fn to(url: &str) -> Outcome<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let wire =
-            Self { url: format!("grpc://{}", listener.local_addr()?), bytes: Arc::default(), stalled: Arc::default() };
+        let left = AtomicU64::new(u64::MAX);
+        let state = Arc::new(WireState { bytes: AtomicU64::new(0), stalled: AtomicBool::new(false), left });
+        let wire = Self { url: format!("grpc://{}", listener.local_addr()?), state: Arc::clone(&state) };
         let server = url.trim_start_matches("grpc://").to_owned();
-        let (bytes, stalled) = (Arc::clone(&wire.bytes), Arc::clone(&wire.stalled));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Ok(server) = TcpStream::connect(&server).await {
-                    tokio::spawn(pass_on(client, server, Arc::clone(&bytes), Arc::clone(&stalled)));
+                    tokio::spawn(pass_on(client, server, Arc::clone(&state)));
                 }
             }
         });
@@ -211,26 +230,32 @@ impl Wire {
 
     /// Bytes that came from the server since this was last asked.
     pub(super) fn received(&self) -> u64 {
-        self.bytes.swap(0, Ordering::SeqCst)
+        self.state.bytes.swap(0, Ordering::SeqCst)
     }
 
     /// From now on nothing comes from the server any more.
     pub(super) fn stall(&self) {
-        self.stalled.store(true, Ordering::SeqCst);
+        self.state.stalled.store(true, Ordering::SeqCst);
+    }
+
+    /// Connections end when the server has sent so many more bytes.
+    pub(super) fn cut_after(&self, bytes: u64) {
+        self.state.left.store(bytes, Ordering::SeqCst);
     }
 }
 
-async fn pass_on(client: TcpStream, server: TcpStream, bytes: Arc<AtomicU64>, stalled: Arc<AtomicBool>) {
+async fn pass_on(client: TcpStream, server: TcpStream, state: Arc<WireState>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let there = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-        bytes.fetch_add(length as u64, Ordering::SeqCst);
-        while stalled.load(Ordering::SeqCst) {
+        state.bytes.fetch_add(length as u64, Ordering::SeqCst);
+        while state.stalled.load(Ordering::SeqCst) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        if to_client.write_all(&buffer[..length]).await.is_err() {
+        let left = state.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(length as u64));
+        if left.is_err() || to_client.write_all(&buffer[..length]).await.is_err() {
             break;
         }
     }

@@ -5,6 +5,76 @@ use grizzly_provider::{ErrorKind, Grizzly, adapter::grizzly_error};
 use super::shop::{attach, rows, session};
 use crate::support::{TestResult, numbers};
 
+/// The same two tables for SQLite and for Grizzly.
+fn tables() -> [String; 4] {
+    let texts = ["'a'", "'A'", "NULL", "'b%'"];
+    let first = (0..60).map(|id| {
+        let k = if id % 7 == 0 { "NULL".to_owned() } else { (id * 3 % 8).to_string() };
+        format!("({id}, {k}, {}, {}, {}.5)", (id * 37 % 50) - 20, texts[id as usize % 4], id - 30)
+    });
+    let second = (0..90).map(|id| {
+        let other = if id % 11 == 0 { "NULL".to_owned() } else { (id * 5 % 70).to_string() };
+        format!("({id}, {other}, {})", id * 13 % 17)
+    });
+    let (first, second): (Vec<String>, Vec<String>) = (first.collect(), second.collect());
+    [
+        "CREATE TABLE one (id INTEGER PRIMARY KEY, k INT, n BIGINT, t TEXT, r REAL)".to_owned(),
+        format!("INSERT INTO one VALUES {}", first.join(", ")),
+        "CREATE TABLE two (id INTEGER PRIMARY KEY, one_id INT, q INT)".to_owned(),
+        format!("INSERT INTO two VALUES {}", second.join(", ")),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_over_sqlite_equal_those_over_grizzly() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("two.db");
+    let file = rusqlite::Connection::open(&path)?;
+    let whole = session(&Grizzly::open("memory://")?)?;
+    for statement in tables() {
+        file.execute_batch(&statement)?;
+        // Numbers in SQLite have 64 bits.
+        let wide = statement.replace("INTEGER", "BIGINT").replace(" INT,", " BIGINT,").replace(" INT)", " BIGINT)");
+        whole.execute(&wide.replace("REAL", "DOUBLE")).await?;
+    }
+    let spread = session(&Grizzly::open("memory://")?)?;
+    attach(&spread, "lite", &format!("sqlite://{}", path.display())).await?;
+    let sent = [
+        "SELECT k, count(*), sum(n), min(n), max(id), count(n) FROM {one} o GROUP BY k",
+        "SELECT sum(n), count(DISTINCT k) FROM {one} o WHERE id < -5",
+        "SELECT count(*) FILTER (WHERE n > 0), sum(n) FILTER (WHERE k = 3) FROM {one} o",
+        "SELECT o.id, w.id FROM {one} o JOIN {two} w ON w.one_id = o.id WHERE w.q > 3 AND o.k <> 2",
+        "SELECT o.id, w.q FROM {one} o LEFT JOIN {two} w ON w.one_id = o.id AND w.q < 9 WHERE w.q IS NULL OR o.n > 0",
+        "SELECT o.id, w.id FROM {one} o RIGHT JOIN {two} w ON w.one_id = o.id WHERE o.k IS NULL",
+        "SELECT o.id, w.id FROM {one} o FULL JOIN {two} w ON w.one_id = o.id AND o.n > w.q",
+        "SELECT o.id FROM {one} o WHERE EXISTS (SELECT 1 FROM {two} w WHERE w.one_id = o.id AND w.q > o.k)",
+        "SELECT o.id FROM {one} o WHERE o.k IN (SELECT w.q FROM {two} w WHERE w.id > 9)",
+        "SELECT id FROM {one} o WHERE k IS NULL OR (k BETWEEN 2 AND 4 AND n NOT IN (1, 2, 3))",
+        "SELECT id, k FROM {one} o ORDER BY k DESC NULLS LAST, id LIMIT 7",
+        "SELECT id, k FROM {one} o ORDER BY k NULLS FIRST, id DESC LIMIT 7",
+        "SELECT k FROM {one} o UNION ALL SELECT q FROM {two} w",
+        "SELECT k, count(*) FROM {one} o GROUP BY k HAVING count(*) > 6",
+        "SELECT DISTINCT k FROM {one} o WHERE CASE WHEN n > 0 THEN k > 2 ELSE id > 20 END",
+        "SELECT k FROM {one} o INTERSECT SELECT q FROM {two} w",
+    ];
+    let kept = [
+        "SELECT id, n * 2 + 1, n / 3, n % 4 FROM {one} o WHERE t LIKE 'a' OR r > 3.0",
+        "SELECT t, count(*), max(t), sum(r) FROM {one} o GROUP BY t",
+        "SELECT o.id FROM {one} o WHERE o.k NOT IN (SELECT w.q FROM {two} w WHERE w.q IS NOT NULL)",
+        "SELECT o.id, o.n > 3, upper(o.t), CASE WHEN o.k > 3 THEN 'many' END FROM {one} o",
+        "SELECT avg(n), min(r) FROM {one} o",
+    ];
+    for (sql, is_sent) in sent.iter().map(|sql| (sql, true)).chain(kept.iter().map(|sql| (sql, false))) {
+        let of = |one: &str, two: &str| sql.replace("{one}", one).replace("{two}", two);
+        let there = of("lite.public.one", "lite.public.two");
+        let plan = rows(&spread.execute(&format!("EXPLAIN {there}")).await?)?.join("\n");
+        let found = rows(&spread.execute(&there).await.map_err(|error| format!("{sql}: {error}\n{plan}"))?)?;
+        assert_eq!(found, rows(&whole.execute(&of("one", "two")).await?)?, "{sql}\n{plan}");
+        assert!(!is_sent || plan.matches("RemoteScanExec").count() == 1, "{sql}\n{plan}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_sqlite_is_a_catalog() -> TestResult {
     let folder = tempfile::tempdir()?;

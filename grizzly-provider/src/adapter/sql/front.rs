@@ -13,7 +13,7 @@ use datafusion::{
 use std::sync::Arc;
 
 use super::{
-    Parsed, conflict, create_table, default_values, drop_several, index, joined, normalize::normalize,
+    Parsed, call, conflict, create_table, default_values, drop_several, index, joined, normalize::normalize,
     parse::parse_template, refuse, transaction,
 };
 use crate::{Error, adapter::SessionHandle};
@@ -92,6 +92,7 @@ async fn plan_sql(state: &SessionState, mut statement: SqlStatement) -> Result<L
     normalize(state, &mut statement)?;
     default_values::fill_in(state, &mut statement).await?;
     match statement {
+        SqlStatement::Call(call) => call::plan(state, &call),
         SqlStatement::Insert(insert) if insert.on.is_some() => conflict::plan(state, insert).await,
         SqlStatement::Update(update) if update.from.is_some() => joined::plan_update(state, update).await,
         SqlStatement::Delete(delete) if delete.using.is_some() => joined::plan_delete(state, delete).await,

@@ -1,6 +1,7 @@
 //! The SQL front of a session: what DataFusion's planner rejects or would quietly misread is carried out or
 //! rewritten here, what Grizzly does not support is refused by name, and everything else goes to DataFusion.
 
+mod call;
 mod conflict;
 mod create_table;
 mod default_values;
@@ -15,6 +16,7 @@ mod parse;
 mod refuse;
 mod transaction;
 
+pub use call::is_call;
 pub use dialect::GrizzlyDialect;
 pub(crate) use front::{Front, plan as plan_statement};
 pub(crate) use index::index_to_create;

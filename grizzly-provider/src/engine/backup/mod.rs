@@ -9,6 +9,7 @@ mod restore;
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
@@ -126,21 +127,28 @@ impl Backups {
     /// `Corrupt` names a damaged or missing description; `Permission` for a wrong or missing key.
     pub fn list(&self) -> Result<Vec<BackupInfo>> {
         let backups = self.inner.list().map_err(|error| self.explain(error))?;
-        let mut from = BTreeMap::new();
-        let infos = backups.iter().map(|backup| {
-            let from = *from.entry(&backup.chain).or_insert(backup.state.csn);
-            BackupInfo {
-                id: backup.id(),
-                parent: backup.parent.map(|parent| format!("{parent:06}")),
-                created: SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(backup.created),
-                database: backup.database.clone(),
-                from: Csn(from),
-                csn: Csn(backup.end.csn),
-                files: backup.files.len(),
-                bytes: backup.stored_bytes(),
-            }
-        });
-        Ok(infos.collect())
+        Ok(described(&backups))
+    }
+
+    /// What [`Backups::prune`] would remove.
+    ///
+    /// # Errors
+    /// As [`Backups::prune`].
+    pub fn prunable(&self, keep: NonZeroUsize) -> Result<Vec<BackupInfo>> {
+        let pruned = self.inner.prunable(keep).map_err(|error| self.explain(error))?;
+        Ok(described(&pruned.backups))
+    }
+
+    /// Removes all chains (a full backup and those that continue it) but the newest `keep`, and what older backups that
+    /// were never finished have left behind; returns the backups that were removed, oldest first. The newest chain is
+    /// that of the newest full backup. Chains stay or go as a whole: none that stays is broken.
+    ///
+    /// # Errors
+    /// `Corrupt` if a description is damaged or missing, or a chain that is to stay lacks something; nothing has been
+    /// removed then. After any other error what is left is whole, and can be pruned again.
+    pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<BackupInfo>> {
+        let pruned = self.inner.prune(keep).map_err(|error| self.explain(error))?;
+        Ok(described(&pruned.backups))
     }
 
     /// Reads everything and compares it with its checksums, and checks that every chain is whole. `progress` is told
@@ -155,6 +163,25 @@ impl Backups {
     fn explain(&self, error: grizzly_wal::Error) -> Error {
         Error::from(error).at(&format!("backups in {}", self.inner.storage().url()))
     }
+}
+
+/// Backups as they are listed; `backups` has whole chains.
+fn described(backups: &[Backup]) -> Vec<BackupInfo> {
+    let mut from = BTreeMap::new();
+    let described = backups.iter().map(|backup| {
+        let from = *from.entry(&backup.chain).or_insert(backup.state.csn);
+        BackupInfo {
+            id: backup.id(),
+            parent: backup.parent.map(|parent| format!("{parent:06}")),
+            created: SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(backup.created),
+            database: backup.database.clone(),
+            from: Csn(from),
+            csn: Csn(backup.end.csn),
+            files: backup.files.len(),
+            bytes: backup.stored_bytes(),
+        }
+    });
+    described.collect()
 }
 
 impl Grizzly {

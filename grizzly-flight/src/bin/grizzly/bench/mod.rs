@@ -1,5 +1,6 @@
 //! `grizzly bench`: the figures of BENCHMARKS.md, beside plain DataFusion over tables in memory, in one run.
 
+mod backups;
 mod commits;
 mod lookups;
 mod tpch;
@@ -45,6 +46,7 @@ async fn measure(args: &Args, database: &Database) -> Result<(), DataFusionError
     lookups::without_index(database, &stock, args.reps).await?;
     tpch::queries(database, &stock, args.reps).await?;
     lookups::with_index(database, args.reps).await?;
+    backups::run(database, args.scale).await?;
     commits::run(Duration::from_secs(args.seconds)).await
 }
 
