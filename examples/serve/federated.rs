@@ -63,8 +63,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let location = file.display();
     session
         .execute(&format!(
-            "COPY (VALUES (10, 'north'), (20, 'south')) TO '{location}' STORED AS PARQUET;
-             CREATE EXTERNAL TABLE regions (id BIGINT, region VARCHAR) STORED AS PARQUET LOCATION '{location}'"
+            "COPY (SELECT * FROM (VALUES (10, 'north'), (20, 'south')) AS v (id, region)) TO '{location}'
+                 STORED AS PARQUET;
+             CREATE EXTERNAL TABLE regions STORED AS PARQUET LOCATION '{location}'"
         ))
         .await?;
 
