@@ -51,6 +51,9 @@ enum Command {
     /// The process that the tour compares with.
     #[command(hide = true)]
     TourPeer(tour::PeerArgs),
+    /// The servers that the tour starts: `serve`, until its input ends.
+    #[command(hide = true)]
+    TourServer(serve::Args),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             Command::Tour(args) => tour::run(args).await,
             Command::TourWriter(args) => tour::write_until_killed(args).await,
             Command::TourPeer(args) => tour::answer(args).await,
+            Command::TourServer(args) => tour::serve_while_watched(args).await,
         }
     });
     // Threads end with the process. Ending their tasks one by one instead could let half a result that another node

@@ -1,12 +1,19 @@
 //! `grizzly tour`: everything at work, on generated TPC-H data, each step checked.
 //!
 //! The folder and the generated rows are the only inputs. Queries are checked against plain DataFusion on the same
-//! rows, transactions against what isolation promises, durability against a process that is really killed.
+//! rows, transactions against what isolation promises, backups against the rows of their moment, durability and
+//! failover with processes that are really killed.
 
+mod backup;
 mod check;
+mod cluster;
 mod compare;
+mod contents;
 mod crash;
 pub(crate) mod data;
+mod failover;
+mod federation;
+mod folder;
 mod index;
 pub(crate) mod load;
 mod peer;
@@ -14,6 +21,7 @@ pub(crate) mod queries;
 mod reference;
 mod remote;
 mod report;
+mod server;
 mod transactions;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -22,8 +30,9 @@ use datafusion::error::DataFusionError;
 
 pub(crate) use crash::{WriterArgs, write_until_killed};
 pub(crate) use peer::{PeerArgs, answer};
+pub(crate) use server::serve_while_watched;
 
-use self::{data::Table, peer::Peer, report::Report};
+use self::{data::Table, folder::Folder, peer::Peer, queries::Answers, report::Report};
 use crate::session::{Database, invalid, parse_bytes};
 
 /// Options of `grizzly tour`.
@@ -46,66 +55,55 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
         return Err(invalid("the scale must be between 0.001 and 100"));
     }
     let folder = Folder::new(args.db.clone())?;
-    let url = folder.path.to_string_lossy().into_owned();
+    let scratch = Folder::temporary()?;
+    let url = folder.url();
     println!("TPC-H at scale {} in {url}, memory {} MB", args.scale, args.memory / 1_000_000);
     let mut report = Report::default();
-    let database = Database::open(&url, Some(args.memory), true)?;
-    let database = steps(&args, &url, database, &mut report).await?;
-    database.close()?;
-    drop(folder);
+    // Whoever interrupts it leaves no processes and no folders behind.
+    tokio::select! {
+        taken = steps(&args, &url, &scratch, &mut report) => taken?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Err(invalid("interrupted"));
+        }
+    }
+    drop((folder, scratch));
     Ok(report.finish())
 }
 
 /// All steps in order. Those that need the tables are left out if the tables could not be loaded.
-async fn steps(args: &Args, url: &str, database: Database, report: &mut Report) -> Result<Database, DataFusionError> {
-    let mut peer = Peer::start(args.scale, args.memory)?;
-    for table in Table::ALL {
-        let load = async { load::table(&database, table, peer.rows(table)?).await };
-        report.step(&format!("load {}", table.name()), load).await;
-        if report.failures() > 0 {
-            return Ok(database);
-        }
-    }
-    index::steps(&database, report).await;
-    for (index, query) in queries::ALL.iter().enumerate() {
-        report.step(&query.title(), queries::check(&database, &mut peer, index)).await;
-    }
-    drop(peer);
+async fn steps(args: &Args, url: &str, scratch: &Folder, report: &mut Report) -> Result<(), DataFusionError> {
+    let database = Database::open(url, Some(args.memory), true)?;
+    let Some(answers) = analyse(args, &database, report).await? else { return database.close() };
     transactions::steps(&database, report).await;
     remote::steps(&database, report).await;
+    federation::steps(&database, scratch, args.memory, report).await;
+    let copy = backup::steps(&database, scratch, args.memory, report).await;
     let database = crash::steps(url, args.memory, database, report).await?;
     report.step("verify checksums, chunks and indexes", check::verify(&database)).await;
-    Ok(database)
-}
-
-/// The database's folder, removed in the end if it was made here.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    temporary: bool,
-}
-
-impl Folder {
-    fn new(given: Option<PathBuf>) -> Result<Self, DataFusionError> {
-        let Some(path) = given else {
-            let path = std::env::temp_dir().join(format!("grizzly-tour-{}", uuid::Uuid::new_v4().simple()));
-            std::fs::create_dir_all(&path)?;
-            return Ok(Self { path, temporary: true });
-        };
-        let taken = path.exists() && std::fs::read_dir(&path)?.next().is_some();
-        if taken {
-            return Err(invalid(format!("{} is not empty; the tour wants a folder of its own", path.display())));
-        }
-        Ok(Self { path, temporary: false })
+    database.close()?;
+    drop(database);
+    if let Some(copy) = copy {
+        cluster::steps(&copy, args.memory, &answers, report).await;
     }
+    Ok(())
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.temporary
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(%error, path = %self.path.display(), "the temporary folder could not be removed");
+/// Loads the tables and asks all queries, of which it returns plain DataFusion's answers; `None` if a table could not
+/// be loaded.
+async fn analyse(args: &Args, database: &Database, report: &mut Report) -> Result<Option<Answers>, DataFusionError> {
+    let mut peer = Peer::start(args.scale, args.memory)?;
+    for table in Table::ALL {
+        let load = async { load::table(database, table, peer.rows(table)?).await };
+        report.step(&format!("load {}", table.name()), load).await;
+        if report.failures() > 0 {
+            return Ok(None);
         }
     }
+    index::steps(database, report).await;
+    let mut answers = Answers::new();
+    for (index, query) in queries::ALL.iter().enumerate() {
+        report.step(&query.title(), queries::check(database, &mut peer, index, &mut answers)).await;
+    }
+    Ok(Some(answers))
 }

@@ -20,7 +20,13 @@ use datafusion::{error::DataFusionError, prelude::SessionContext};
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use super::{check::failed, compare::order_of, data::Generated, data::Table, queries, reference};
+use super::{
+    check::failed,
+    compare::order_of,
+    data::{Generated, Table},
+    queries::{self, Answer},
+    reference,
+};
 use crate::output::error_line;
 
 /// Options of the second process.
@@ -61,13 +67,13 @@ impl Peer {
         Ok(Box::new(StreamReader::try_new(self.replies.clone(), None)?))
     }
 
-    /// What plain DataFusion answers to the query at `index`, and the columns by which it is ordered.
-    pub(crate) fn query(&mut self, index: usize) -> Result<(Vec<RecordBatch>, Vec<usize>), DataFusionError> {
+    /// What plain DataFusion answers to the query at `index`.
+    pub(crate) fn query(&mut self, index: usize) -> Result<Answer, DataFusionError> {
         let columns = self.request(&format!("query {index}"))?;
         let ordered = columns.split_whitespace().map(str::parse).collect::<Result<_, _>>();
         let ordered = ordered.map_err(|_| failed(format!("{columns} are no columns")))?;
-        let batches = StreamReader::try_new(self.replies.clone(), None)?.collect::<Result<_, _>>()?;
-        Ok((batches, ordered))
+        let rows = StreamReader::try_new(self.replies.clone(), None)?.collect::<Result<_, _>>()?;
+        Ok(Answer { rows, ordered })
     }
 
     /// What follows `ok`.

@@ -1,6 +1,6 @@
 //! The 22 queries of TPC-H with the specification's validation parameters, each checked against plain DataFusion.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
@@ -41,14 +41,38 @@ impl Query {
     }
 }
 
-/// Runs the query at `index` on both sides, one after the other; the time is Grizzly's.
-pub(crate) async fn check(database: &Database, peer: &mut Peer, index: usize) -> Result<Found, DataFusionError> {
+/// What plain DataFusion answers to a query.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<RecordBatch>,
+    /// The columns by which it is ordered.
+    pub(crate) ordered: Vec<usize>,
+}
+
+/// Answers by the index of their query.
+pub(crate) type Answers = BTreeMap<usize, Answer>;
+
+impl Answer {
+    /// An error that says what is different in `rows`.
+    pub(crate) fn expect(&self, rows: &[RecordBatch]) -> Result<(), DataFusionError> {
+        same_rows(rows, &self.rows, &self.ordered).map_err(failed)
+    }
+}
+
+/// Runs the query at `index` on both sides, one after the other, and keeps the answer; the time is Grizzly's.
+pub(crate) async fn check(
+    database: &Database,
+    peer: &mut Peer,
+    index: usize,
+    answers: &mut Answers,
+) -> Result<Found, DataFusionError> {
     let session = database.session()?;
     let started = Instant::now();
     let ours = session.execute(ALL[index].sql).await?;
     let took = started.elapsed();
-    let (theirs, ordered) = tokio::task::block_in_place(|| peer.query(index))?;
-    same_rows(&ours, &theirs, &ordered).map_err(failed)?;
+    let answer = tokio::task::block_in_place(|| peer.query(index))?;
+    answer.expect(&ours)?;
+    answers.insert(index, answer);
     let rows: usize = ours.iter().map(RecordBatch::num_rows).sum();
     Ok(Found::new(rows as u64, "same as DataFusion").in_time(took))
 }
