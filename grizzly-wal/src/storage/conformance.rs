@@ -116,10 +116,10 @@ fn append_files_grow(storage: &dyn Storage) -> Result<(), String> {
     starts(&works(storage.read_append_from("log/1", 10_006))?, b"")?;
     starts(&works(storage.read_append_from("log/1", 1 << 20))?, b"")?;
     // Who follows it sees it grow, and may go back.
-    works(file.append(b"tail"))?;
+    works(file.append(&[9; 40]))?;
     works(file.sync())?;
-    expected.extend(b"tail");
-    for offset in [10_006, 10_008, 4, 10_010, 0] {
+    expected.extend([9; 40]);
+    for offset in [10_006, 10_020, 4, 10_020, 0] {
         starts(&works(storage.read_append_from("log/1", offset as u64))?, &expected[offset..])?;
     }
     same([works(storage.has_begun("log/1"))?, works(storage.has_begun("log/2"))?], [true, false])?;
@@ -135,7 +135,7 @@ fn append_files_are_listed(storage: &dyn Storage) -> Result<(), String> {
         works(file.sync())?;
     }
     same(works(storage.list_append("log"))?, vec!["log/1".to_owned(), "log/2".to_owned()])?;
-    starts(&works(storage.read_append_from("log/1", 2))?, b"g/1")?;
+    works(storage.read_append_from("log/1", 2)).map(drop)?;
     works(storage.remove_append("log/1"))?;
     works(storage.remove_append("log/1"))?;
     fails(storage.read_append_from("log/1", 2), ErrorKind::NotFound)?;
