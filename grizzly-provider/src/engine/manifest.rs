@@ -98,7 +98,7 @@ impl Manifest {
         let Some(newest) = files.iter().rfind(|file| is_manifest(&file.path)) else {
             return match Self::foreign(storage)? {
                 // Another process has created the database just now.
-                Some(path) if path.starts_with(DIR) && is_manifest(&path) => Self::load(storage),
+                Some(path) if path.starts_with(&format!("{DIR}/")) && is_manifest(&path) => Self::load(storage),
                 Some(path) => Err(Error::invalid(format!(
                     "'{}' is not a Grizzly database and not empty: it contains '{path}'",
                     storage.url()
