@@ -94,25 +94,28 @@ impl Manifest {
     /// The newest manifest, or `None` where there is no database yet.
     pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
         let files = storage.list(DIR)?;
-        let Some(newest) = files.iter().rfind(|file| file.path.ends_with(".json")) else {
-            return Self::check_foreign(storage).map(|()| None);
+        let is_manifest = |path: &str| path.ends_with(".json");
+        let Some(newest) = files.iter().rfind(|file| is_manifest(&file.path)) else {
+            return match Self::foreign(storage)? {
+                // Another process has created the database just now.
+                Some(path) if path.starts_with(&format!("{DIR}/")) && is_manifest(&path) => Self::load(storage),
+                Some(path) => Err(Error::invalid(format!(
+                    "'{}' is not a Grizzly database and not empty: it contains '{path}'",
+                    storage.url()
+                ))),
+                None => Ok(None),
+            };
         };
         let text = storage.get(&newest.path)?;
         Self::parse(&newest.path, &text).map(Some)
     }
 
-    /// A place that holds files, but none of ours, is not a new database.
-    fn check_foreign(storage: &Arc<dyn Storage>) -> Result<()> {
-        let foreign = storage.list("")?.into_iter().map(|file| file.path);
+    /// A file that a place without a manifest should not have: one that holds such files is not a new database.
+    fn foreign(storage: &Arc<dyn Storage>) -> Result<Option<String>> {
+        let mut foreign = storage.list("")?.into_iter().map(|file| file.path);
         let ours =
             |path: &String| path == "LOCK" || ["log/", "data/", "lease/"].iter().any(|dir| path.starts_with(dir));
-        match foreign.into_iter().find(|path| !ours(path)) {
-            Some(path) => Err(Error::invalid(format!(
-                "'{}' is not a Grizzly database and not empty: it contains '{path}'",
-                storage.url()
-            ))),
-            None => Ok(()),
-        }
+        Ok(foreign.find(|path| !ours(path)))
     }
 
     fn parse(path: &str, text: &[u8]) -> Result<Self> {
