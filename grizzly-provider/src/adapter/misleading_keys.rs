@@ -19,7 +19,7 @@ use datafusion::{
     },
     datasource::provider_as_source,
     error::Result,
-    logical_expr::{Distinct, Expr, LogicalPlan, TableScan},
+    logical_expr::{Distinct, Expr, LogicalPlan, TableScanBuilder},
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
 };
 
@@ -83,6 +83,11 @@ fn without_keys(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
     };
     let source = provider_as_source(Arc::new(table.without_key()));
-    let scan = TableScan::try_new(scan.table_name, source, scan.projection, scan.filters, scan.fetch)?;
+    let scan = TableScanBuilder::new(scan.table_name, source)
+        .with_projection(scan.projection)
+        .with_filters(scan.filters)
+        .with_fetch(scan.fetch)
+        .with_statistics_requests(scan.statistics_requests)
+        .build()?;
     Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
 }
