@@ -57,13 +57,8 @@ pub struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self {
-            token: None,
-            session: None,
-            connect_timeout: Duration::from_secs(10),
-            gone_after: Duration::from_secs(50),
-            timeout: Some(Duration::from_secs(300)),
-        }
+        let (connect_timeout, gone_after) = (Duration::from_secs(10), Duration::from_secs(50));
+        Self { token: None, session: None, connect_timeout, gone_after, timeout: Some(Duration::from_secs(300)) }
     }
 }
 

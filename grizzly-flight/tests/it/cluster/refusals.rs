@@ -119,14 +119,15 @@ impl Drop for Frozen {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a store that can be frozen: .ci/over_s3.py"]
 async fn a_store_that_is_silent_for_a_while_costs_errors_and_nothing_else() -> Outcome {
+    // A folder is never silent: this is about buckets, and part of .ci/run's step over S3.
+    let Ok(store) = std::env::var("GRIZZLY_STORE_PID") else { return Ok(()) };
     let place = Place::new()?;
     let nodes = [Process::start(&place)?, Process::start(&place)?];
     let connections = [nodes[0].connect().await?, nodes[1].connect().await?];
     connections[1].update("CREATE TABLE t (id BIGINT)").await?;
     connections[1].update("INSERT INTO t VALUES (-1)").await?;
-    let frozen = Frozen::new(std::env::var("GRIZZLY_STORE_PID")?)?;
+    let frozen = Frozen::new(store)?;
     for (id, connection) in connections.iter().enumerate() {
         assert_eq!(ask(connection, "SELECT count(*) FROM t WHERE id < 0").await?, 1, "it is in memory");
         let begun = Instant::now();
