@@ -48,7 +48,7 @@ pub fn from_status(status: &Status, remote: &str) -> Error {
     let (kind, message) = (kind_of_code(status.code()), status.message());
     match (kind, deepest_cause(status)) {
         // Not the server's words: it broke the connection, or speaks something else.
-        (_, Some(cause)) if matches!(status.code(), Code::Internal | Code::Unknown) => {
+        (_, Some(cause)) if matches!(status.code(), Code::Cancelled | Code::Internal | Code::Unknown) => {
             Error::new(ErrorKind::Unavailable, format!("{remote}: {message}: {cause}"))
         }
         // What the connection itself reports is hardly a sentence.
