@@ -10,7 +10,7 @@ use datafusion::{
     logical_expr::LogicalPlan,
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr,
-        PlanProperties, ReplaceChildrenOptions, coalesce_partitions::CoalescePartitionsExec,
+        PlanProperties, ReplaceChildrenOptions, coalesce_partitions::CoalescePartitionsExec, coop::cooperative,
     },
 };
 
@@ -162,7 +162,8 @@ impl ExecutionPlan for ResultCacheExec {
         }
         let Some(changes) = self.changes(&context)? else { return self.input.execute(0, context) };
         if let Some(batches) = self.cache.find(&self.question, &changes, &self.schema()) {
-            return Ok(Box::pin(Replay::new(batches, self.schema())));
+            // It is always ready: without a pause now and then it would keep a thread from whoever else waits for one.
+            return Ok(Box::pin(cooperative(Replay::new(batches, self.schema()))));
         }
         let input = self.input.execute(0, context)?;
         Ok(Box::pin(Keeping::new(&self.cache, input, Arc::clone(&self.question), changes, self.names())))
