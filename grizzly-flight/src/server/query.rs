@@ -227,7 +227,10 @@ async fn read(
     session.forward.settle(session.open()?).await?;
     let mut streams = Vec::new();
     for values in bound.runs()? {
-        let frame = run_plan(session, plan, values).await?;
+        let frame = match bound.rows {
+            Some(_) => run_plan(session, plan, values).await?,
+            None => run_text(session, &bound.understood, plan).await?,
+        };
         let starting = async { frame.execute_stream().await.map_err(|error| query_status(&error)) };
         let stream = tokio::select! {
             biased;
@@ -298,6 +301,17 @@ async fn write_each(session: &Session, plan: &LogicalPlan, runs: Vec<ParamValues
         changed += count(&collect(session, plan, values).await?);
     }
     Ok(changed)
+}
+
+/// A query without parameters. By its text the session finds plans that statements of the same shape share, where `plan`
+/// would be optimized anew.
+async fn run_text(session: &Session, understood: &Understood, plan: &LogicalPlan) -> Result<DataFrame, Status> {
+    let frame = session.open()?.sql(&understood.sql).await.map_err(|error| query_status(&error))?;
+    if frame.schema().as_arrow() == understood.schema.as_ref() {
+        return Ok(frame);
+    }
+    // A table is another one since the columns were announced.
+    run_plan(session, plan, ParamValues::List(Vec::new())).await
 }
 
 async fn run_plan(session: &Session, plan: &LogicalPlan, values: ParamValues) -> Result<DataFrame, Status> {

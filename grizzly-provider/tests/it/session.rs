@@ -1,12 +1,16 @@
 //! Sessions: kept plans, prepared plans, and DataFusion's session below.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::{
-    common::ScalarValue,
+    common::{ScalarValue, config::ConfigOptions},
     execution::SessionStateBuilder,
-    physical_plan::collect,
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{ExecutionPlan, collect, limit::GlobalLimitExec},
     prelude::{col, lit},
 };
 use grizzly_provider::{
@@ -288,5 +292,51 @@ async fn a_physical_plan_outlives_the_index_it_was_made_for() -> Test {
     assert_eq!(text(&rows().await?)?, ["2"]);
     session.execute("CREATE INDEX t_x ON t (id)").await?;
     assert_eq!(text(&rows().await?)?, ["2"]);
+    Ok(())
+}
+
+/// A rule of someone else's: it counts the plans it sees, and returns at most the first row of each scan.
+#[derive(Debug, Default)]
+struct FirstRow(AtomicUsize);
+
+impl PhysicalOptimizerRule for FirstRow {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        // Written without a care for partitions: DataFusion's own rules see to that.
+        Ok(if plan.is::<GrizzlyScanExec>() { Arc::new(GlobalLimitExec::new(plan, 0, Some(1))) } else { plan })
+    }
+
+    fn name(&self) -> &str {
+        "first_row"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn rules_of_others_see_every_plan_also_the_kept_ones() -> Test {
+    let db = database()?;
+    let rule = Arc::new(FirstRow::default());
+    let mut builder = SessionStateBuilder::new().with_default_features().with_grizzly(&db);
+    builder.physical_optimizers().get_or_insert_default().rules.insert(0, Arc::clone(&rule) as _);
+    let session = GrizzlySession::with_state(builder.build())?;
+    session
+        .execute("CREATE TABLE t (id BIGINT PRIMARY KEY, x BIGINT); INSERT INTO t SELECT v, 1 FROM generate_series(1, 9) AS s(v)")
+        .await?;
+    for (before, sql) in (1..9).map(|id| (rule.0.load(Ordering::Relaxed), format!("SELECT id FROM t WHERE id >= {id}")))
+    {
+        let plan = session.sql(&sql).await?.create_physical_plan().await?;
+        assert_eq!(
+            collect(plan, session.context().task_ctx()).await?.iter().map(RecordBatch::num_rows).sum::<usize>(),
+            1
+        );
+        assert!(rule.0.load(Ordering::Relaxed) > before, "{sql}");
+    }
     Ok(())
 }

@@ -54,7 +54,6 @@ impl MemoryStorage {
     }
 
     /// A storage with this content, as a crash would have left it.
-    #[cfg(any(test, feature = "test-util"))]
     pub(super) fn with_content(objects: BTreeMap<String, Bytes>, files: BTreeMap<String, Vec<u8>>) -> Self {
         let as_file = |bytes: Vec<u8>| File { bytes: bytes.as_slice().into(), sealed: false };
         let files = files.into_iter().map(|(path, bytes)| (path, as_file(bytes))).collect();

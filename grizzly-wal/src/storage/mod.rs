@@ -14,9 +14,7 @@ mod process_lock;
 mod remote;
 mod url;
 
-#[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(test, feature = "test-util"))]
 pub mod faulty;
 
 use std::any::Any;

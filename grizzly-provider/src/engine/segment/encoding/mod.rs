@@ -9,7 +9,6 @@
 //! so that they can be used in place), or an Arrow IPC stream.
 
 mod dictionary;
-mod gather;
 mod point;
 mod search;
 mod session;
@@ -23,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use vortex_array::arrays::dict::DictArraySlotsExt;
 use vortex_array::arrays::{Constant, Dict, PrimitiveArray};
 use vortex_array::dtype::Nullability;
@@ -38,13 +37,21 @@ use vortex_mask::Mask;
 use super::{Result, SegmentError};
 use crate::access::ColumnTest;
 pub(crate) use point::Gathered;
+use point::ShortWay;
 use session::{Encodings, encodings};
 
 /// One column of one chunk, encoded. Cloning shares the bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct EncodedColumn(Repr);
+pub(crate) struct EncodedColumn(Arc<Chunk>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
+struct Chunk {
+    repr: Repr,
+    /// Made when a single value is read first; `None` inside where that takes the encoding's own code.
+    short_way: OnceLock<Option<ShortWay>>,
+}
+
+#[derive(Debug)]
 enum Repr {
     Encoded(VortexArray),
     Plain(ArrayRef),
@@ -69,6 +76,10 @@ impl Form {
 }
 
 impl EncodedColumn {
+    fn new(repr: Repr) -> Self {
+        Self(Arc::new(Chunk { repr, short_way: OnceLock::new() }))
+    }
+
     /// Compresses `array`, whose type is `field`'s. Values come back bit by bit: `-0.0`, every NaN, trailing spaces.
     ///
     /// # Errors
@@ -79,7 +90,7 @@ impl EncodedColumn {
             return Err(SegmentError::internal("encoding", what));
         }
         let Some(physical) = physical(array.data_type()).filter(|_| !array.is_empty()) else {
-            return Ok(Self(Repr::Plain(Arc::clone(array))));
+            return Ok(Self::new(Repr::Plain(Arc::clone(array))));
         };
         let encodings = encodings()?;
         let nullable = array.null_count() > 0;
@@ -93,7 +104,7 @@ impl EncodedColumn {
             let compressed = encodings.compressor.compress(&plain, &mut context)?;
             dictionary::sorted(encodings, compressed, &mut context)
         };
-        compress().map(|array| Self(Repr::Encoded(array))).map_err(failed("encoding", field))
+        compress().map(|array| Self::new(Repr::Encoded(array))).map_err(failed("encoding", field))
     }
 
     /// All rows.
@@ -101,7 +112,7 @@ impl EncodedColumn {
     /// # Errors
     /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
     pub(crate) fn decode(&self, field: &Field) -> Result<ArrayRef> {
-        match &self.0 {
+        match &self.0.repr {
             Repr::Plain(array) => Ok(Arc::clone(array)),
             Repr::Encoded(array) => {
                 let encodings = encodings()?;
@@ -120,7 +131,7 @@ impl EncodedColumn {
         if selected == self.rows() {
             return self.decode(field);
         }
-        match &self.0 {
+        match &self.0.repr {
             Repr::Plain(array) => Ok(compute::filter(array, &selection.clone().into())?),
             Repr::Encoded(array) => {
                 let encodings = encodings()?;
@@ -158,7 +169,9 @@ impl EncodedColumn {
     /// # Errors
     /// As [`test`](Self::test).
     pub(crate) fn test_all(&self, field: &Field, tests: &[&ColumnTest]) -> Result<Option<BooleanBuffer>> {
-        let (Repr::Encoded(array), Some(physical)) = (&self.0, physical(field.data_type())) else { return Ok(None) };
+        let (Repr::Encoded(array), Some(physical)) = (&self.0.repr, physical(field.data_type())) else {
+            return Ok(None);
+        };
         let tests: Vec<ColumnTest> = tests.iter().map(|test| relabel_literals(field, test)).collect::<Result<_>>()?;
         let encodings = encodings()?;
         search::search(encodings, array, &physical, &tests, &mut encodings.context()).map_err(failed("testing", field))
@@ -169,7 +182,7 @@ impl EncodedColumn {
     /// # Errors
     /// [`SegmentError::Internal`] if the column does not fit a blob (4 GiB).
     pub(crate) fn to_bytes(&self) -> Result<Vec<Bytes>> {
-        let (mut parts, form) = match &self.0 {
+        let (mut parts, form) = match &self.0.repr {
             Repr::Plain(array) => (vec![ipc_bytes(array)?], Form::Plain),
             Repr::Encoded(array) => {
                 let encodings = encodings()?;
@@ -201,7 +214,7 @@ impl EncodedColumn {
                 if array.len() != rows || array.data_type() != field.data_type() {
                     return Err(corrupt(format!("{} rows of {}", array.len(), array.data_type())));
                 }
-                return Ok(Self(Repr::Plain(array)));
+                return Ok(Self::new(Repr::Plain(array)));
             }
             Some(Form::Encoded) => Nullability::NonNullable,
             Some(Form::EncodedNullable) => Nullability::Nullable,
@@ -216,7 +229,7 @@ impl EncodedColumn {
             let parsed = SerializedArray::try_from(ByteBuffer::from(bytes.slice(..last)))?;
             parsed.decode(&dtype, rows, &encodings.read, &encodings.session)
         };
-        open().map(|array| Self(Repr::Encoded(array))).map_err(|e| corrupt(said(&e)))
+        open().map(|array| Self::new(Repr::Encoded(array))).map_err(|e| corrupt(said(&e)))
     }
 
     /// Its different values, where the encoding lists them anyway: each at least once in the column, no NULL.
@@ -224,7 +237,7 @@ impl EncodedColumn {
     /// # Errors
     /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
     pub(crate) fn distinct_values(&self, field: &Field) -> Result<Option<ArrayRef>> {
-        let Repr::Encoded(array) = &self.0 else { return Ok(None) };
+        let Repr::Encoded(array) = &self.0.repr else { return Ok(None) };
         let values = if let Some(dict) = array.as_opt::<Dict>() {
             dict.values().clone()
         } else if array.is::<Constant>() {
@@ -239,7 +252,7 @@ impl EncodedColumn {
 
     /// Bytes of memory this column holds on to.
     pub(crate) fn nbytes(&self) -> usize {
-        match &self.0 {
+        match &self.0.repr {
             Repr::Plain(array) => array.get_array_memory_size(),
             Repr::Encoded(array) => usize::try_from(array.nbytes()).unwrap_or(usize::MAX),
         }
@@ -247,7 +260,7 @@ impl EncodedColumn {
 
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
-        match &self.0 {
+        match &self.0.repr {
             Repr::Plain(array) => array.len(),
             Repr::Encoded(array) => array.len(),
         }
@@ -256,7 +269,7 @@ impl EncodedColumn {
     /// The tree of encodings, for people tuning them.
     #[cfg(test)]
     pub(crate) fn describe(&self) -> String {
-        match &self.0 {
+        match &self.0.repr {
             Repr::Plain(array) => format!("arrow {}", array.data_type()),
             Repr::Encoded(array) => describe(array),
         }

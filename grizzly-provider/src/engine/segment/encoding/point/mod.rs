@@ -1,5 +1,8 @@
 //! Reading chosen rows out of encoded columns: each encoding looks up single values, nothing is unpacked.
 
+mod integers;
+mod strings;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -8,20 +11,41 @@ use arrow::array::{
 };
 use arrow::compute;
 use arrow::datatypes::{self as types, DataType, Field, TimeUnit, i256};
+use vortex_array::dtype::DType;
 use vortex_array::scalar::{DecimalValue, PValue, ScalarValue};
 use vortex_array::{ArrayRef as VortexArray, ExecutionCtx};
 use vortex_error::{VortexResult, vortex_bail, vortex_err};
 
-use super::gather::{self, Strings};
 use super::session::encodings;
 use super::{EncodedColumn, Repr, failed, take_encoded};
 use crate::engine::segment::{Result, SegmentError};
+use integers::Integers;
+use strings::{ByteStrings, Strings};
 
 /// Up to this many rows of a chunk the short ways are shorter than the encodings' own kernels.
 const SHORT_WAY: usize = 256;
 
 /// Up to this many rows are looked up one by one if there is no shorter way.
 const ONE_BY_ONE: usize = 8;
+
+/// How a column chunk is read where only a few of its values are wanted: its tree of encodings, taken in once, so that
+/// a value costs no more than finding its bits.
+#[derive(Debug)]
+pub(super) enum ShortWay {
+    Integers(Integers),
+    Strings(Strings),
+}
+
+impl ShortWay {
+    /// `None` for a chunk with NULLs, and where only the encoding's own code finds values.
+    fn of(array: &VortexArray) -> Option<Self> {
+        // What cannot be taken in is an error where it is read.
+        match array.dtype() {
+            DType::Utf8(_) | DType::Binary(_) => Strings::of(array).ok()?.map(Self::Strings),
+            _ => Integers::of(array).ok()?.map(Self::Integers),
+        }
+    }
+}
 
 /// Chosen rows of one column, from chunk after chunk, put together without a step in between where that is possible.
 #[derive(Debug)]
@@ -30,13 +54,13 @@ pub(crate) struct Gathered<'a> {
     parts: Vec<ArrayRef>,
     /// Behind `parts`; only one of the two has anything.
     integers: Vec<i64>,
-    strings: Strings,
+    strings: ByteStrings,
 }
 
 impl<'a> Gathered<'a> {
     /// No rows yet of the column `field`.
     pub(crate) fn new(field: &'a Field) -> Self {
-        Self { field, parts: Vec::new(), integers: Vec::new(), strings: Strings::default() }
+        Self { field, parts: Vec::new(), integers: Vec::new(), strings: ByteStrings::default() }
     }
 
     /// Appends the rows at these positions of a chunk, in this order; a position may be repeated.
@@ -48,14 +72,16 @@ impl<'a> Gathered<'a> {
         if let Some(row) = rows.iter().find(|row| **row as usize >= column.rows()) {
             return Err(SegmentError::internal("taking a row", format!("{row} of {}", column.rows())));
         }
-        let array = match &column.0 {
+        let array = match &column.0.repr {
             Repr::Plain(array) => {
                 return self.add_array(compute::take(array, &UInt32Array::from(rows.to_vec()), None)?);
             }
             Repr::Encoded(array) => array,
         };
-        if rows.len() <= SHORT_WAY && self.short_way(array, rows).map_err(failed("reading rows", self.field))? {
-            return Ok(());
+        if rows.len() <= SHORT_WAY
+            && let Some(way) = column.0.short_way.get_or_init(|| ShortWay::of(array))
+        {
+            return self.add_short(way, rows).map_err(failed("reading rows", self.field));
         }
         self.add_array(take_encoded(encodings()?, array, self.field, rows)?)
     }
@@ -83,13 +109,20 @@ impl<'a> Gathered<'a> {
         Ok(self.parts.pop().unwrap_or_else(|| arrow::array::new_empty_array(self.field.data_type())))
     }
 
-    fn short_way(&mut self, array: &VortexArray, rows: &[u32]) -> VortexResult<bool> {
-        match self.field.data_type() {
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {}
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {}
-            _ => return gather::integers(array, rows, &mut self.integers),
+    fn add_short(&mut self, way: &ShortWay, rows: &[u32]) -> VortexResult<()> {
+        match way {
+            ShortWay::Integers(integers) => {
+                for row in rows {
+                    self.integers.push(integers.get(*row as usize)?);
+                }
+            }
+            ShortWay::Strings(strings) => {
+                for row in rows {
+                    strings.get(*row as usize, &mut self.strings)?;
+                }
+            }
         }
-        gather::strings(array, rows, &mut self.strings)
+        Ok(())
     }
 
     /// Makes Arrow of what was gathered last.
@@ -111,7 +144,7 @@ enum Found {
     /// Integers of any width, or unscaled decimals; no NULL.
     Integers(Vec<i64>),
     /// Strings or binaries; no NULL.
-    Strings(Strings),
+    Strings(ByteStrings),
     /// Anything.
     Scalars(Vec<Option<ScalarValue>>),
 }

@@ -1,6 +1,8 @@
 //! The query planner of a session: statements DataFusion plans but cannot run become operators that act when executed;
 //! everything else goes to the planner that was there before.
 
+mod lone_scan;
+
 use std::{fmt, sync::Arc};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -50,7 +52,12 @@ impl GrizzlyQueryPlanner {
 
     /// A plan that means the same whenever it is executed: its result may be kept, too.
     async fn plan_kept(&self, plan: &Arc<LogicalPlan>, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        ResultCacheExec::above(self.plan_with_inner(plan, session).await?, plan, session)
+        let lone = if self.inner.is_none() { lone_scan::plan(plan, session).await? } else { None };
+        let physical = match lone {
+            Some(scan) => scan,
+            None => self.plan_with_inner(plan, session).await?,
+        };
+        ResultCacheExec::above(physical, plan, session)
     }
 
     async fn plan_explain(
