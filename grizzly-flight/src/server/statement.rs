@@ -79,7 +79,7 @@ pub(crate) async fn understand(session: &Session, sql: &str) -> Result<Understoo
     }
     let plan = if word == "EXECUTE" {
         // Replaces the name by the plan it stands for; that plan runs later, like any other.
-        grizzly.sql(&sql).await.map(|frame| frame.logical_plan().clone())
+        grizzly.sql(&sql).await.map(|frame| Arc::new(frame.logical_plan().clone()))
     } else {
         grizzly.plan(&sql).await
     }
@@ -89,8 +89,8 @@ pub(crate) async fn understand(session: &Session, sql: &str) -> Result<Understoo
     Ok(Understood { sql, kind, schema })
 }
 
-fn kind_of(plan: LogicalPlan) -> Result<Kind, Status> {
-    if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) {
+fn kind_of(plan: Arc<LogicalPlan>) -> Result<Kind, Status> {
+    if matches!(plan.as_ref(), LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) {
         return Ok(Kind::Control);
     }
     let mut writes = false;
@@ -99,7 +99,6 @@ fn kind_of(plan: LogicalPlan) -> Result<Kind, Status> {
         Ok(if writes { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })
     .map_err(|error| query_status(&error))?;
-    let plan = Arc::new(plan);
     Ok(if writes { Kind::Write(plan) } else { Kind::Read(plan) })
 }
 

@@ -83,7 +83,8 @@ impl GrizzlySessionExt for SessionStateBuilder {
 pub struct GrizzlySession {
     context: SessionContext,
     handle: Arc<SessionHandle>,
-    plans: PlanCache,
+    /// Boxed, as a session is moved about.
+    plans: Box<PlanCache>,
     shapes: ShapeCache,
     templates: TemplateCache,
 }
@@ -112,7 +113,7 @@ impl GrizzlySession {
     fn around(mut state: SessionState, db: &Grizzly) -> Self {
         let handle = Arc::new(SessionHandle::with_results(db));
         state.config_mut().set_extension(Arc::clone(&handle));
-        let (plans, shapes) = (PlanCache::for_state(&state), ShapeCache::for_state(&state));
+        let (plans, shapes) = (Box::new(PlanCache::for_state(&state)), ShapeCache::for_state(&state));
         let templates = TemplateCache::for_state(&state);
         Self { context: SessionContext::new_with_state(state), handle, plans, shapes, templates }
     }
@@ -171,15 +172,16 @@ impl GrizzlySession {
     }
 
     /// The plan of one query or writing statement, which may hold placeholders (`$1`), for
-    /// [`GrizzlySession::execute_plan`]. Nothing is executed, and no snapshot is bound.
-    pub async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
-        let planned = async {
+    /// [`GrizzlySession::execute_plan`]. Nothing is executed, and no snapshot is bound. A text with placeholders that
+    /// comes again gets the same plan, as long as the tables and settings it depends on are the same.
+    pub async fn plan(&self, sql: &str) -> Result<Arc<LogicalPlan>> {
+        let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
             let mut statements = self.parse(sql)?;
             let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
                 return Err(Error::invalid("one statement is expected here, not none and not several").into());
             };
             plan_statement(&self.context.state(), statement.statement).await
-        };
+        });
         self.abort_if_failed(planned.await)
     }
 

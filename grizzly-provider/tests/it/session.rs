@@ -186,6 +186,29 @@ async fn plans_at_one_address_are_not_confused() -> Test {
 }
 
 #[tokio::test]
+async fn a_text_with_placeholders_is_planned_again_when_anything_changes() -> Test {
+    let session = session().await?;
+    let query = "SELECT x FROM t WHERE id = $1";
+    let one = || vec![ScalarValue::Int64(Some(1))];
+    let plan = session.plan(query).await?;
+    assert!(Arc::ptr_eq(&plan, &session.plan(query).await?));
+    session.execute("SET datafusion.execution.batch_size = 100").await?;
+    assert!(!Arc::ptr_eq(&plan, &session.plan(query).await?));
+    session
+        .execute("DROP TABLE t; CREATE TABLE t (id BIGINT PRIMARY KEY, x VARCHAR); INSERT INTO t VALUES (1, 'new')")
+        .await?;
+    let plan = session.plan(query).await?;
+    assert_eq!(text(&session.execute_plan(&plan, one()).await?.collect().await?)?, ["new"]);
+    // A moment may be another the next time, and what is not the database's may change unseen.
+    let memory = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef)])?;
+    session.context().register_batch("memory", memory)?;
+    for query in ["SELECT x FROM t WHERE id = $1 AND now() IS NOT NULL", "SELECT id FROM memory WHERE id = $1"] {
+        assert!(!Arc::ptr_eq(&session.plan(query).await?, &session.plan(query).await?), "{query}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_prepared_plan_never_writes_to_another_table_of_the_same_name() -> Test {
     let session = session().await?;
     let insert = session.plan("INSERT INTO t VALUES (7, 70)").await?;
