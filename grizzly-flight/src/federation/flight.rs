@@ -68,6 +68,12 @@ impl FlightSqlDatabase {
         Self { catalog, ..self }
     }
 
+    /// For how long a question may be asked again that was not answered at all.
+    fn patience(&self) -> Duration {
+        let options = self.connection.options();
+        options.timeout.unwrap_or(Duration::MAX).min(options.connect_timeout)
+    }
+
     fn malformed(&self, what: &str, error: ArrowError) -> Error {
         Error::new(ErrorKind::Invalid, format!("{}: {what}", self.name())).with_source(error)
     }
@@ -104,7 +110,7 @@ impl RemoteDatabase for FlightSqlDatabase {
     async fn tables(&self) -> Result<Vec<TableReference>> {
         let command = CommandGetTables { catalog: self.catalog.clone(), ..CommandGetTables::default() };
         let mut tables = Vec::new();
-        for batch in self.connection.ask(&command).await? {
+        for batch in retrying(self.patience(), || self.connection.ask(&command)).await? {
             let named = table_names(&batch);
             tables.extend(named.map_err(|error| self.malformed("the list of tables has unexpected columns", error))?);
         }
@@ -112,16 +118,13 @@ impl RemoteDatabase for FlightSqlDatabase {
     }
 
     async fn table_schema(&self, table: &TableReference) -> Result<SchemaRef> {
-        self.connection.schema(&format!("SELECT * FROM {}", quoted(table))).await
+        let query = format!("SELECT * FROM {}", quoted(table));
+        retrying(self.patience(), || self.connection.schema(&query)).await
     }
 
     fn execute(&self, sql: Arc<str>, _schema: SchemaRef) -> BoxStream<'static, Result<RecordBatch>> {
-        let connection = self.connection.clone();
-        let started = async move {
-            let options = connection.options();
-            let limit = options.timeout.unwrap_or(Duration::MAX).min(options.connect_timeout);
-            retrying(limit, || first_rows(&connection, &sql)).await
-        };
+        let (connection, patience) = (self.connection.clone(), self.patience());
+        let started = async move { retrying(patience, || first_rows(&connection, &sql)).await };
         futures::stream::once(started).try_flatten().boxed()
     }
 
