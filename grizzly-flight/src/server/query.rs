@@ -227,11 +227,10 @@ async fn read(
     session.forward.settle(session.open()?).await?;
     let mut streams = Vec::new();
     for values in bound.runs()? {
-        let frame = match bound.rows {
-            Some(_) => run_plan(session, plan, values).await?,
-            None => run_text(session, &bound.understood, plan).await?,
+        let starting = async {
+            let frame = frame(session, bound, plan, values).await?;
+            frame.execute_stream().await.map_err(|error| query_status(&error))
         };
-        let starting = async { frame.execute_stream().await.map_err(|error| query_status(&error)) };
         let stream = tokio::select! {
             biased;
             status = switch.stopped(until) => return Err(status),
@@ -303,15 +302,18 @@ async fn write_each(session: &Session, plan: &LogicalPlan, runs: Vec<ParamValues
     Ok(changed)
 }
 
-/// A query without parameters. By its text the session finds plans that statements of the same shape share, where `plan`
-/// would be optimized anew.
-async fn run_text(session: &Session, understood: &Understood, plan: &LogicalPlan) -> Result<DataFrame, Status> {
-    let frame = session.open()?.sql(&understood.sql).await.map_err(|error| query_status(&error))?;
-    if frame.schema().as_arrow() == understood.schema.as_ref() {
-        return Ok(frame);
+/// A query that is ready to run. Without parameters it is run by its text if that means the same now: so the session finds
+/// plans that statements of one shape share, where `plan` would be optimized anew.
+async fn frame(session: &Session, bound: &Bound, plan: &LogicalPlan, values: ParamValues) -> Result<DataFrame, Status> {
+    let understood = &bound.understood;
+    if bound.rows.is_none() && !understood.is_execute() && session.open()?.may_keep(plan) {
+        let frame = session.open()?.sql(&understood.sql).await.map_err(|error| query_status(&error))?;
+        // Otherwise a table is another one since the columns were announced.
+        if frame.schema().as_arrow() == understood.schema.as_ref() {
+            return Ok(frame);
+        }
     }
-    // A table is another one since the columns were announced.
-    run_plan(session, plan, ParamValues::List(Vec::new())).await
+    run_plan(session, plan, values).await
 }
 
 async fn run_plan(session: &Session, plan: &LogicalPlan, values: ParamValues) -> Result<DataFrame, Status> {

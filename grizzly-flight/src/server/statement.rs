@@ -27,6 +27,13 @@ pub(crate) struct Understood {
     pub(crate) schema: SchemaRef,
 }
 
+impl Understood {
+    /// Whether it names a statement that was prepared in SQL, and that may mean another by now.
+    pub(crate) fn is_execute(&self) -> bool {
+        first_word(&self.sql).is_some_and(|word| word.eq_ignore_ascii_case(EXECUTE))
+    }
+}
+
 /// How a statement runs.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
@@ -37,6 +44,8 @@ pub(crate) enum Kind {
     /// DDL, transaction control, settings: it runs once, from its text; there is no result.
     Control,
 }
+
+const EXECUTE: &str = "EXECUTE";
 
 /// First words of statements that are carried out by the session itself.
 const CONTROL: [&str; 21] = [
@@ -77,7 +86,7 @@ pub(crate) async fn understand(session: &Session, sql: &str) -> Result<Understoo
     if CONTROL.contains(&word.as_str()) {
         return Ok(Understood { sql, kind: Kind::Control, schema: Arc::new(Schema::empty()) });
     }
-    let plan = if word == "EXECUTE" {
+    let plan = if word == EXECUTE {
         // Replaces the name by the plan it stands for; that plan runs later, like any other.
         grizzly.sql(&sql).await.map(|frame| Arc::new(frame.logical_plan().clone()))
     } else {

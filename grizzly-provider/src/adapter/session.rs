@@ -18,7 +18,7 @@ use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
     dml::{DmlRule, SubqueriesBelowSink},
     misleading_keys::MisleadingKeys,
-    plan_cache::{PlanCache, ShapeCache, TemplateCache},
+    plan_cache::{PlanCache, ShapeCache, TemplateCache, keepable},
     planner::GrizzlyQueryPlanner,
     result_cache,
     scan::DynamicFilterNames,
@@ -173,7 +173,8 @@ impl GrizzlySession {
 
     /// The plan of one query or writing statement, which may hold placeholders (`$1`), for
     /// [`GrizzlySession::execute_plan`]. Nothing is executed, and no snapshot is bound. A text with placeholders that
-    /// comes again gets the same plan, as long as the tables and settings it depends on are the same.
+    /// comes again gets the same plan, as long as the tables and settings it depends on are the same; another function
+    /// registered under the name of an immutable one is not noticed.
     pub async fn plan(&self, sql: &str) -> Result<Arc<LogicalPlan>> {
         let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
             let mut statements = self.parse(sql)?;
@@ -183,6 +184,12 @@ impl GrizzlySession {
             plan_statement(&self.context.state(), statement.statement).await
         });
         self.abort_if_failed(planned.await)
+    }
+
+    /// Whether `plan` means the same whenever it is executed, so that a session keeps what planning finds out: it reads
+    /// and writes nothing but tables of the database as they are now, by functions that depend on nothing else.
+    pub fn may_keep(&self, plan: &LogicalPlan) -> bool {
+        keepable(plan).unwrap_or(false)
     }
 
     /// Runs a plan of [`GrizzlySession::plan`] with values for its placeholders, as often as wanted. What planning

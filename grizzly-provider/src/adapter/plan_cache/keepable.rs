@@ -9,7 +9,7 @@ use datafusion::{
 use crate::adapter::dml::{grizzly_table, table_id};
 
 /// Whether the plan means the same whenever it is executed.
-pub(super) fn keepable(plan: &LogicalPlan) -> Result<bool> {
+pub(crate) fn keepable(plan: &LogicalPlan) -> Result<bool> {
     let mut keepable = true;
     plan.apply_with_subqueries(|node| {
         keepable &= keepable_node(node);

@@ -18,6 +18,7 @@ use datafusion::{config::ConfigOptions, execution::SessionState, prelude::Sessio
 use super::{GrizzlyOptions, SessionHandle, planner::GrizzlyQueryPlanner};
 
 pub(crate) use cached_plan::CachedPlan;
+pub(crate) use keepable::keepable;
 pub(crate) use literals::ShapeCache;
 pub(crate) use template::TemplateCache;
 pub(crate) use text::PlanCache;

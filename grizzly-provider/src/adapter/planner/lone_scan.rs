@@ -5,6 +5,7 @@
 //! planning on the rest.
 
 use std::{
+    any::{Any, TypeId},
     collections::HashSet,
     sync::{Arc, LazyLock},
 };
@@ -21,11 +22,18 @@ use datafusion::{
 
 use crate::adapter::GrizzlyScanExec;
 
-/// The names of DataFusion's own rules.
-static ARRANGING: LazyLock<HashSet<String>> =
-    LazyLock::new(|| PhysicalOptimizer::new().rules.iter().map(|rule| rule.name().to_owned()).collect());
+/// DataFusion's own rules.
+static ARRANGING: LazyLock<HashSet<TypeId>> =
+    LazyLock::new(|| PhysicalOptimizer::new().rules.iter().map(|rule| type_of(rule.as_ref())).collect());
 
-/// The physical plan if `plan` is a lone scan of one of the database's tables.
+type Rule = dyn PhysicalOptimizerRule + Send + Sync;
+
+fn type_of(rule: &Rule) -> TypeId {
+    let any: &dyn Any = rule;
+    any.type_id()
+}
+
+/// The physical plan if `plan` is a lone scan of one of the database's tables, and stays one.
 pub(super) async fn plan(plan: &LogicalPlan, session: &dyn Session) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let LogicalPlan::TableScan(scan) = plan else { return Ok(None) };
     let Ok(provider) = source_as_provider(&scan.source) else { return Ok(None) };
@@ -38,25 +46,18 @@ pub(super) async fn plan(plan: &LogicalPlan, session: &dyn Session) -> Result<Op
     if !scanned.plan().is::<GrizzlyScanExec>() {
         return Ok(None);
     }
-    let mut others = session.physical_optimizers().iter().filter(|rule| !ARRANGING.contains(rule.name()));
-    let plan = others.try_fold(Arc::clone(scanned.plan()), |plan, rule| apply(rule.as_ref(), plan, session))?;
-    // What a rule made several operators of may have to be arranged after all.
-    Ok(Some(plan).filter(|plan| plan.is::<GrizzlyScanExec>()))
-}
-
-fn apply(
-    rule: &(dyn PhysicalOptimizerRule + Send + Sync),
-    plan: Arc<dyn ExecutionPlan>,
-    session: &dyn Session,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let before = plan.schema();
-    let plan = rule.optimize_with_context(plan, &Context(session));
-    let plan = plan.map_err(|error| DataFusionError::Context(rule.name().to_owned(), Box::new(error)))?;
-    if rule.schema_check() && plan.schema() != before {
-        let problem = format!("the rule {} changed the columns from {before:?} to {:?}", rule.name(), plan.schema());
-        return Err(DataFusionError::Internal(problem));
+    let others = session.physical_optimizers().iter().filter(|rule| !ARRANGING.contains(&type_of(rule.as_ref())));
+    let mut plan = Arc::clone(scanned.plan());
+    for rule in others {
+        let after = rule.optimize_with_context(Arc::clone(&plan), &Context(session));
+        let after = after.map_err(|error| DataFusionError::Context(rule.name().to_owned(), Box::new(error)))?;
+        // What is not a scan any more may have to be arranged after all, and other columns be judged.
+        if !after.is::<GrizzlyScanExec>() || after.schema() != plan.schema() {
+            return Ok(None);
+        }
+        plan = after;
     }
-    Ok(plan)
+    Ok(Some(plan))
 }
 
 struct Context<'a>(&'a dyn Session);

@@ -54,8 +54,8 @@ pub(crate) struct ChunkCache {
     misses: AtomicU64,
 }
 
-/// Per entry: key, handle and the cache's own bookkeeping.
-const ENTRY_BYTES: usize = 256;
+/// Per entry: key, handle, the cache's own bookkeeping, and what is kept to read single values.
+const ENTRY_BYTES: usize = 512;
 
 /// Whatever is charged, chunks have one in so many bytes of the budget.
 const LEAST_SHARE: u64 = 8;

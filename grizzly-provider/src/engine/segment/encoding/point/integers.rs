@@ -12,8 +12,8 @@ use vortex_fastlanes::{
     BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences,
 };
 
-/// A dictionary of up to this many values is unpacked to be read from.
-const LARGEST_DICTIONARY: usize = 1024;
+/// A dictionary of up to this many values is unpacked to be read from: a kilobyte that no budget counts.
+const UNPACKED: usize = 128;
 
 /// Values packed together: FastLanes' block.
 const BLOCK: usize = 1024;
@@ -27,7 +27,13 @@ pub(in super::super) struct Integers {
     exceptions: Option<Box<Exceptions>>,
     reference: i64,
     ptype: PType,
-    dictionary: Option<Box<[i64]>>,
+    dictionary: Option<Dictionary>,
+}
+
+#[derive(Debug)]
+enum Dictionary {
+    Unpacked(Box<[i64]>),
+    Encoded { values: Box<Integers>, count: usize },
 }
 
 #[derive(Debug)]
@@ -76,11 +82,15 @@ impl Integers {
             let (Some(codes), Some(values)) = (Self::of(dict.codes())?, Self::of(dict.values())?) else {
                 return Ok(None);
             };
-            if count > LARGEST_DICTIONARY || codes.dictionary.is_some() {
+            if codes.dictionary.is_some() {
                 return Ok(None);
             }
-            let values = (0..count).map(|place| values.get(place)).collect::<VortexResult<_>>()?;
-            return Ok(Some(Self { dictionary: Some(values), ..codes }));
+            let dictionary = if count <= UNPACKED {
+                Dictionary::Unpacked((0..count).map(|place| values.get(place)).collect::<VortexResult<_>>()?)
+            } else {
+                Dictionary::Encoded { values: Box::new(values), count }
+            };
+            return Ok(Some(Self { dictionary: Some(dictionary), ..codes }));
         }
         if let Some(constant) = array.as_opt::<Constant>() {
             return Ok(integer(constant.scalar().value()).map(|value| simple(Bits::Constant(value))));
@@ -105,9 +115,23 @@ impl Integers {
             (None, Bits::Packed(packed)) => packed.get(row)? as i64,
         };
         let value = cut(stored.wrapping_add(self.reference), self.ptype);
-        let Some(dictionary) = &self.dictionary else { return Ok(value) };
-        let known = usize::try_from(value).ok().and_then(|code| dictionary.get(code));
-        known.copied().ok_or_else(|| vortex_err!("code {value} of {} values", dictionary.len()))
+        match &self.dictionary {
+            None => Ok(value),
+            Some(dictionary) => dictionary.get(value),
+        }
+    }
+}
+
+impl Dictionary {
+    fn get(&self, code: i64) -> VortexResult<i64> {
+        let place = usize::try_from(code).ok();
+        let (known, count) = match self {
+            Self::Unpacked(values) => (place.and_then(|place| values.get(place)).map(|value| Ok(*value)), values.len()),
+            Self::Encoded { values, count } => {
+                (place.filter(|place| place < count).map(|place| values.get(place)), *count)
+            }
+        };
+        known.unwrap_or_else(|| Err(vortex_err!("code {code} of {count} values")))
     }
 }
 
@@ -276,7 +300,7 @@ mod tests {
             exceptions: None,
             reference: 0,
             ptype: PType::U16,
-            dictionary: Some(Box::new([7])),
+            dictionary: Some(Dictionary::Unpacked(Box::new([7]))),
         };
         assert!(integers.get(0).is_err_and(|error| error.to_string().contains("of 1 values")));
     }
