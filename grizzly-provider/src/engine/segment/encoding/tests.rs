@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, DictionaryArray, FixedSizeBinaryArray,
-    ListArray, NullArray, PrimitiveArray, StructArray, UInt32Array, make_array, new_null_array,
+    Int64Array, ListArray, NullArray, PrimitiveArray, StructArray, UInt32Array, make_array, new_null_array,
 };
 use arrow::compute;
 use arrow::datatypes::*;
@@ -398,4 +398,20 @@ fn columns_are_compressed() -> Result<()> {
 fn a_column_of_another_type_is_refused() {
     let array = array_of(&DataType::Int32, &[1, 2, 3]);
     assert!(EncodedColumn::encode(&array, &Field::new("c", DataType::Int64, true)).is_err());
+}
+
+#[test]
+fn dictionaries_of_any_size_give_single_values() {
+    for different in [100, 1_000] {
+        let mut random = Random(7);
+        let values: Vec<i64> = (0..different).map(|_| random.next() as i64).collect();
+        let array: ArrayRef =
+            Arc::new(Int64Array::from_iter_values((0..8_192).map(|_| values[random.below(different)])));
+        let field = Field::new("c", DataType::Int64, false);
+        let column = EncodedColumn::encode(&array, &field).expect("encodes");
+        assert!(column.describe().starts_with("dict("), "{}", column.describe());
+        let rows: Vec<u32> = (0..100).map(|_| random.below(array.len()) as u32).collect();
+        let expected = compute::take(&array, &UInt32Array::from(rows.clone()), None).expect("take");
+        assert_eq!(&column.take(&field, &rows).expect("takes"), &expected);
+    }
 }
