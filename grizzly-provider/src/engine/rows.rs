@@ -96,8 +96,12 @@ fn take_cold(cold: &ColdSegment, columns: &[usize], rows: &[u32], gathered: &mut
     for (number, part) in chunks_of(rows) {
         let first = (number * CHUNK_ROWS) as u32;
         let within: Vec<u32> = part.iter().map(|row| row - first).collect();
-        for (gathered, column) in gathered.iter_mut().zip(cold.file.columns(number, columns)?) {
-            gathered.add(&column, &within)?;
+        let columns = cold.file.columns(number, columns)?;
+        for column in &columns {
+            column.prefetch(&within);
+        }
+        for (gathered, column) in gathered.iter_mut().zip(&columns) {
+            gathered.add(column, &within)?;
         }
     }
     Ok(())

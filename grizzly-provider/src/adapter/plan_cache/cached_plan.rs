@@ -50,7 +50,8 @@ impl Eq for CachedPlan {}
 
 impl Hash for CachedPlan {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.plan.hash(state);
+        // Optimizers take the hash of a plan after each pass; a leaf that none of them opens need not say more.
+        self.plan.schema().fields().len().hash(state);
     }
 }
 

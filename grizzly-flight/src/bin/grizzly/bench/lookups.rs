@@ -46,7 +46,7 @@ pub(super) async fn with_index(database: &Database, reps: usize) -> Result<(), D
     println!("create index on l_partkey: {}", shown(started.elapsed()));
     let plan = session.plan("SELECT * FROM lineitem WHERE l_partkey = $1").await?;
     let mut times: [Vec<Duration>; 2] = Default::default();
-    let lookups: Vec<i64> = parts(reps * 80).collect();
+    let lookups: Vec<i64> = parts(reps * 800).collect();
     // Each way has parts of its own: whoever reads rows second finds them in the processor's caches.
     for pair in lookups.chunks_exact(2) {
         let (part, other) = (pair[0], pair[1]);

@@ -12,6 +12,8 @@ use vortex_fastlanes::{
     BitPacked, BitPackedArrayExt, BitWidthsView, FoR, FoRArrayExt, FoRArraySlotsExt, FoRReferences,
 };
 
+use super::prefetch::prefetch;
+
 /// A dictionary of up to this many values is unpacked to be read from: a kilobyte that no budget counts.
 const UNPACKED: usize = 128;
 
@@ -120,6 +122,15 @@ impl Integers {
             Some(dictionary) => dictionary.get(value),
         }
     }
+
+    /// Has memory fetch a row's bits.
+    pub(super) fn prefetch(&self, row: usize) {
+        match &self.bits {
+            Bits::Constant(_) => {}
+            Bits::Plain(words) => words.prefetch(row),
+            Bits::Packed(packed) => packed.words.prefetch(packed.locate(row).0),
+        }
+    }
 }
 
 impl Dictionary {
@@ -146,6 +157,10 @@ struct Words {
 impl Words {
     fn of(bytes: ByteBuffer, ptype: PType) -> Self {
         Self { bytes, log_bits: ptype.bit_width().ilog2() }
+    }
+
+    fn prefetch(&self, place: usize) {
+        prefetch(self.bytes.as_slice(), place << (self.log_bits - 3));
     }
 
     fn get(&self, place: usize) -> VortexResult<u64> {
@@ -184,17 +199,22 @@ impl Packed {
         Ok(Some(Self { words: Words::of(packed.packed().as_host().clone(), ptype), width, offset }))
     }
 
-    fn get(&self, row: usize) -> VortexResult<u64> {
+    /// The word with a row's first bits, and how many bits of others it has below them.
+    fn locate(&self, row: usize) -> (usize, usize) {
         let (width, log_bits) = (self.width, self.words.log_bits);
-        let bits = 1 << log_bits;
         let lanes = BLOCK >> log_bits;
         let (block, place) = ((row + self.offset) / BLOCK, (row + self.offset) % BLOCK);
         let lane = place % lanes;
         // Groups of 16 places stand in bit-reversed order.
         let group = (place % 128 - lane) / 16;
         let line = ((group & 1) << 2 | group & 2 | group >> 2) * 8 + place / 128;
-        let (word, shift) = ((line * width) >> log_bits, (line * width) % bits);
-        let first = block * lanes * width + word * lanes + lane;
+        let (word, shift) = ((line * width) >> log_bits, (line * width) % (1 << log_bits));
+        (block * lanes * width + word * lanes + lane, shift)
+    }
+
+    fn get(&self, row: usize) -> VortexResult<u64> {
+        let (width, bits, lanes) = (self.width, 1 << self.words.log_bits, BLOCK >> self.words.log_bits);
+        let (first, shift) = self.locate(row);
         let mut value = self.words.get(first)? >> shift;
         if shift + width > bits {
             value |= self.words.get(first + lanes)? << (bits - shift);

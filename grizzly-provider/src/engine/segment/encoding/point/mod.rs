@@ -1,6 +1,7 @@
 //! Reading chosen rows out of encoded columns: each encoding looks up single values, nothing is unpacked.
 
 mod integers;
+mod prefetch;
 mod strings;
 
 use std::sync::Arc;
@@ -25,6 +26,9 @@ use strings::{ByteStrings, Strings};
 /// Up to this many rows of a chunk the short ways are shorter than the encodings' own kernels.
 const SHORT_WAY: usize = 256;
 
+/// Of more rows of a chunk than that, the processor finds the rest while it reads the first.
+const PREFETCHED: usize = 8;
+
 /// Up to this many rows are looked up one by one if there is no shorter way.
 const ONE_BY_ONE: usize = 8;
 
@@ -43,6 +47,26 @@ impl ShortWay {
         match array.dtype() {
             DType::Utf8(_) | DType::Binary(_) => Strings::of(array).ok()?.map(Self::Strings),
             _ => Integers::of(array).ok()?.map(Self::Integers),
+        }
+    }
+
+    /// The integers that are read first.
+    fn first(&self) -> Option<&Integers> {
+        match self {
+            Self::Integers(integers) => Some(integers),
+            Self::Strings(strings) => strings.places(),
+        }
+    }
+}
+
+impl EncodedColumn {
+    /// Has memory fetch what [`Gathered::add`] will read of a few rows, and does not wait for it. A lookup reads a value
+    /// here and a value there, and most of its time it would wait for one after the other.
+    pub(crate) fn prefetch(&self, rows: &[u32]) {
+        let known = self.0.short_way.get().and_then(Option::as_ref);
+        let Some(integers) = known.and_then(ShortWay::first) else { return };
+        for row in rows.iter().take(PREFETCHED) {
+            integers.prefetch(*row as usize);
         }
     }
 }

@@ -63,6 +63,15 @@ impl Strings {
         Ok(array.is::<VarBinView>().then(|| Self::Plain(array.clone())))
     }
 
+    /// What says where the value of a row is.
+    pub(super) fn places(&self) -> Option<&Integers> {
+        match self {
+            Self::Dictionary { codes, .. } => Some(codes),
+            Self::Symbols { offsets, .. } => Some(offsets),
+            Self::Plain(_) => None,
+        }
+    }
+
     /// Appends the value of a row to `found`.
     ///
     /// # Errors
