@@ -257,9 +257,11 @@ async fn statements_of_one_shape_mean_what_each_of_them_means() -> Test {
     plain.execute("SET grizzly.plan_cache = false").await?;
     keeping
         .execute(
-            "CREATE TABLE s (id INT PRIMARY KEY, big BIGINT, name VARCHAR, day DATE, price DECIMAL(9, 2), f DOUBLE);
+            "CREATE TABLE s (
+                 id INT PRIMARY KEY, big BIGINT, name VARCHAR, day DATE, price DECIMAL(9, 2), f DOUBLE, odd BOOLEAN
+             );
              INSERT INTO s SELECT x, CASE WHEN x % 5 = 0 THEN NULL ELSE x * 10 END, 'n' || (x % 7),
-                 arrow_cast(CAST(x AS INT), 'Date32'), x / 4.0, x / 3.0 FROM generate_series(1, 60) AS g(x);
+                 arrow_cast(CAST(x AS INT), 'Date32'), x / 4.0, x / 3.0, x % 2 = 1 FROM generate_series(1, 60) AS g(x);
              CREATE INDEX by_name ON s (name); CREATE INDEX by_big ON s (big);
              CREATE VIEW v AS SELECT id, name FROM s WHERE id > 20",
         )
@@ -270,6 +272,14 @@ async fn statements_of_one_shape_mean_what_each_of_them_means() -> Test {
         "SELECT count(*), min(big), max(name) FROM s WHERE big BETWEEN {} AND 300",
         "SELECT name, count(*) FROM s WHERE id <= {} GROUP BY name HAVING count(*) > 1 ORDER BY name",
         "SELECT id FROM s WHERE name = '{}'",
+        "SELECT * FROM s WHERE id = {}",
+        "SELECT price, name FROM s WHERE id = {}",
+        "SELECT name, price FROM s AS t WHERE t.id >= {} AND big < 500 AND name = 'n{}' ORDER BY price",
+        "SELECT name FROM s WHERE id = {} AND id = 7",
+        "SELECT id FROM s WHERE big > {} AND big > 50 AND big <= {} ORDER BY id",
+        "SELECT name, f FROM s WHERE day = '1970-01-{}' AND price >= {}.25",
+        "SELECT id FROM s WHERE odd = {} ORDER BY id",
+        "SELECT id FROM \"s$rows\" WHERE row_version = 1 AND id = {}",
         "SELECT id FROM s WHERE name IN ('{}', 'n3') AND NOT id = -{} ORDER BY id",
         "SELECT id FROM s WHERE big NOT IN ({}, 30) AND id < 20 ORDER BY id",
         "SELECT id FROM s WHERE price < {} ORDER BY id",
@@ -279,7 +289,7 @@ async fn statements_of_one_shape_mean_what_each_of_them_means() -> Test {
         "SELECT id FROM v WHERE id < {} ORDER BY id",
         "SELECT id FROM s WHERE id > (SELECT min(id) FROM s WHERE big > {}) AND id < {} ORDER BY id",
     ] {
-        for value in ["7", "n1", "30", "400", "5000000000", "99999999999999999999", "21", "08", "n5"] {
+        for value in ["7", "n1", "30", "400", "5000000000", "99999999999999999999", "21", "08", "n5", "true"] {
             let statement = shape.replace("{}", value);
             let (kept, expected) = (keeping.execute(&statement).await, plain.execute(&statement).await);
             match (kept, expected) {

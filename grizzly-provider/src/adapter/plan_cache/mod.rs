@@ -8,6 +8,7 @@
 mod cached_plan;
 mod keepable;
 mod literals;
+mod lookup;
 mod template;
 mod text;
 

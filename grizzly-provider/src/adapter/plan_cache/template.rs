@@ -1,6 +1,7 @@
 //! Plans with placeholders: optimized once, then filled with values as often as they are executed.
 //!
-//! Only what values can change is optimized again: constants are folded, and conditions move down to the scans.
+//! Only what values can change is optimized again: constants are folded, and conditions move down to the scans. Where
+//! they can change nothing ([`Lookup`]), nothing is.
 
 use std::{collections::HashMap, ptr, sync::Arc};
 
@@ -9,7 +10,7 @@ use datafusion::{
     common::{ParamValues, ScalarValue, metadata::ScalarAndMetadata, tree_node::TreeNodeRecursion},
     error::Result,
     execution::SessionState,
-    logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableProviderFilterPushDown, utils::split_conjunction},
+    logical_expr::LogicalPlan,
     optimizer::{
         Optimizer, OptimizerContext, optimize_projections::OptimizeProjections, push_down_filter::PushDownFilter,
         simplify_expressions::SimplifyExpressions,
@@ -18,7 +19,7 @@ use datafusion::{
 };
 use quick_cache::sync::Cache;
 
-use super::{CachedPlan, Conditions, SessionHandle, keepable::keepable, opens_kept_plans};
+use super::{CachedPlan, Conditions, SessionHandle, keepable::keepable, lookup::Lookup, opens_kept_plans};
 use crate::adapter::dml::table_id;
 
 const TEMPLATES: usize = 256;
@@ -42,6 +43,8 @@ pub(super) struct Template {
 
 struct Optimized {
     plan: LogicalPlan,
+    /// The same, if it is no more than that.
+    lookup: Option<Lookup>,
     parameters: HashMap<String, Option<FieldRef>>,
 }
 
@@ -86,10 +89,12 @@ impl TemplateCache {
         if optimized.parameters.is_empty() {
             return Ok(Some(CachedPlan::around(optimized.plan.clone())));
         }
-        let filled = optimized.plan.clone().replace_params_with_values(&values)?;
-        if let Some(scan) = scan_of(&filled)? {
+        if let Some(lookup) = &optimized.lookup
+            && let Some(scan) = lookup.fill(&values)?
+        {
             return Ok(Some(CachedPlan::around(scan)));
         }
+        let filled = optimized.plan.clone().replace_params_with_values(&values)?;
         let settings = Arc::clone(&template.conditions.settings);
         let config = OptimizerContext::new_with_config_options(settings).with_max_passes(1);
         Ok(Some(CachedPlan::around(self.optimizer.optimize(filled, &config, |_, _| {})?)))
@@ -105,7 +110,8 @@ impl Template {
             let given = plan.get_parameter_names()?;
             // A parameter that is optimized away must still be given.
             let complete = given.len() == parameters.len();
-            complete.then_some(Optimized { plan: optimized, parameters })
+            let lookup = Lookup::of(&optimized)?;
+            complete.then_some(Optimized { plan: optimized, lookup, parameters })
         } else {
             None
         };
@@ -164,31 +170,6 @@ fn fit(value: ScalarValue, data_type: &DataType) -> Option<ScalarValue> {
     let same_family = from.is_integer() && data_type.is_integer() || from.is_string() && data_type.is_string();
     let cast = value.cast_to(data_type).ok().filter(|_| same_family)?;
     (!cast.is_null()).then_some(cast)
-}
-
-/// What optimizing makes of a scan below comparisons of columns with values that the table takes care of, which is what
-/// most lookups are: one scan. `None` for anything else.
-fn scan_of(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
-    let LogicalPlan::Filter(filter) = plan else { return Ok(None) };
-    let LogicalPlan::TableScan(scan) = filter.input.as_ref() else { return Ok(None) };
-    let conditions = split_conjunction(&filter.predicate);
-    if scan.fetch.is_some() || !conditions.iter().all(|condition| is_comparison(condition)) {
-        return Ok(None);
-    }
-    let support = scan.source.supports_filters_pushdown(&conditions)?;
-    if support.iter().any(|support| *support != TableProviderFilterPushDown::Exact) {
-        return Ok(None);
-    }
-    let mut scan = scan.clone();
-    scan.filters.extend(conditions.into_iter().cloned());
-    Ok(Some(LogicalPlan::TableScan(scan)))
-}
-
-/// A column compared with a value, which nothing makes simpler.
-fn is_comparison(condition: &Expr) -> bool {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else { return false };
-    matches!((left.as_ref(), right.as_ref()), (Expr::Column(_), Expr::Literal(..)))
-        && matches!(op, Operator::Eq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
 }
 
 /// The ids of all tables in a plan, in its order, those written to included.

@@ -60,8 +60,8 @@ impl ShortWay {
 }
 
 impl EncodedColumn {
-    /// Has memory fetch what [`Gathered::add`] will read of a few rows, and does not wait for it. A lookup reads a value
-    /// here and a value there, and most of its time it would wait for one after the other.
+    /// Has memory fetch the bits that [`Gathered::add`] will read first for these rows, and does not wait for them. A
+    /// lookup reads a value here and a value there, and would spend much of its time waiting for one after the other.
     pub(crate) fn prefetch(&self, rows: &[u32]) {
         let known = self.0.short_way.get().and_then(Option::as_ref);
         let Some(integers) = known.and_then(ShortWay::first) else { return };
