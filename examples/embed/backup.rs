@@ -1,7 +1,7 @@
 //! Backups from within a program: a full one, a mistake, an incremental one, and the database as it was before the
 //! mistake, beside the one that goes on.
 //!
-//! `cargo run --release -p grizzly-examples --example backup`
+//! `cargo run --release --example backup`
 
 use std::error::Error;
 

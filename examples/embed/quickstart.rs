@@ -1,6 +1,6 @@
 //! A database inside a program: tables, an index, a transaction, time travel, all in SQL.
 //!
-//! `cargo run --release -p grizzly-examples --example quickstart`
+//! `cargo run --release --example quickstart`
 
 use datafusion::{arrow::util::pretty::print_batches, execution::SessionStateBuilder};
 use grizzly_optimizer::GrizzlyOptimizerExt;

@@ -3,7 +3,7 @@
 //! The rule below knows something that no statistics can tell: the newest rows are in memory anyway, so whoever asks
 //! for recent orders is served best by the index on `day`, whatever it seems to cost.
 //!
-//! Run it with `cargo run --release -p grizzly-examples --example custom_rule`.
+//! Run it with `cargo run --release --example custom_rule`.
 
 use std::{error::Error, sync::Arc};
 

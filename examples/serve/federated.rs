@@ -1,7 +1,7 @@
 //! One query over three places: a table of this process's database, tables of another Grizzly server, and a Parquet
 //! file. What the server can do itself is sent to it as SQL.
 //!
-//! `cargo run --release -p grizzly-examples --example federated`
+//! `cargo run --release --example federated`
 
 use std::{error::Error, sync::Arc};
 

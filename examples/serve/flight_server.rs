@@ -1,7 +1,7 @@
 //! A server for any Arrow Flight SQL client, and a client that uses it: transactions, prepared statements, and the
 //! served table inside a plain DataFusion session.
 //!
-//! `cargo run --release -p grizzly-examples --example flight_server`
+//! `cargo run --release --example flight_server`
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Three nodes over one database: any of them takes any statement, all of them share a large query, one writes.
 //!
-//! `cargo run --release -p grizzly-examples --example three_nodes`
+//! `cargo run --release --example three_nodes`
 //!
 //! Here they are in one process; elsewhere each is a `grizzly serve --cluster` of its own.
 

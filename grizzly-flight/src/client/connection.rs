@@ -16,16 +16,14 @@ use arrow_flight::{
     error::FlightError,
     flight_service_client::FlightServiceClient,
     sql::{
-        ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
-        ActionBeginTransactionResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-        ActionCreatePreparedStatementResult, ActionEndSavepointRequest, ActionEndTransactionRequest, Any,
-        CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
-        CommandStatementUpdate, DoPutPreparedStatementResult, DoPutUpdateResult, EndTransaction, ProstMessageExt,
-        TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+        ActionBeginTransactionRequest, ActionBeginTransactionResult, ActionCreatePreparedStatementRequest,
+        ActionCreatePreparedStatementResult, Any, CommandStatementIngest, CommandStatementQuery,
+        CommandStatementUpdate, DoPutUpdateResult, ProstMessageExt, TableDefinitionOptions, TableExistsOption,
+        TableNotExistOption,
     },
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
 use grizzly_provider::{Error, ErrorKind, Result};
 use prost::Message;
 use tonic::{
@@ -34,6 +32,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use super::{PreparedStatement, Transaction};
 use crate::{
     MAX_MESSAGE_BYTES,
     error::{from_flight, from_status},
@@ -116,28 +115,30 @@ impl FlightSqlConnection {
     }
 
     /// Connects with options. Fails within `connect_timeout` if nobody answers.
-    pub async fn connect_with(url: &str, options: ConnectOptions) -> Result<Self> {
-        let failed = |what: &str, error: tonic::transport::Error| {
-            Error::new(ErrorKind::Unavailable, format!("{url}: {what}")).with_source(deepest(error))
-        };
-        let endpoint = Endpoint::from_shared(http_url(url)?)
-            .map_err(|error| Error::new(ErrorKind::Invalid, format!("{url} is no address")).with_source(error))?
-            .connect_timeout(options.connect_timeout)
-            .http2_keep_alive_interval(options.gone_after * 3 / 5)
-            .keep_alive_timeout(options.gone_after * 2 / 5)
-            .tcp_nodelay(true);
-        let connecting = tokio::time::timeout(options.connect_timeout, endpoint.connect());
-        let channel = match connecting.await {
-            Ok(connected) => connected.map_err(|error| failed("cannot connect", error))?,
-            Err(_) => {
-                let message = format!("{url}: no answer within {:?}", options.connect_timeout);
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-        };
-        let client = FlightServiceClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, remote: Arc::from(url), options: Arc::new(options) })
+    pub fn connect_with(url: &str, options: ConnectOptions) -> BoxFuture<'_, Result<Self>> {
+        Box::pin(async move {
+            let failed = |what: &str, error: tonic::transport::Error| {
+                Error::new(ErrorKind::Unavailable, format!("{url}: {what}")).with_source(deepest(error))
+            };
+            let endpoint = Endpoint::from_shared(http_url(url)?)
+                .map_err(|error| Error::new(ErrorKind::Invalid, format!("{url} is no address")).with_source(error))?
+                .connect_timeout(options.connect_timeout)
+                .http2_keep_alive_interval(options.gone_after * 3 / 5)
+                .keep_alive_timeout(options.gone_after * 2 / 5)
+                .tcp_nodelay(true);
+            let connecting = tokio::time::timeout(options.connect_timeout, endpoint.connect());
+            let channel = match connecting.await {
+                Ok(connected) => connected.map_err(|error| failed("cannot connect", error))?,
+                Err(_) => {
+                    let message = format!("{url}: no answer within {:?}", options.connect_timeout);
+                    return Err(Error::new(ErrorKind::Unavailable, message));
+                }
+            };
+            let client = FlightServiceClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            Ok(Self { client, remote: Arc::from(url), options: Arc::new(options) })
+        })
     }
 
     /// The address it was connected with.
@@ -199,17 +200,17 @@ impl FlightSqlConnection {
         self.fetch(self.describe(command).await?).await?.batches.try_collect().await
     }
 
-    async fn query_in(&self, query: &str, transaction_id: Option<Bytes>) -> Result<Rows> {
+    pub(super) async fn query_in(&self, query: &str, transaction_id: Option<Bytes>) -> Result<Rows> {
         let command = CommandStatementQuery { query: query.to_owned(), transaction_id };
         self.fetch(self.describe(&command).await?).await
     }
 
-    async fn update_in(&self, query: &str, transaction_id: Option<Bytes>) -> Result<i64> {
+    pub(super) async fn update_in(&self, query: &str, transaction_id: Option<Bytes>) -> Result<i64> {
         let command = CommandStatementUpdate { query: query.to_owned(), transaction_id };
         self.put_command(&command, None).await
     }
 
-    async fn prepare_in(&self, query: &str, transaction_id: Option<Bytes>) -> Result<PreparedStatement> {
+    pub(super) async fn prepare_in(&self, query: &str, transaction_id: Option<Bytes>) -> Result<PreparedStatement> {
         let request = ActionCreatePreparedStatementRequest { query: query.to_owned(), transaction_id };
         let result: ActionCreatePreparedStatementResult = self.act("CreatePreparedStatement", &request).await?;
         Ok(PreparedStatement {
@@ -220,7 +221,7 @@ impl FlightSqlConnection {
         })
     }
 
-    async fn ingest_in(
+    pub(super) async fn ingest_in(
         &self,
         table: &str,
         mode: IngestMode,
@@ -266,31 +267,39 @@ impl FlightSqlConnection {
     }
 
     /// GetFlightInfo of a command.
-    async fn describe(&self, command: &impl ProstMessageExt) -> Result<FlightInfo> {
-        let request = self.request(descriptor(command))?;
-        let mut client = self.client.clone();
-        let reply = self.in_time(client.get_flight_info(request)).await?;
-        Ok(reply.into_inner())
+    pub(super) async fn describe(&self, command: &impl ProstMessageExt) -> Result<FlightInfo> {
+        self.info(descriptor(command)).await
+    }
+
+    fn info(&self, descriptor: FlightDescriptor) -> BoxFuture<'_, Result<FlightInfo>> {
+        Box::pin(async move {
+            let request = self.request(descriptor)?;
+            let mut client = self.client.clone();
+            let reply = self.in_time(client.get_flight_info(request)).await?;
+            Ok(reply.into_inner())
+        })
     }
 
     /// All endpoints of an info, one after another.
-    async fn fetch(&self, info: FlightInfo) -> Result<Rows> {
-        let endpoints = info.endpoint.clone();
-        let is_announced = !info.schema.is_empty();
-        let announced = self.columns(info)?;
-        let connection = self.clone();
-        let batches = futures::stream::iter(endpoints).then(move |endpoint| {
-            let connection = connection.clone();
-            async move { connection.fetch_endpoint(endpoint).await }
-        });
-        let mut batches = batches.try_flatten().boxed();
-        if is_announced {
-            return Ok(Rows { schema: announced, batches });
-        }
-        // The columns of a statement that writes come with its result.
-        let first = batches.try_next().await?;
-        let schema = first.as_ref().map_or(announced, RecordBatch::schema);
-        Ok(Rows { schema, batches: futures::stream::iter(first.map(Ok)).chain(batches).boxed() })
+    pub(super) fn fetch(&self, info: FlightInfo) -> BoxFuture<'_, Result<Rows>> {
+        Box::pin(async move {
+            let endpoints = info.endpoint.clone();
+            let is_announced = !info.schema.is_empty();
+            let announced = self.columns(info)?;
+            let connection = self.clone();
+            let batches = futures::stream::iter(endpoints).then(move |endpoint| {
+                let connection = connection.clone();
+                async move { connection.fetch_endpoint(endpoint).await }
+            });
+            let mut batches = batches.try_flatten().boxed();
+            if is_announced {
+                return Ok(Rows { schema: announced, batches });
+            }
+            // The columns of a statement that writes come with its result.
+            let first = batches.try_next().await?;
+            let schema = first.as_ref().map_or(announced, RecordBatch::schema);
+            Ok(Rows { schema, batches: futures::stream::iter(first.map(Ok)).chain(batches).boxed() })
+        })
     }
 
     async fn fetch_endpoint(&self, endpoint: FlightEndpoint) -> Result<BoxStream<'static, Result<RecordBatch>>> {
@@ -332,7 +341,7 @@ impl FlightSqlConnection {
     }
 
     /// DoPut of a command with parameter rows, answered by a number of rows.
-    async fn put_command(&self, command: &impl ProstMessageExt, rows: Option<RecordBatch>) -> Result<i64> {
+    pub(super) async fn put_command(&self, command: &impl ProstMessageExt, rows: Option<RecordBatch>) -> Result<i64> {
         match rows {
             None => {
                 let message = FlightData { flight_descriptor: Some(descriptor(command)), ..FlightData::default() };
@@ -345,7 +354,7 @@ impl FlightSqlConnection {
         }
     }
 
-    async fn encode(&self, command: &impl ProstMessageExt, rows: RecordBatch) -> Result<Vec<FlightData>> {
+    pub(super) async fn encode(&self, command: &impl ProstMessageExt, rows: RecordBatch) -> Result<Vec<FlightData>> {
         let encoder = FlightDataEncoderBuilder::new()
             .with_schema(rows.schema())
             .with_flight_descriptor(Some(descriptor(command)))
@@ -359,7 +368,10 @@ impl FlightSqlConnection {
         Ok(result.record_count)
     }
 
-    async fn put_reply(&self, data: impl Stream<Item = FlightData> + Send + 'static) -> Result<Option<Bytes>> {
+    pub(super) async fn put_reply(
+        &self,
+        data: impl Stream<Item = FlightData> + Send + 'static,
+    ) -> Result<Option<Bytes>> {
         let mut client = self.client.clone();
         let mut replies = self.in_time(client.do_put(self.request(data)?)).await?.into_inner();
         let reply = self.in_time(replies.message()).await?;
@@ -367,19 +379,21 @@ impl FlightSqlConnection {
     }
 
     /// DoAction whose result is one message.
-    async fn act<R: ProstMessageExt>(&self, name: &str, request: &impl ProstMessageExt) -> Result<R> {
-        let body = self.act_raw(name, request).await?.ok_or_else(|| self.broken("an action without a result"))?;
+    pub(super) async fn act<R: ProstMessageExt>(&self, name: &str, request: &impl ProstMessageExt) -> Result<R> {
+        let body =
+            self.act_raw(action(name, request)).await?.ok_or_else(|| self.broken("an action without a result"))?;
         let any = Any::decode(body).map_err(|error| self.undecodable(&error))?;
         let unpacked = any.unpack::<R>().map_err(|error| self.undecodable(&error))?;
         unpacked.ok_or_else(|| self.broken("an action with a result of another kind"))
     }
 
-    async fn act_raw(&self, name: &str, request: &impl ProstMessageExt) -> Result<Option<Bytes>> {
-        let action = Action { r#type: name.to_owned(), body: request.as_any().encode_to_vec().into() };
-        let mut client = self.client.clone();
-        let mut results = self.in_time(client.do_action(self.request(action)?)).await?.into_inner();
-        let result = self.in_time(results.message()).await?;
-        Ok(result.map(|result| result.body))
+    pub(super) fn act_raw(&self, action: Action) -> BoxFuture<'_, Result<Option<Bytes>>> {
+        Box::pin(async move {
+            let mut client = self.client.clone();
+            let mut results = self.in_time(client.do_action(self.request(action)?)).await?.into_inner();
+            let result = self.in_time(results.message()).await?;
+            Ok(result.map(|result| result.body))
+        })
     }
 
     fn request<T>(&self, message: T) -> Result<Request<T>> {
@@ -426,151 +440,13 @@ impl FlightSqlConnection {
         Error::new(ErrorKind::Unavailable, format!("{}: the server sent {what}", self.remote))
     }
 
-    fn undecodable(&self, error: &dyn std::fmt::Display) -> Error {
+    pub(super) fn undecodable(&self, error: &dyn std::fmt::Display) -> Error {
         self.broken(&format!("a message that cannot be read: {error}"))
     }
 }
 
-/// A transaction on a server. Dropping it leaves it to the server's timeout: end it.
-#[derive(Debug)]
-pub struct Transaction {
-    connection: FlightSqlConnection,
-    id: Bytes,
-}
-
-impl Transaction {
-    /// Runs a query within the transaction.
-    pub async fn query(&self, sql: &str) -> Result<Rows> {
-        self.connection.query_in(sql, Some(self.id.clone())).await
-    }
-
-    /// Runs a statement within the transaction and collects its rows.
-    pub async fn execute(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        self.query(sql).await?.batches.try_collect().await
-    }
-
-    /// Runs a statement within the transaction and says how many rows it changed.
-    pub async fn update(&self, sql: &str) -> Result<i64> {
-        self.connection.update_in(sql, Some(self.id.clone())).await
-    }
-
-    /// Plans a statement that runs within the transaction.
-    pub async fn prepare(&self, sql: &str) -> Result<PreparedStatement> {
-        self.connection.prepare_in(sql, Some(self.id.clone())).await
-    }
-
-    /// Stores rows within the transaction.
-    pub async fn ingest(
-        &self,
-        table: &str,
-        mode: IngestMode,
-        schema: SchemaRef,
-        rows: impl Stream<Item = RecordBatch> + Send + 'static,
-    ) -> Result<i64> {
-        self.connection.ingest_in(table, mode, schema, rows, Some(self.id.clone())).await
-    }
-
-    /// Marks the present state.
-    pub async fn savepoint(&self, name: &str) -> Result<Savepoint> {
-        let request = ActionBeginSavepointRequest { transaction_id: self.id.clone(), name: name.to_owned() };
-        let result: ActionBeginSavepointResult = self.connection.act("BeginSavepoint", &request).await?;
-        Ok(Savepoint { connection: self.connection.clone(), id: result.savepoint_id })
-    }
-
-    /// Makes everything visible, or fails with `Conflict` if another transaction came first.
-    pub async fn commit(self) -> Result<()> {
-        self.end(EndTransaction::Commit).await
-    }
-
-    /// Forgets everything.
-    pub async fn rollback(self) -> Result<()> {
-        self.end(EndTransaction::Rollback).await
-    }
-
-    async fn end(self, how: EndTransaction) -> Result<()> {
-        let request = ActionEndTransactionRequest { transaction_id: self.id, action: how as i32 };
-        self.connection.act_raw("EndTransaction", &request).await.map(drop)
-    }
-}
-
-/// A point within a transaction to which it can return.
-#[derive(Debug)]
-pub struct Savepoint {
-    connection: FlightSqlConnection,
-    id: Bytes,
-}
-
-impl Savepoint {
-    /// Keeps what was done since, and forgets the savepoint.
-    pub async fn release(self) -> Result<()> {
-        self.end(1).await
-    }
-
-    /// Undoes what was done since; the savepoint stays.
-    pub async fn rollback(&self) -> Result<()> {
-        self.end(2).await
-    }
-
-    async fn end(&self, action: i32) -> Result<()> {
-        let request = ActionEndSavepointRequest { savepoint_id: self.id.clone(), action };
-        self.connection.act_raw("EndSavepoint", &request).await.map(drop)
-    }
-}
-
-/// A statement that the server has planned.
-#[derive(Debug)]
-pub struct PreparedStatement {
-    connection: FlightSqlConnection,
-    handle: Bytes,
-    columns: SchemaRef,
-    parameters: SchemaRef,
-}
-
-impl PreparedStatement {
-    /// The columns of its result.
-    pub fn columns(&self) -> &SchemaRef {
-        &self.columns
-    }
-
-    /// Its parameters; those whose type the statement leaves open are of type Null.
-    pub fn parameters(&self) -> &SchemaRef {
-        &self.parameters
-    }
-
-    /// Runs it with these values, one column per parameter, one run per row.
-    pub async fn query(&self, values: Option<RecordBatch>) -> Result<Rows> {
-        let command = CommandPreparedStatementQuery { prepared_statement_handle: self.handle.clone() };
-        let command = match values {
-            None => command,
-            Some(values) => {
-                let data = self.connection.encode(&command, values).await?;
-                let reply = self.connection.put_reply(futures::stream::iter(data)).await?;
-                self.rebound(reply)?.map_or(command, |prepared_statement_handle| CommandPreparedStatementQuery {
-                    prepared_statement_handle,
-                })
-            }
-        };
-        self.connection.fetch(self.connection.describe(&command).await?).await
-    }
-
-    /// Runs it with these values and says how many rows it changed; all rows of values in one transaction.
-    pub async fn update(&self, values: Option<RecordBatch>) -> Result<i64> {
-        let command = CommandPreparedStatementUpdate { prepared_statement_handle: self.handle.clone() };
-        self.connection.put_command(&command, values).await
-    }
-
-    /// Lets the server forget it.
-    pub async fn close(self) -> Result<()> {
-        let request = ActionClosePreparedStatementRequest { prepared_statement_handle: self.handle };
-        self.connection.act_raw("ClosePreparedStatement", &request).await.map(drop)
-    }
-
-    /// Servers without state of their own answer a binding with a new handle.
-    fn rebound(&self, reply: Option<Bytes>) -> Result<Option<Bytes>> {
-        let Some(reply) = reply else { return Ok(None) };
-        let result = DoPutPreparedStatementResult::decode(reply);
-        Ok(result.map_err(|error| self.connection.undecodable(&error))?.prepared_statement_handle)
-    }
+pub(super) fn action(name: &str, request: &impl ProstMessageExt) -> Action {
+    Action { r#type: name.to_owned(), body: request.as_any().encode_to_vec().into() }
 }
 
 pub(crate) fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {

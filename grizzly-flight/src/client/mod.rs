@@ -2,8 +2,10 @@
 //! [`federation`](crate::federation).
 
 mod connection;
+mod prepared;
+mod transaction;
 
 pub(crate) use connection::descriptor;
-pub use connection::{
-    ConnectOptions, FlightSqlConnection, IngestMode, PreparedStatement, Rows, Savepoint, Transaction,
-};
+pub use connection::{ConnectOptions, FlightSqlConnection, IngestMode, Rows};
+pub use prepared::PreparedStatement;
+pub use transaction::{Savepoint, Transaction};

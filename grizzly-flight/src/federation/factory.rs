@@ -9,12 +9,17 @@ use datafusion::{
     error::Result as DataFusionResult,
     logical_expr::CreateExternalTable,
 };
+use futures::future::BoxFuture;
 use grizzly_provider::{Error, ErrorKind, Result};
 
 use super::{FlightSqlDatabase, Location, RemoteCatalog, RemoteDatabase, RemoteTable};
 
 /// Opens the remote database at an address, by its scheme: `grpc://` for Flight SQL.
-pub async fn open(location: &Location) -> Result<Arc<dyn RemoteDatabase>> {
+pub fn open(location: &Location) -> BoxFuture<'_, Result<Arc<dyn RemoteDatabase>>> {
+    Box::pin(by_scheme(location))
+}
+
+async fn by_scheme(location: &Location) -> Result<Arc<dyn RemoteDatabase>> {
     match location.scheme() {
         "grpc" | "grpc+tcp" | "http" | "grpc+tls" | "https" => {
             Ok(Arc::new(FlightSqlDatabase::connect(location).await?))

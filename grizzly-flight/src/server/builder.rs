@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use futures::StreamExt;
+use futures::{StreamExt, future::BoxFuture};
 use grizzly_provider::{Error, ErrorKind, Result};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -82,52 +82,60 @@ impl FlightSqlServer {
     /// Serves until `stop` resolves; then takes no more calls and waits for running statements, up to
     /// [`Limits::shutdown_grace`].
     pub async fn serve_with_shutdown(self, stop: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self {
-            listener,
-            address,
-            auth,
-            state,
+        self.serve_until(Box::pin(stop)).await
+    }
+
+    /// Boxed, so that the server is compiled here and not by each program that starts one.
+    fn serve_until(self, stop: BoxFuture<'_, ()>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let Self {
+                listener,
+                address,
+                auth,
+                state,
+                #[cfg(feature = "cluster")]
+                cluster,
+            } = self;
+            let sweeper = tokio::spawn(sweep(Arc::downgrade(&state)));
+            let accepting = Arc::clone(&state);
+            let incoming =
+                TcpListenerStream::new(listener).map(move |stream| stream.map(|s| Connection::new(s, &accepting)));
+            let flight = FlightServiceServer::new(Rpc::new(Service::new(Arc::clone(&state), auth.clone())))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
             #[cfg(feature = "cluster")]
-            cluster,
-        } = self;
-        let sweeper = tokio::spawn(sweep(Arc::downgrade(&state)));
-        let accepting = Arc::clone(&state);
-        let incoming =
-            TcpListenerStream::new(listener).map(move |stream| stream.map(|s| Connection::new(s, &accepting)));
-        let flight = FlightServiceServer::new(Rpc::new(Service::new(Arc::clone(&state), auth.clone())))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        #[cfg(feature = "cluster")]
-        let worker = cluster.map(|cluster| {
-            let auth = auth.clone();
-            InterceptedService::new(cluster.worker().into_worker_server(), move |request| auth.check(request))
-        });
-        let checked = InterceptedService::new(flight, move |request| auth.check(request));
-        let (stopping, stopped) = tokio::sync::oneshot::channel();
-        let signal = async move {
-            stop.await;
-            let _ = stopping.send(());
-        };
-        let services = Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30))).add_service(checked);
-        #[cfg(feature = "cluster")]
-        let services = services.add_optional_service(worker);
-        let serving = services.serve_with_incoming_shutdown(incoming, signal);
-        let out_of_patience = async {
-            match stopped.await {
-                Ok(()) => tokio::time::sleep(state.limits.shutdown_grace).await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let result = tokio::select! {
-            result = serving => result,
-            () = out_of_patience => {
-                tracing::warn!("statements still ran after the grace period and were dropped");
-                Ok(())
-            }
-        };
-        sweeper.abort();
-        result.map_err(|error| {
-            Error::new(ErrorKind::Unavailable, format!("serving on {address} failed")).with_source(error)
+            let worker = cluster.map(|cluster| {
+                let auth = auth.clone();
+                InterceptedService::new(cluster.worker().into_worker_server(), move |request| auth.check(request))
+            });
+            let checked = InterceptedService::new(flight, move |request| auth.check(request));
+            let (stopping, stopped) = tokio::sync::oneshot::channel();
+            let signal = async move {
+                stop.await;
+                let _ = stopping.send(());
+            };
+            let services =
+                Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30))).add_service(checked);
+            #[cfg(feature = "cluster")]
+            let services = services.add_optional_service(worker);
+            let serving = services.serve_with_incoming_shutdown(incoming, signal);
+            let out_of_patience = async {
+                match stopped.await {
+                    Ok(()) => tokio::time::sleep(state.limits.shutdown_grace).await,
+                    Err(_) => std::future::pending().await,
+                }
+            };
+            let result = tokio::select! {
+                result = serving => result,
+                () = out_of_patience => {
+                    tracing::warn!("statements still ran after the grace period and were dropped");
+                    Ok(())
+                }
+            };
+            sweeper.abort();
+            result.map_err(|error| {
+                Error::new(ErrorKind::Unavailable, format!("serving on {address} failed")).with_source(error)
+            })
         })
     }
 }

@@ -13,6 +13,7 @@ use datafusion::{
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::SessionContext,
 };
+use futures::future::BoxFuture;
 
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
@@ -80,6 +81,9 @@ impl GrizzlySessionExt for SessionStateBuilder {
 }
 
 /// One user's session: SQL, transactions and prepared statements. At most one transaction is open at a time.
+///
+/// Its methods return boxed futures, so that they are compiled here, once. A crate that awaits an `async fn` compiles
+/// all that it awaits in turn, which is most of DataFusion's planner.
 pub struct GrizzlySession {
     context: SessionContext,
     handle: Arc<SessionHandle>,
@@ -132,13 +136,15 @@ impl GrizzlySession {
     /// statements that write, when the `DataFrame` is executed.
     ///
     /// A statement that fails aborts the open transaction.
-    pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
-        if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
-            self.handle.check_usable()?;
-            return Ok(DataFrame::new(self.context.state(), plan));
-        }
-        let planned = self.sql_uncached(sql).await;
-        self.abort_if_failed(planned)
+    pub fn sql<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move {
+            if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
+                self.handle.check_usable()?;
+                return Ok(DataFrame::new(self.context.state(), plan));
+            }
+            let planned = self.sql_uncached(sql).await;
+            self.abort_if_failed(planned)
+        })
     }
 
     async fn sql_uncached(&self, sql: &str) -> Result<DataFrame> {
@@ -151,14 +157,16 @@ impl GrizzlySession {
 
     /// Runs the statements in `sql`, separated by semicolons, and returns the rows of the last one. Outside a
     /// transaction each commits by itself; after the first that fails, the rest is not run.
-    pub async fn execute(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
-            self.handle.check_usable()?;
-            let rows = DataFrame::new(self.context.state(), plan).collect().await;
-            return self.abort_if_failed(rows);
-        }
-        let rows = self.execute_uncached(sql).await;
-        self.abort_if_failed(rows)
+    pub fn execute<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Vec<RecordBatch>>> {
+        Box::pin(async move {
+            if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
+                self.handle.check_usable()?;
+                let rows = DataFrame::new(self.context.state(), plan).collect().await;
+                return self.abort_if_failed(rows);
+            }
+            let rows = self.execute_uncached(sql).await;
+            self.abort_if_failed(rows)
+        })
     }
 
     async fn execute_uncached(&self, sql: &str) -> Result<Vec<RecordBatch>> {
@@ -175,15 +183,17 @@ impl GrizzlySession {
     /// [`GrizzlySession::execute_plan`]. Nothing is executed, and no snapshot is bound. A text with placeholders that
     /// comes again gets the same plan, as long as the tables and settings it depends on are the same; another function
     /// registered under the name of an immutable one is not noticed.
-    pub async fn plan(&self, sql: &str) -> Result<Arc<LogicalPlan>> {
-        let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
-            let mut statements = self.parse(sql)?;
-            let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-                return Err(Error::invalid("one statement is expected here, not none and not several").into());
-            };
-            plan_statement(&self.context.state(), statement.statement).await
-        });
-        self.abort_if_failed(planned.await)
+    pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Arc<LogicalPlan>>> {
+        Box::pin(async move {
+            let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
+                let mut statements = self.parse(sql)?;
+                let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+                    return Err(Error::invalid("one statement is expected here, not none and not several").into());
+                };
+                plan_statement(&self.context.state(), statement.statement).await
+            });
+            self.abort_if_failed(planned.await)
+        })
     }
 
     /// Whether `plan` means the same whenever it is executed, so that a session keeps what planning finds out: it reads
@@ -195,16 +205,21 @@ impl GrizzlySession {
     /// Runs a plan of [`GrizzlySession::plan`] with values for its placeholders, as often as wanted. What planning
     /// finds out is kept for the next time; it is found again by the plan's address, so keep the plan where it is.
     pub async fn execute_plan(&self, plan: &LogicalPlan, params: impl Into<ParamValues>) -> Result<DataFrame> {
-        let params = params.into();
-        let executed = async {
-            self.handle.check_usable()?;
-            if let Some(plan) = self.templates.fill(plan, &params, &self.handle, &self.context)? {
-                return Ok(DataFrame::new(self.context.state(), plan));
-            }
-            let plan = plan.clone().with_param_values(params)?;
-            self.context.execute_logical_plan(plan).await
-        };
-        self.abort_if_failed(executed.await)
+        self.execute_with(plan, params.into()).await
+    }
+
+    fn execute_with<'a>(&'a self, plan: &'a LogicalPlan, params: ParamValues) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move {
+            let executed = async {
+                self.handle.check_usable()?;
+                if let Some(plan) = self.templates.fill(plan, &params, &self.handle, &self.context)? {
+                    return Ok(DataFrame::new(self.context.state(), plan));
+                }
+                let plan = plan.clone().with_param_values(params)?;
+                self.context.execute_logical_plan(plan).await
+            };
+            self.abort_if_failed(executed.await)
+        })
     }
 
     /// Starts a transaction. An error of kind `TransactionState` if one is open.

@@ -1,7 +1,10 @@
 //! `grizzly`: the database from the command line.
 
 mod backup;
+#[cfg(feature = "tour")]
 mod bench;
+#[cfg(feature = "tour")]
+mod generated;
 mod import;
 mod keys;
 mod output;
@@ -9,6 +12,7 @@ mod script;
 mod serve;
 mod session;
 mod sql;
+#[cfg(feature = "tour")]
 mod tour;
 mod verify;
 
@@ -41,19 +45,9 @@ enum Command {
     Backup(backup::Args),
     /// Rebuild a database from backups, as of any commit they cover.
     Restore(backup::RestoreArgs),
-    /// Measure the database beside plain DataFusion in memory.
-    Bench(bench::Args),
-    /// See everything at work on generated TPC-H data, checked against plain DataFusion.
-    Tour(tour::Args),
-    /// The process that the tour kills.
-    #[command(hide = true)]
-    TourWriter(tour::WriterArgs),
-    /// The process that the tour compares with.
-    #[command(hide = true)]
-    TourPeer(tour::PeerArgs),
-    /// The servers that the tour starts: `serve`, until its input ends.
-    #[command(hide = true)]
-    TourServer(serve::Args),
+    #[cfg(feature = "tour")]
+    #[command(flatten)]
+    Generated(generated::Command),
 }
 
 fn main() -> ExitCode {
@@ -79,11 +73,8 @@ fn main() -> ExitCode {
             Command::Verify(args) => verify::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => backup::restore(args).await,
-            Command::Bench(args) => bench::run(args).await,
-            Command::Tour(args) => tour::run(args).await,
-            Command::TourWriter(args) => tour::write_until_killed(args).await,
-            Command::TourPeer(args) => tour::answer(args).await,
-            Command::TourServer(args) => tour::serve_while_watched(args).await,
+            #[cfg(feature = "tour")]
+            Command::Generated(command) => generated::run(command).await,
         }
     });
     // Threads end with the process. Ending their tasks one by one instead could let half a result that another node

@@ -1,6 +1,9 @@
-//! A real PostgreSQL, with a folder and a port of its own, in the place of the other Grizzly.
+//! A real PostgreSQL, with a folder and a port of its own, in the place of the other Grizzly. Where its programs are
+//! not installed the tests say so and pass, as the README's commands need only cargo and a C compiler; `.ci/run` sets
+//! `GRIZZLY_POSTGRES=required`, and there it is an error.
 
 use std::{
+    io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -25,8 +28,8 @@ struct Postgres {
 }
 
 impl Postgres {
-    fn start() -> Outcome<Self> {
-        let bin = programs()?;
+    fn start() -> Outcome<Option<Self>> {
+        let Some(bin) = programs() else { return absent() };
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
         // It refuses to be run by root.
@@ -42,7 +45,7 @@ impl Postgres {
         let mut server = command(&bin, "postgres", root);
         server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
         server.args(["-c", "unix_socket_directories=", "-c", "fsync=off"]).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { server: server.spawn()?, port, _folder: folder })
+        Ok(Some(Self { server: server.spawn()?, port, _folder: folder }))
     }
 
     fn url(&self) -> String {
@@ -90,18 +93,27 @@ fn command(bin: &Path, program: &str, root: bool) -> Command {
 }
 
 /// Where Debian, or whoever set GRIZZLY_POSTGRES_BIN, keeps the server's programs.
-fn programs() -> Outcome<PathBuf> {
+fn programs() -> Option<PathBuf> {
     if let Some(set) = std::env::var_os("GRIZZLY_POSTGRES_BIN") {
-        return Ok(PathBuf::from(set));
+        return Some(PathBuf::from(set));
     }
-    let versions = std::fs::read_dir("/usr/lib/postgresql").map_err(|_| "no PostgreSQL: apt-get install postgresql")?;
-    let found = versions.flatten().map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").exists());
-    Ok(found.ok_or("no PostgreSQL: apt-get install postgresql")?)
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions.flatten().map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").exists())
+}
+
+/// Says that a test was left out, past the harness, which keeps what passing tests print to itself.
+fn absent() -> Outcome<Option<Postgres>> {
+    let remedy = "apt-get install postgresql, or set GRIZZLY_POSTGRES_BIN to the folder of initdb";
+    if std::env::var_os("GRIZZLY_POSTGRES").is_some_and(|value| value == "required") {
+        return Err(format!("PostgreSQL is missing: {remedy}").into());
+    }
+    writeln!(std::io::stderr(), "left out, PostgreSQL is missing: {remedy}")?;
+    Ok(None)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_queries_over_postgresql_equal_those_over_grizzly() -> TestResult {
-    let server = Postgres::start()?;
+    let Some(server) = Postgres::start()? else { return Ok(()) };
     let shop = server.shop().await?;
     let (joined, grouped) = compare(&shop, 120).await?;
     assert!(joined > 10 && grouped > 5, "joins sent: {joined}, groups sent: {grouped}");
@@ -115,7 +127,7 @@ async fn generated_queries_over_postgresql_equal_those_over_grizzly() -> TestRes
 /// Customers and orders in PostgreSQL, items in another Grizzly, payments and regions here.
 #[tokio::test(flavor = "multi_thread")]
 async fn random_queries_over_postgresql_another_grizzly_and_this_one_equal_those_over_one() -> TestResult {
-    let server = Postgres::start()?;
+    let Some(server) = Postgres::start()? else { return Ok(()) };
     let compared = mixed::compare(&server.shop().await?, 250).await?;
     assert!(compared.is_telling(), "{compared:?}");
     Ok(())
@@ -123,7 +135,7 @@ async fn random_queries_over_postgresql_another_grizzly_and_this_one_equal_those
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aggregate_over_postgresql_moves_only_its_result() -> TestResult {
-    let server = Postgres::start()?;
+    let Some(server) = Postgres::start()? else { return Ok(()) };
     let client = server.connect().await?;
     client
         .batch_execute(
@@ -167,7 +179,7 @@ async fn an_aggregate_over_postgresql_moves_only_its_result() -> TestResult {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_that_is_away_slow_or_changed_is_named() -> TestResult {
-    let server = Postgres::start()?;
+    let Some(server) = Postgres::start()? else { return Ok(()) };
     let client = server.connect().await?;
     client
         .batch_execute(
