@@ -1,13 +1,18 @@
 //! The Flight service proper: Flight SQL's, and the calls that arrow-flight's dispatcher leaves out (GetSchema,
 //! PollFlightInfo, ListFlights, descriptors that are paths).
+//!
+//! Each call is a plain function that returns a boxed future, and the trait's methods only call those. In a method that
+//! `async_trait` has given `where` clauses, rustc proves anew that `Service` is a `FlightService`, by way of every type
+//! that a session holds: that took eight seconds a method.
 
 use std::sync::Arc;
 
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, PollInfo,
-    SchemaAsIpc, SchemaResult, Ticket, flight_descriptor::DescriptorType, flight_service_server::FlightService,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket, flight_descriptor::DescriptorType,
+    flight_service_server::FlightService,
 };
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
 use grizzly_provider::Error;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,15 +27,6 @@ impl Rpc {
     pub(crate) fn new(service: Service) -> Self {
         Self(Arc::new(service))
     }
-
-    /// A table's path as a query for all of it; a command as it is.
-    async fn info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        if request.get_ref().r#type() == DescriptorType::Path {
-            let key = self.0.key(&request);
-            return self.0.table_info(&key, request.into_inner()).await.map(Response::new);
-        }
-        FlightService::get_flight_info(self.0.as_ref(), request).await
-    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -38,71 +34,122 @@ type Items<T> = BoxStream<'static, Result<T, Status>>;
 
 #[tonic::async_trait]
 impl FlightService for Rpc {
-    type HandshakeStream = <Service as FlightService>::HandshakeStream;
+    type HandshakeStream = Items<HandshakeResponse>;
     type ListFlightsStream = Items<FlightInfo>;
-    type DoGetStream = <Service as FlightService>::DoGetStream;
-    type DoPutStream = <Service as FlightService>::DoPutStream;
-    type DoActionStream = <Service as FlightService>::DoActionStream;
+    type DoGetStream = Items<FlightData>;
+    type DoPutStream = Items<PutResult>;
+    type DoActionStream = Items<arrow_flight::Result>;
     type ListActionsStream = Items<ActionType>;
-    type DoExchangeStream = <Service as FlightService>::DoExchangeStream;
+    type DoExchangeStream = Items<FlightData>;
 
-    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Answer<Self::HandshakeStream> {
-        self.0.handshake(request).await
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Answer<Items<HandshakeResponse>> {
+        handshake(&self.0, request).await
     }
 
-    async fn list_flights(&self, request: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
-        if !request.get_ref().expression.is_empty() {
-            return Err(invalid("ListFlights takes no expression here"));
-        }
-        let tables = self.0.tables(&self.0.key(&request)).await?;
-        Ok(Response::new(futures::stream::iter(tables.into_iter().map(Ok)).boxed()))
+    async fn list_flights(&self, request: Request<Criteria>) -> Answer<Items<FlightInfo>> {
+        list_flights(&self.0, request).await
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
-        self.info(request).await
+        info(&self.0, request).await
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<PollInfo> {
         // Planning is all that is done before the ticket, and that is done when this answers: nothing to poll for.
-        let info = self.info(request).await?.into_inner();
+        let info = info(&self.0, request).await?.into_inner();
         let poll = PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
         Ok(Response::new(poll))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Answer<SchemaResult> {
-        let key = self.0.key(&request);
-        let schema = match self.0.statement_schema(&key, request.get_ref()).await? {
+        get_schema(&self.0, request).await
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Answer<Items<FlightData>> {
+        do_get(&self.0, request).await
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Items<PutResult>> {
+        do_put(&self.0, request).await
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Answer<Items<arrow_flight::Result>> {
+        do_action(&self.0, request).await
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Answer<Items<ActionType>> {
+        list_actions(&self.0, request).await
+    }
+
+    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Answer<Items<FlightData>> {
+        do_exchange(&self.0, request).await
+    }
+}
+
+type Reply<'a, T> = BoxFuture<'a, Answer<T>>;
+
+fn handshake(service: &Service, request: Request<Streaming<HandshakeRequest>>) -> Reply<'_, Items<HandshakeResponse>> {
+    FlightService::handshake(service, request)
+}
+
+fn list_flights(service: &Service, request: Request<Criteria>) -> Reply<'_, Items<FlightInfo>> {
+    Box::pin(async move {
+        if !request.get_ref().expression.is_empty() {
+            return Err(invalid("ListFlights takes no expression here"));
+        }
+        let tables = service.tables(&service.key(&request)).await?;
+        Ok(Response::new(futures::stream::iter(tables.into_iter().map(Ok)).boxed()))
+    })
+}
+
+/// A table's path as a query for all of it; a command as it is.
+fn info(service: &Service, request: Request<FlightDescriptor>) -> Reply<'_, FlightInfo> {
+    if request.get_ref().r#type() != DescriptorType::Path {
+        return FlightService::get_flight_info(service, request);
+    }
+    Box::pin(async move {
+        let key = service.key(&request);
+        service.table_info(&key, request.into_inner()).await.map(Response::new)
+    })
+}
+
+fn get_schema(service: &Service, request: Request<FlightDescriptor>) -> Reply<'_, SchemaResult> {
+    Box::pin(async move {
+        let key = service.key(&request);
+        let schema = match service.statement_schema(&key, request.get_ref()).await? {
             Some(schema) => schema,
             None => {
-                let info = self.info(request).await?.into_inner();
+                let info = info(service, request).await?.into_inner();
                 Arc::new(info.try_decode_schema().map_err(|error| status(&Error::from(error)))?)
             }
         };
         let options = arrow::ipc::writer::IpcWriteOptions::default();
         let result = SchemaResult::try_from(SchemaAsIpc::new(&schema, &options));
         result.map(Response::new).map_err(|error| status(&Error::from(error)))
-    }
+    })
+}
 
-    async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
-        FlightService::do_get(self.0.as_ref(), request).await
-    }
+fn do_get(service: &Service, request: Request<Ticket>) -> Reply<'_, Items<FlightData>> {
+    FlightService::do_get(service, request)
+}
 
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {
-        FlightService::do_put(self.0.as_ref(), request).await
-    }
+fn do_put(service: &Service, request: Request<Streaming<FlightData>>) -> Reply<'_, Items<PutResult>> {
+    FlightService::do_put(service, request)
+}
 
-    async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
-        FlightService::do_action(self.0.as_ref(), request).await
-    }
+fn do_action(service: &Service, request: Request<Action>) -> Reply<'_, Items<arrow_flight::Result>> {
+    FlightService::do_action(service, request)
+}
 
-    async fn list_actions(&self, request: Request<Empty>) -> Answer<Self::ListActionsStream> {
-        let listed = self.0.list_actions(request).await?.into_inner();
+fn list_actions(service: &Service, request: Request<Empty>) -> Reply<'_, Items<ActionType>> {
+    Box::pin(async move {
+        let listed = FlightService::list_actions(service, request).await?.into_inner();
         // arrow-flight's list is fixed and names one that is not supported here.
         let honest = listed.try_filter(|action| std::future::ready(!action.r#type.contains("Substrait")));
         Ok(Response::new(honest.boxed()))
-    }
+    })
+}
 
-    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoExchangeStream> {
-        FlightService::do_exchange(self.0.as_ref(), request).await
-    }
+fn do_exchange(service: &Service, request: Request<Streaming<FlightData>>) -> Reply<'_, Items<FlightData>> {
+    FlightService::do_exchange(service, request)
 }

@@ -6,7 +6,6 @@ use arrow::datatypes::SchemaRef;
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightDescriptor, FlightInfo,
     HandshakeRequest, HandshakeResponse, Ticket,
-    flight_service_server::FlightService,
     sql::{
         ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
         ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
@@ -19,7 +18,7 @@ use arrow_flight::{
         server::{FlightSqlService, PeekableFlightDataStream},
     },
 };
-use futures::Stream;
+use futures::{Stream, stream::BoxStream};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -378,7 +377,7 @@ impl FlightSqlService for Service {
     async fn do_action_fallback(
         &self,
         request: Request<Action>,
-    ) -> Result<Response<<Self as FlightService>::DoActionStream>, Status> {
+    ) -> Result<Response<BoxStream<'static, Result<arrow_flight::Result, Status>>>, Status> {
         let action = request.into_inner();
         if action.r#type != CANCEL_FLIGHT_INFO {
             return Err(invalid(format!("there is no action {}", action.r#type)));
