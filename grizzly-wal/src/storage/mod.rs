@@ -34,7 +34,7 @@ use crate::error::{ErrorKind, Result};
 /// Whether [`Storage::put`] may replace what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutMode {
-    /// Fail with [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if the path exists. Of several
+    /// Fail with [`ErrorKind::AlreadyExists`] if the path exists. Of several
     /// concurrent calls exactly one succeeds.
     Create,
     /// Replace what is there, atomically.
@@ -53,11 +53,11 @@ pub struct ObjectMeta {
 /// A folder or object-store prefix.
 ///
 /// Paths are relative, separated by `/`, and no part of them is empty or starts with a dot; the top-level name `LOCK`
-/// is taken. Anything else is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid). Append files live in folders of
+/// is taken. Anything else is [`ErrorKind::Invalid`]. Append files live in folders of
 /// their own; what [`list`](Self::list) says about such a folder differs between implementations.
 ///
 /// # Errors
-/// A missing object or file is [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) everywhere. After any other error
+/// A missing object or file is [`ErrorKind::NotFound`] everywhere. After any other error
 /// of a writing call it is unknown whether the write happened.
 pub trait Storage: Debug + Send + Sync + 'static {
     /// Writes `parts`, one after the other, as one object. Atomic, and durable when it returns.
@@ -124,13 +124,13 @@ pub trait Storage: Debug + Send + Sync + 'static {
     fn remove_append(&self, path: &str) -> Result<()>;
 
     /// Makes the caller the only writer until the guard is dropped; fails with
-    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) and the holder's name if there is one. On an object store this
+    /// [`ErrorKind::Locked`] and the holder's name if there is one. On an object store this
     /// covers one process only: writers elsewhere are fenced by `put` with [`PutMode::Create`] and by
     /// [`seal_append`](Self::seal_append).
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>>;
 
     /// Makes the caller one of several that agree among themselves who writes; fails with
-    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) while somebody holds [`lock`](Self::lock), and keeps that from
+    /// [`ErrorKind::Locked`] while somebody holds [`lock`](Self::lock), and keeps that from
     /// others until the guard is dropped. Covers one machine, or one process, as [`lock`](Self::lock) does.
     fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>>;
 
