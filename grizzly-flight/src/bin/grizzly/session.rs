@@ -51,6 +51,7 @@ impl FromStr for Attachment {
 impl Database {
     /// Opens `url`; `memory` bounds the database's cache, and the memory of queries, in bytes. `create` says whether
     /// a database may be made there.
+    #[cfg(feature = "tour")]
     pub(crate) fn open(url: &str, memory: Option<usize>, create: bool) -> Result<Self, DataFusionError> {
         Self::open_with_key(url, memory, create, None)
     }
