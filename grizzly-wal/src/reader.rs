@@ -122,6 +122,18 @@ impl LogReader {
                 return Ok(None);
             };
             if file.end.is_some_and(|end| self.expected >= end) {
+                // What a replaced writer added is read by nobody. Half of something is a torn end here, too.
+                let odd = match read_frame(&file.bytes, file.offset, file.salt) {
+                    Frame::Bad(why) => {
+                        Some((file.offset, format!("what follows the last record cannot be read, {why}")))
+                    }
+                    Frame::Seal(_, next) if file.bytes[next..].iter().any(|byte| *byte != 0) => {
+                        Some((next, "something follows its end mark".to_owned()))
+                    }
+                    _ => None,
+                };
+                let odd = odd.map(|(at, what)| Error::corrupt(&file.path, at as u64, what).message().to_owned());
+                self.torn.extend(odd);
                 self.current = None;
                 continue;
             }
@@ -182,7 +194,7 @@ impl LogReader {
                 }
                 self.torn.extend(self.tail.take().map(|tail| tail.error.message().to_owned()));
                 let cipher = files::cipher(self.storage.as_ref(), &path, &header)?;
-                let (salt, offset, end) = (header.salt, FILE_HEADER, self.taken_over_at()?);
+                let (salt, offset, end) = (header.salt, FILE_HEADER, self.taken_over_at(header.epoch)?);
                 self.current = Some(OpenFile { path, bytes, salt, cipher, offset, rereads: 0, end });
                 return Ok(true);
             }
@@ -192,11 +204,11 @@ impl LogReader {
         }
     }
 
-    /// The first record of the next file, if its writer says that it took over there.
-    fn taken_over_at(&self) -> Result<Option<Lsn>> {
+    /// The first record of the next file, if its writer says that it took over there from the one of `epoch`.
+    fn taken_over_at(&self, epoch: u64) -> Result<Option<Lsn>> {
         for file in &self.ahead {
             if let Some(header) = files::probe(self.storage.as_ref(), file)? {
-                return Ok((header.epoch > 0).then_some(header.first_lsn));
+                return Ok((header.epoch > epoch).then_some(header.first_lsn));
             }
         }
         Ok(None)

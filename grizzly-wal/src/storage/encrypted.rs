@@ -280,6 +280,10 @@ impl Storage for EncryptedStorage {
         self.inner.lock_shared()
     }
 
+    fn lock_excludes(&self) -> bool {
+        self.inner.lock_excludes()
+    }
+
     fn seal_shuts_out(&self) -> bool {
         self.inner.seal_shuts_out()
     }

@@ -35,7 +35,9 @@ use crate::error::{ErrorKind, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutMode {
     /// Fail with [`ErrorKind::AlreadyExists`] if the path exists. Of several
-    /// concurrent calls exactly one succeeds.
+    /// concurrent calls exactly one succeeds. What is there with exactly these bytes may count as created by this
+    /// call, since on an object store a call can seem to fail and have succeeded; whoever must know who of several
+    /// created it puts something of its own into the bytes.
     Create,
     /// Replace what is there, atomically.
     Overwrite,
@@ -128,6 +130,11 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// covers one process only: writers elsewhere are fenced by `put` with [`PutMode::Create`] and by
     /// [`seal_append`](Self::seal_append).
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>>;
+
+    /// Whether [`lock`](Self::lock) keeps out every other process that could write here, wherever it runs.
+    fn lock_excludes(&self) -> bool {
+        true
+    }
 
     /// Makes the caller one of several that agree among themselves who writes; fails with
     /// [`ErrorKind::Locked`] while somebody holds [`lock`](Self::lock), and keeps that from

@@ -136,12 +136,39 @@ impl Bucket {
 
     fn put(&self, path: &str, payload: PutPayload, mode: PutMode) -> Result<()> {
         let (store, location) = (Arc::clone(&self.store), self.locate(path)?);
-        let mode = match mode {
-            PutMode::Create => object_store::PutMode::Create,
-            PutMode::Overwrite => object_store::PutMode::Overwrite,
+        let (how, kept) = match mode {
+            PutMode::Create => (object_store::PutMode::Create, Some(payload.clone())),
+            PutMode::Overwrite => (object_store::PutMode::Overwrite, None),
         };
-        self.wait("write", path, async move { store.put_opts(&location, payload, mode.into()).await })?;
-        Ok(())
+        let stored = self.wait("write", path, async move { store.put_opts(&location, payload, how.into()).await });
+        match (stored, kept) {
+            (Ok(_), _) => Ok(()),
+            (Err(error), Some(kept)) if self.holds(path, &kept, &error) => Ok(()),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Whether an object that could not be created is there all the same, with these bytes: the answer to a request
+    /// can be lost, or be an error, when the store has carried it out, and a request that is repeated then finds its
+    /// own object in its way.
+    fn holds(&self, path: &str, payload: &PutPayload, error: &Error) -> bool {
+        if !matches!(error.kind(), ErrorKind::Io | ErrorKind::AlreadyExists) {
+            return false;
+        }
+        let Ok(location) = self.locate(path) else { return false };
+        let store = Arc::clone(&self.store);
+        let found = self.wait("read", path, async move { store.get(&location).await?.bytes().await });
+        found.is_ok_and(|found| {
+            let mut rest = found.as_ref();
+            let same = payload.iter().all(|part| match rest.strip_prefix(part.as_ref()) {
+                Some(behind) => {
+                    rest = behind;
+                    true
+                }
+                None => false,
+            });
+            same && rest.is_empty()
+        })
     }
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
@@ -372,6 +399,10 @@ impl Storage for ObjectStorage {
 
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
         process_lock::acquire(&self.bucket.url)
+    }
+
+    fn lock_excludes(&self) -> bool {
+        false
     }
 
     fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
