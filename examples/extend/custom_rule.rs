@@ -50,6 +50,7 @@ fn orders() -> Result<Grizzly, Box<dyn Error>> {
             shards: 1,
             shard_by: vec![],
             defaults: vec![],
+            indexes: vec![],
         },
         false,
     )?;

@@ -123,6 +123,8 @@ fn code_of_sqlstate(sqlstate: &str) -> Code {
         "42501" => Code::PermissionDenied,
         "0A000" => Code::Unimplemented,
         "57014" => Code::Cancelled,
+        // Clients send again what was merely unavailable.
+        "08007" => Code::Unknown,
         "57P01" => Code::Unavailable,
         "XX001" => Code::DataLoss,
         other => match other.get(..2) {
@@ -252,6 +254,7 @@ mod tests {
             (ErrorKind::Unsupported, Code::Unimplemented),
             (ErrorKind::NotFound, Code::NotFound),
             (ErrorKind::AlreadyExists, Code::AlreadyExists),
+            (ErrorKind::OutcomeUnknown, Code::Unknown),
             (ErrorKind::Unavailable, Code::Unavailable),
             (ErrorKind::Resource, Code::ResourceExhausted),
             (ErrorKind::Cancelled, Code::Cancelled),

@@ -267,6 +267,19 @@ pub struct TableDefinition {
     pub shard_by: Vec<String>,
     /// DEFAULT expressions as SQL text, by column name.
     pub defaults: Vec<(String, String)>,
+    /// Secondary indexes. Unique ones are the table's UNIQUE constraints.
+    pub indexes: Vec<IndexDefinition>,
+}
+
+/// What to do where a new table's name is taken by a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// That is an error of kind `AlreadyExists`.
+    Fail,
+    /// The table stays as it is.
+    Keep,
+    /// The new table takes its place.
+    Replace,
 }
 
 /// A new secondary index.

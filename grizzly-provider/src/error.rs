@@ -33,6 +33,9 @@ pub enum ErrorKind {
     NotFound,
     /// A table, index or database of that name exists already.
     AlreadyExists,
+    /// Whether a commit took effect is not known, and will not be before the database is open again: storage failed
+    /// while it was carried out.
+    OutcomeUnknown,
     /// The storage, or a remote, cannot be reached, or another writer holds the database.
     Unavailable,
     /// Memory, disk or another limit is used up.
@@ -51,7 +54,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must name each of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Conflict,
         Self::UniqueViolation,
         Self::NotNullViolation,
@@ -62,6 +65,7 @@ impl ErrorKind {
         Self::Unsupported,
         Self::NotFound,
         Self::AlreadyExists,
+        Self::OutcomeUnknown,
         Self::Unavailable,
         Self::Resource,
         Self::Cancelled,
@@ -84,6 +88,7 @@ impl ErrorKind {
             Self::Unsupported => "0A000",
             Self::NotFound => "42P01",
             Self::AlreadyExists => "42P07",
+            Self::OutcomeUnknown => "08007",
             Self::Unavailable => "08006",
             Self::Resource => "53000",
             Self::Cancelled => "57014",

@@ -7,6 +7,7 @@
 pub mod access;
 #[cfg(feature = "datafusion")]
 pub mod adapter;
+pub mod batch;
 mod engine;
 mod error;
 
@@ -17,3 +18,8 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use grizzly_wal::{EncryptionKey, Storage, backup::BackupCheck};
+
+/// What it takes to write a [`Storage`] of one's own, for [`GrizzlyBuilder::storage`].
+pub mod storage {
+    pub use grizzly_wal::{AppendFile, Error, ErrorKind, ObjectMeta, PutMode, Result, Storage, open_storage};
+}

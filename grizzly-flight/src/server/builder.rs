@@ -15,6 +15,7 @@ use super::{
     rpc::Rpc,
     service::Service,
     sessions::{Limits, SessionFactory, State},
+    whole::WholeRequests,
 };
 use crate::MAX_MESSAGE_BYTES;
 #[cfg(feature = "cluster")]
@@ -109,6 +110,7 @@ impl FlightSqlServer {
                 InterceptedService::new(cluster.worker().into_worker_server(), move |request| auth.check(request))
             });
             let checked = InterceptedService::new(flight, move |request| auth.check(request));
+            let checked = WholeRequests(checked);
             let (stopping, stopped) = tokio::sync::oneshot::channel();
             let signal = async move {
                 stop.await;

@@ -26,7 +26,11 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use grizzly_provider::{Error, ErrorKind};
+use grizzly_provider::{
+    Error, ErrorKind,
+    access::IfExists,
+    adapter::{create_table_as, is_own_table},
+};
 use parking_lot::Mutex;
 use tonic::Status;
 
@@ -55,19 +59,35 @@ pub(crate) async fn ingest(
         return session.forward.ingest(session.open()?, command, data).await;
     }
     let (schema, rows) = incoming(data).await?;
-    let prepared = prepare_table(&session, &command, &schema).await?;
-    let target = &prepared.table;
     // The open transaction, if there is one; else one of its own, as replacing takes two statements.
     let own = if in_transaction || session.open()?.in_transaction() { None } else { Some(state.fresh_session()?) };
-    let running = own.as_ref().unwrap_or(&session);
-    let result = store(running, own.is_some(), &prepared, insert_plan(&prepared, schema, rows).await?).await;
-    if result.is_err() && prepared.created {
-        // The table was made for these rows. Schema changes are not part of a transaction, so it goes by hand.
-        if let Err(error) = session.open()?.context().deregister_table(target.clone()) {
-            tracing::warn!(%error, table = %target, "the table of a failed ingest could not be dropped");
+    let prepared = match prepare_table(&session, &command, &schema).await? {
+        Found::There(target) => target,
+        Found::ToCreate(table, existing) => {
+            let context = session.open()?.context();
+            if let Some(own) = own.as_ref().filter(|_| is_own_table(context, &table)) {
+                let input = source(&schema, rows).and_then(LogicalPlanBuilder::build);
+                let context = own.open()?.context();
+                let plan = input.and_then(|input| create_table_as(context, &table, existing, input));
+                let plan = plan.map_err(|error| query_status(&error))?;
+                return Ok(count(&collect(own, &plan, ParamValues::List(Vec::new())).await?));
+            }
+            // A transaction's later statements look for the table where everybody does.
+            create(&session, &table, &schema, existing == IfExists::Replace).await?;
+            let provider = context.table_provider(table.clone()).await.map_err(|error| query_status(&error))?;
+            let target = Target { table, provider, replace: false };
+            let plan = insert_plan(&target, schema, rows).await?;
+            let stored = store(&session, false, &target, plan).await;
+            if stored.is_err()
+                && let Err(error) = context.deregister_table(target.table.clone())
+            {
+                tracing::warn!(%error, table = %target.table, "the table of a failed ingest could not be dropped");
+            }
+            return stored;
         }
-    }
-    result
+    };
+    let running = own.as_ref().unwrap_or(&session);
+    store(running, own.is_some(), &prepared, insert_plan(&prepared, schema, rows).await?).await
 }
 
 /// Runs the insert, in a transaction of its own or in the open one, which a failure aborts.
@@ -85,12 +105,16 @@ async fn store(running: &Session, own: bool, prepared: &Target, plan: LogicalPla
     Ok(rows)
 }
 
+/// Whether the table that takes the rows is there.
+enum Found {
+    There(Target),
+    ToCreate(TableReference, IfExists),
+}
+
 /// The table that takes the rows.
 struct Target {
     table: TableReference,
     provider: Arc<dyn TableProvider>,
-    /// It was made for this ingest.
-    created: bool,
     /// Its rows go first.
     replace: bool,
 }
@@ -99,7 +123,7 @@ async fn prepare_table(
     session: &Session,
     command: &CommandStatementIngest,
     schema: &SchemaRef,
-) -> Result<Target, Status> {
+) -> Result<Found, Status> {
     let context = session.open()?.context();
     let table = reference(command);
     let options = command.table_definition_options.as_ref();
@@ -107,28 +131,22 @@ async fn prepare_table(
     let missing = options.map_or(TableNotExistOption::Create, |options| options.if_not_exist());
     let failed = |error: DataFusionError| query_status(&error);
     let present = context.table_exist(table.clone()).map_err(failed)?;
-    let mut replace = false;
-    let mut created = false;
     if !present {
         if missing == TableNotExistOption::Fail {
             return Err(not_found(format!("table {table} does not exist")));
         }
-        create(session, &table, schema, false).await?;
-        created = true;
-    } else if exists == TableExistsOption::Fail {
+        return Ok(Found::ToCreate(table, IfExists::Fail));
+    }
+    if exists == TableExistsOption::Fail {
         let message = format!("table {table} exists already");
         return Err(status(&Error::new(ErrorKind::AlreadyExists, message)));
-    } else if exists == TableExistsOption::Replace {
-        let current = context.table_provider(table.clone()).await.map_err(failed)?.schema();
-        if same_columns(&current, schema) {
-            replace = true;
-        } else {
-            create(session, &table, schema, true).await?;
-            created = true;
-        }
     }
     let provider = context.table_provider(table.clone()).await.map_err(failed)?;
-    Ok(Target { table, provider, created, replace })
+    let replace = exists == TableExistsOption::Replace;
+    if replace && !same_columns(&provider.schema(), schema) {
+        return Ok(Found::ToCreate(table, IfExists::Replace));
+    }
+    Ok(Found::There(Target { table, provider, replace }))
 }
 
 fn reference(command: &CommandStatementIngest) -> TableReference {
@@ -196,8 +214,6 @@ async fn insert_plan(target: &Target, schema: SchemaRef, rows: Rows) -> Result<L
         return Err(invalid(format!("table {} has no column {}", target.table, unknown.name())));
     }
     let failed = |error: DataFusionError| query_status(&error);
-    let partition = OneShot { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) };
-    let source = StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(partition)]).map_err(failed)?;
     let values = columns.fields().iter().map(|field| {
         let value: Expr = if schema.field_with_name(field.name()).is_ok() {
             cast(col(datafusion::common::Column::from_name(field.name())), field.data_type().clone())
@@ -207,7 +223,7 @@ async fn insert_plan(target: &Target, schema: SchemaRef, rows: Rows) -> Result<L
         };
         value.alias(field.name())
     });
-    let input = LogicalPlanBuilder::scan(UNNAMED, provider_as_source(Arc::new(source)), None)
+    let input = source(&schema, rows)
         .and_then(|scan| scan.project(values))
         .and_then(LogicalPlanBuilder::build)
         .map_err(failed)?;
@@ -216,6 +232,13 @@ async fn insert_plan(target: &Target, schema: SchemaRef, rows: Rows) -> Result<L
     LogicalPlanBuilder::insert_into(input, target.table.clone(), sink, InsertOp::Append)
         .and_then(LogicalPlanBuilder::build)
         .map_err(failed)
+}
+
+/// A scan of the client's rows.
+fn source(schema: &SchemaRef, rows: Rows) -> Result<LogicalPlanBuilder, DataFusionError> {
+    let partition = OneShot { schema: Arc::clone(schema), rows: Mutex::new(Some(rows)) };
+    let source = StreamingTable::try_new(Arc::clone(schema), vec![Arc::new(partition)])?;
+    LogicalPlanBuilder::scan(UNNAMED, provider_as_source(Arc::new(source)), None)
 }
 
 const UNNAMED: &str = "incoming";

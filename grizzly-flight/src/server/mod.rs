@@ -24,6 +24,7 @@ mod sessions;
 mod statement;
 mod stream;
 mod transaction;
+mod whole;
 
 pub use builder::{FlightSqlServer, FlightSqlServerBuilder};
 pub use sessions::{Limits, SESSION_HEADER, SessionFactory};

@@ -106,7 +106,7 @@ pub(crate) async fn create(
     };
     let parameter_schema = ipc(planned.parameters.schema())?;
     let prepared = Prepared { session, planned: Mutex::new(Arc::new(planned)), rows: Mutex::default() };
-    let prepared_statement_handle = state.prepared.insert(prepared)?;
+    let prepared_statement_handle = state.prepared.insert(prepared.session.owner(), prepared)?;
     Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
 }
 

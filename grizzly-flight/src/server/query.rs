@@ -5,7 +5,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arrow::{
@@ -20,7 +23,7 @@ use futures::{
     FutureExt, StreamExt, TryStreamExt,
     future::{BoxFuture, Shared},
 };
-use grizzly_provider::{Error, ErrorKind};
+use grizzly_provider::{Error, ErrorKind, adapter::CommitNotice};
 use tonic::Status;
 
 use super::{
@@ -69,15 +72,31 @@ pub(crate) struct Statement {
     bound: Bound,
     switch: CancelSwitch,
     outcome: OnceLock<Outcome>,
+    /// All rows of a query were fetched once, or as many as the client wanted.
+    fetched: Arc<AtomicBool>,
+}
+
+/// Notes, when it is dropped, that a query's rows were fetched.
+struct Fetched(Arc<AtomicBool>);
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Statement {
     pub(crate) fn new(session: Arc<Session>, bound: Bound) -> Self {
-        Self { session, bound, switch: CancelSwitch::new(), outcome: OnceLock::new() }
+        Self { session, bound, switch: CancelSwitch::new(), outcome: OnceLock::new(), fetched: Arc::default() }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
+    }
+
+    /// Whether the stream of its rows has ended.
+    pub(crate) fn is_fetched(&self) -> bool {
+        self.fetched.load(Ordering::Acquire)
     }
 
     /// Whether a write has begun, or is done.
@@ -94,7 +113,11 @@ impl Statement {
     pub(crate) async fn fetch(&self, state: &Arc<State>) -> Result<FlightStream, Status> {
         let schema = Arc::clone(&self.bound.understood.schema);
         let batches = match &self.bound.understood.kind {
-            Kind::Read(plan) => read(state, &self.session, &self.bound, plan, &self.switch).await?,
+            Kind::Read(plan) => {
+                let rows = read(state, &self.session, &self.bound, plan, &self.switch).await?;
+                let fetched = Fetched(Arc::clone(&self.fetched));
+                rows.inspect(move |_| _ = &fetched).boxed()
+            }
             Kind::Write(_) | Kind::Control => {
                 let outcome = self.outcome.get_or_init(|| self.start(state)).clone();
                 let batches = outcome.await?.to_vec();
@@ -110,11 +133,20 @@ impl Statement {
         let switch = self.switch.clone();
         let task = tokio::spawn(async move {
             let until = deadline(state.limits.statement_timeout);
-            tokio::select! {
+            let commits = CommitNotice::default();
+            let writing = commits.watch(write(&state, &session, &bound));
+            tokio::pin!(writing);
+            let stopped = tokio::select! {
                 biased;
-                status = switch.stopped(until) => Err(status),
-                result = write(&state, &session, &bound) => result.map(Arc::from),
+                status = switch.stopped(until) => status,
+                result = &mut writing => return result.map(Arc::from),
+            };
+            // What is being committed may be durable at any moment: the answer waits for it, however late that is.
+            if commits.has_begun() {
+                return writing.await.map(Arc::from);
             }
+            session.abort();
+            Err(stopped)
         });
         let joined = async move {
             task.await.unwrap_or_else(|error| {
@@ -168,7 +200,7 @@ pub(crate) fn announce(
 ) -> Result<FlightInfo, Status> {
     let schema = wire_schema(&statement.bound.understood.schema);
     let writes = !matches!(statement.bound.understood.kind, Kind::Read(_));
-    let statement_handle = state.statements.insert(statement)?;
+    let statement_handle = state.statements.insert(statement.session.owner(), statement)?;
     let info = flight_info(&schema, packed(&TicketStatementQuery { statement_handle }), descriptor)?;
     // A driver that knows the columns may fetch in the background, and let its user go on as if the write were done.
     // Without them it must wait for the stream's first message, which is sent when it is.
@@ -233,12 +265,17 @@ async fn read(
         };
         let stream = tokio::select! {
             biased;
-            status = switch.stopped(until) => return Err(status),
+            status = switch.stopped(until) => {
+                session.abort();
+                return Err(status);
+            }
             stream = starting => stream?,
         };
         streams.push(guarded(stream, switch.clone(), until, session.lease()));
     }
-    Ok(futures::stream::iter(streams).flatten().boxed())
+    // A statement that fails while its rows are fetched has failed: it aborts the open transaction as any other does.
+    let session = Arc::clone(session);
+    Ok(futures::stream::iter(streams).flatten().inspect_err(move |_| session.abort()).boxed())
 }
 
 /// Carries out a write or a control statement and collects its small result.

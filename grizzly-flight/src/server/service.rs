@@ -29,7 +29,7 @@ use super::{
     ingest,
     metadata::{self, Metadata},
     prepared, query,
-    sessions::{SESSION_HEADER, SessionKey, State},
+    sessions::{SESSION_HEADER, SessionKey, SessionName, State},
     stream::{FlightStream, encode, wire_schema},
     transaction,
 };
@@ -56,10 +56,12 @@ impl Service {
     pub(crate) fn key<T>(&self, request: &Request<T>) -> SessionKey {
         let named = request.metadata().get(SESSION_HEADER).and_then(|name| name.to_str().ok());
         match (named, request.extensions().get::<ConnectionId>()) {
-            (Some(name), _) if !name.is_empty() => SessionKey::Named(name.to_owned()),
+            (Some(name), over) if !name.is_empty() => {
+                SessionKey::Named(SessionName { name: name.to_owned(), over: over.copied() })
+            }
             (_, Some(connection)) => SessionKey::Connection(*connection),
             // Without a connection (a transport of an embedder's own) nothing ties two calls together.
-            _ => SessionKey::Named(uuid::Uuid::new_v4().to_string()),
+            _ => SessionKey::Named(SessionName { name: uuid::Uuid::new_v4().to_string(), over: None }),
         }
     }
 
@@ -333,9 +335,10 @@ impl FlightSqlService for Service {
     async fn do_action_begin_transaction(
         &self,
         _command: ActionBeginTransactionRequest,
-        _request: Request<Action>,
+        request: Request<Action>,
     ) -> Result<ActionBeginTransactionResult, Status> {
-        Ok(ActionBeginTransactionResult { transaction_id: transaction::begin(&self.state).await? })
+        let transaction_id = transaction::begin(&self.state, &self.key(&request)).await?;
+        Ok(ActionBeginTransactionResult { transaction_id })
     }
 
     async fn do_action_end_transaction(

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +17,11 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{
-    connection::ConnectionId, forward::Forward, handles::Handles, prepared::Prepared, query::Statement,
+    connection::ConnectionId,
+    forward::Forward,
+    handles::{Handles, Owner, WhenFull},
+    prepared::Prepared,
+    query::Statement,
     transaction::Savepoint,
 };
 use crate::error::{query_status, status};
@@ -26,6 +31,12 @@ pub type SessionFactory = Arc<dyn Fn() -> Result<GrizzlySession, DataFusionError
 
 /// Request header by which a client that uses several connections names its session.
 pub const SESSION_HEADER: &str = "x-grizzly-session";
+
+/// How long a planned query is kept once all its rows were fetched: a ticket may be sent again if the last of them did
+/// not arrive.
+const FETCHED: Duration = Duration::from_secs(15);
+/// How long a session by name is kept without a call once the connection that opened it is closed.
+const LEFT: Duration = Duration::from_secs(60);
 
 /// How long things may lie idle and how many there may be. Plain data.
 #[derive(Debug, Clone)]
@@ -38,8 +49,12 @@ pub struct Limits {
     pub session_idle: Duration,
     /// A planned statement, or the stored answer of an executed one, is forgotten after this. Default 10 minutes.
     pub ticket_idle: Duration,
-    /// Handles of one kind that may be open at a time. Default 20,000.
+    /// Planned, and prepared, statements and savepoints that one session may have open at a time. Of statements the
+    /// oldest goes then; a further savepoint is refused. Default 1,000.
     pub handles: usize,
+    /// Sessions by name (see [`SESSION_HEADER`]), and transactions, that one connection may have open at a time. Of
+    /// the sessions that which was idle longest goes then; a further transaction is refused. Default 100.
+    pub sessions_per_connection: usize,
     /// How long a graceful stop waits for running statements. Default 30 seconds.
     pub shutdown_grace: Duration,
 }
@@ -51,7 +66,8 @@ impl Default for Limits {
             transaction_idle: Duration::from_secs(600),
             session_idle: Duration::from_secs(3600),
             ticket_idle: Duration::from_secs(600),
-            handles: 20_000,
+            handles: 1_000,
+            sessions_per_connection: 100,
             shutdown_grace: Duration::from_secs(30),
         }
     }
@@ -68,6 +84,8 @@ pub(crate) struct Session {
     touched: Mutex<Instant>,
     /// Cloned by everything that is running in the session.
     busy: Arc<()>,
+    /// It goes by a name, and the connection that opened it is closed.
+    is_left: AtomicBool,
 }
 
 /// Held while something runs, so that its session does not expire.
@@ -78,7 +96,13 @@ impl Session {
     fn new(state: &State, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
         let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone()));
-        Ok(Self { grizzly, forward, is_transaction, ended: AtomicBool::new(false), touched, busy: Arc::default() })
+        let (ended, is_left) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { grizzly, forward, is_transaction, ended, touched, busy: Arc::default(), is_left })
+    }
+
+    /// Whose the handles are that are opened in this session.
+    pub(crate) fn owner(self: &Arc<Self>) -> Owner {
+        Owner::of(&Arc::as_ptr(self))
     }
 
     /// Runs a definition (CREATE, DROP…), which cannot be part of a transaction. A driver's transaction that has not
@@ -185,7 +209,43 @@ pub(crate) enum SessionKey {
     /// Everything that comes over one connection.
     Connection(ConnectionId),
     /// Everything that carries this name in [`SESSION_HEADER`].
-    Named(String),
+    Named(SessionName),
+}
+
+/// The name of a session, and the connection that it was said over: the same session over all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionName {
+    pub(crate) name: String,
+    pub(crate) over: Option<ConnectionId>,
+}
+
+impl PartialEq for SessionName {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for SessionName {}
+
+impl Hash for SessionName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl SessionKey {
+    /// Whose the transactions are that are begun in this session.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::of(self)
+    }
+
+    /// The connection over which a session by name was opened.
+    fn opened_over(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Connection(_) => None,
+            Self::Named(name) => name.over,
+        }
+    }
 }
 
 /// Everything the server keeps between calls.
@@ -203,16 +263,16 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(factory: SessionFactory, limits: Limits, token: Option<String>) -> Self {
-        let handles = limits.handles;
+        let (handles, own) = (limits.handles, limits.sessions_per_connection);
         Self {
             factory,
             token,
             limits,
             sessions: Mutex::default(),
-            transactions: Handles::new("transaction", handles),
-            savepoints: Handles::new("savepoint", handles),
-            prepared: Handles::new("prepared statement", handles),
-            statements: Handles::new("planned statement", handles),
+            transactions: Handles::new("transaction", own, WhenFull::Refuse),
+            savepoints: Handles::new("savepoint", handles, WhenFull::Refuse),
+            prepared: Handles::new("prepared statement", handles, WhenFull::DropOldest),
+            statements: Handles::new("planned statement", handles, WhenFull::DropOldest),
         }
     }
 
@@ -246,14 +306,55 @@ impl State {
         }
         // Made outside the lock: a factory may be slow. If two calls race, the first one's session wins.
         let session = self.fresh_session()?;
-        Ok(Arc::clone(self.sessions.lock().entry(key.clone()).or_insert(session)))
+        let mut sessions = self.sessions.lock();
+        let gone = match sessions.contains_key(key) {
+            true => None,
+            false => self.make_room(&mut sessions, key)?,
+        };
+        let session = Arc::clone(sessions.entry(key.clone()).or_insert(session));
+        drop(sessions);
+        drop(gone);
+        Ok(session)
+    }
+
+    /// Takes out the session that was idle longest where a connection has opened too many by name.
+    fn make_room(
+        &self,
+        sessions: &mut HashMap<SessionKey, Arc<Session>>,
+        key: &SessionKey,
+    ) -> Result<Option<Arc<Session>>, Status> {
+        let Some(connection) = key.opened_over() else { return Ok(None) };
+        let own = || sessions.iter().filter(|(key, _)| key.opened_over() == Some(connection));
+        let most = self.limits.sessions_per_connection;
+        if own().count() < most {
+            return Ok(None);
+        }
+        let idle = own().filter(|(_, session)| !session.in_transaction() && session.idle_for() > Duration::ZERO);
+        let Some(oldest) = idle.max_by_key(|(_, session)| session.idle_for()).map(|(key, _)| key.clone()) else {
+            let message = format!("{most} sessions of this connection are at work; end some");
+            return Err(status(&Error::new(ErrorKind::Resource, message)));
+        };
+        Ok(sessions.remove(&oldest))
     }
 
     /// The connection is gone: so is its session and what belongs to it.
     pub(crate) fn forget_connection(&self, id: ConnectionId) {
-        let session = self.sessions.lock().remove(&SessionKey::Connection(id));
-        if let Some(session) = session {
+        let key = SessionKey::Connection(id);
+        let session = {
+            let mut sessions = self.sessions.lock();
+            for (_, session) in sessions.iter().filter(|(key, _)| key.opened_over() == Some(id)) {
+                session.is_left.store(true, Ordering::Release);
+            }
+            sessions.remove(&key)
+        };
+        let transactions = self.transactions.remove_all(key.owner());
+        let transactions = transactions.iter().map(|session| Arc::clone(&**session));
+        let mut any = false;
+        for session in transactions.chain(session) {
             session.abandon();
+            any = true;
+        }
+        if any {
             self.drop_ended();
         }
     }
@@ -265,7 +366,8 @@ impl State {
         let mut ended: Vec<_> = transactions.iter().map(|session| Arc::clone(&**session)).collect();
         self.sessions.lock().retain(|_, session| {
             let idle = session.idle_for();
-            let expired = idle >= limits.session_idle;
+            let limit = if session.is_left.load(Ordering::Acquire) { LEFT } else { limits.session_idle };
+            let expired = idle >= limit.min(limits.session_idle);
             if expired || (idle >= limits.transaction_idle && session.in_transaction()) {
                 ended.push(Arc::clone(session));
             }
@@ -276,7 +378,8 @@ impl State {
             session.abandon();
         }
         self.prepared.retain(|_, idle| idle < limits.session_idle);
-        self.statements.retain(|_, idle| idle < limits.ticket_idle);
+        let keep = |statement: &Statement| if statement.is_fetched() { FETCHED } else { limits.ticket_idle };
+        self.statements.retain(|statement, idle| idle < keep(statement).min(limits.ticket_idle));
         self.drop_ended();
     }
 

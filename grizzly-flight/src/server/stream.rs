@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use arrow_flight::{FlightData, encode::FlightDataEncoderBuilder, error::FlightError};
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{Stream, StreamExt, stream::BoxStream};
-use grizzly_provider::{Error, ErrorKind};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use grizzly_provider::{Error, ErrorKind, batch::pieces};
 use tokio::{sync::watch, time::Instant};
 use tonic::Status;
 
@@ -15,6 +15,10 @@ use crate::{
     conform::conform,
     error::{query_status, status},
 };
+
+/// Bytes of rows that one message carries, if a single row is not larger. gRPC clients refuse messages of more than 4 MiB
+/// unless they are told otherwise.
+const MESSAGE_BYTES: usize = 2 << 20;
 
 /// A DoGet answer.
 pub(crate) type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
@@ -95,10 +99,14 @@ pub(crate) fn encode(
 ) -> FlightStream {
     let target = Arc::clone(&schema);
     let conformed = batches.map(move |batch| {
-        conform(batch?, &target).map_err(|error| {
+        let batch = conform(batch?, &target).map_err(|error| {
             let message = "a result differs from its announced columns";
             FlightError::from(status(&Error::new(ErrorKind::Internal, message).with_source(error)))
-        })
+        })?;
+        Ok::<_, FlightError>(pieces(&batch, MESSAGE_BYTES))
     });
-    FlightDataEncoderBuilder::new().with_schema(schema).build(conformed).map(|data| data.map_err(Status::from)).boxed()
+    let small = conformed.map_ok(|pieces| futures::stream::iter(pieces.into_iter().map(Ok))).try_flatten();
+    // The pieces are small already; the encoder would cut those with one large row into nothing.
+    let encoder = FlightDataEncoderBuilder::new().with_schema(schema).with_max_flight_data_size(usize::MAX);
+    encoder.build(small).map(|data| data.map_err(Status::from)).boxed()
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::sessions::{Session, State};
+use super::sessions::{Session, SessionKey, State};
 use crate::error::invalid;
 
 /// A savepoint: a name within a transaction.
@@ -23,11 +23,11 @@ impl Savepoint {
     }
 }
 
-/// Begins a transaction in a new session and returns its handle.
-pub(crate) async fn begin(state: &State) -> Result<Bytes, Status> {
+/// Begins a transaction in a new session and returns its handle. It ends with the caller's connection.
+pub(crate) async fn begin(state: &State, key: &SessionKey) -> Result<Bytes, Status> {
     let session = state.transaction_session()?;
     session.say("BEGIN").await?;
-    state.transactions.insert(session)
+    state.transactions.insert(key.owner(), session)
 }
 
 /// Commits or rolls back. The handle is void afterwards, also if the commit was refused.
@@ -50,7 +50,7 @@ pub(crate) async fn savepoint(state: &State, transaction: &[u8], name: &str) -> 
     let session = Arc::clone(&*state.transactions.get(transaction)?);
     let name = if name.is_empty() { format!("sp_{}", Uuid::new_v4().simple()) } else { name.to_owned() };
     session.say(&format!("SAVEPOINT {}", quoted(&name))).await?;
-    state.savepoints.insert(Savepoint { session, name })
+    state.savepoints.insert(session.owner(), Savepoint { session, name })
 }
 
 /// Forgets a savepoint, or returns to it; after a rollback it stays.

@@ -122,6 +122,7 @@ fn create(folder: &Path) -> Outcome {
             shards,
             shard_by: vec![],
             defaults: vec![],
+            indexes: vec![],
         };
         db.create_table(definition, false)?;
         let columns = vec![("client".to_owned(), false), ("value".to_owned(), true)];

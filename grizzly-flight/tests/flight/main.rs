@@ -8,7 +8,11 @@ mod crash;
 mod engine;
 mod failover;
 mod federation;
+#[path = "../../../grizzly-provider/tests/engine/gate.rs"]
+#[expect(dead_code, reason = "the engine's tests use all of it")]
+mod gate;
 mod ingest;
+mod limits;
 mod metadata;
 mod prepared;
 mod remote_table;

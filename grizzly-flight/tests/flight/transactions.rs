@@ -117,7 +117,7 @@ async fn sessions_are_shared_by_name_across_connections() -> TestResult {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_bound_the_number_of_open_transactions() -> TestResult {
-    let limits = Limits { handles: 2, transaction_idle: Duration::from_secs(60), ..Limits::default() };
+    let limits = Limits { sessions_per_connection: 2, transaction_idle: Duration::from_secs(60), ..Limits::default() };
     let served = Served::start_with(|builder| builder.limits(limits)).await?;
     let connection = served.connect().await?;
     let (one, two) = (connection.begin().await?, connection.begin().await?);

@@ -56,6 +56,7 @@ pub(crate) fn database() -> Result<Grizzly> {
         shards: 4,
         shard_by: vec![],
         defaults: vec![],
+        indexes: vec![],
     };
     db.create_table(definition, false)?;
     for (name, columns) in [

@@ -2,6 +2,7 @@
 
 mod busy;
 mod catalog;
+mod create_as;
 mod defaults;
 mod dml;
 mod error;
@@ -22,7 +23,9 @@ mod system_tables;
 mod table;
 mod time_travel;
 
+pub use busy::CommitNotice;
 pub use catalog::GrizzlyCatalog;
+pub use create_as::{create_table_as, is_own_table};
 pub use error::{grizzly_error, sqlstate};
 pub use metadata_aggregate::MetadataAggregateExec;
 pub use options::GrizzlyOptions;
@@ -32,4 +35,4 @@ pub use session_handle::SessionHandle;
 pub use sql::{GrizzlyDialect, is_call};
 pub use statement::statement_snapshot;
 pub use table::{GrizzlyTable, GrizzlyTables};
-pub use time_travel::TimeTravelPlanner;
+pub use time_travel::{PointInTime, RelativeTime, TimeTravelPlanner};

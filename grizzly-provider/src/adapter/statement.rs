@@ -10,13 +10,18 @@ use std::{
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 
-use super::SessionHandle;
+use super::{
+    SessionHandle,
+    time_travel::{PointInTime, present},
+};
 use crate::{Grizzly, Result, Snapshot, access::AsOf};
 
 /// One running statement and what it reads of each database.
 struct Statement {
     /// As long as this exists the context's address is not used again, so the address is a safe key.
     context: Weak<TaskContext>,
+    /// When it started, in microseconds since 1970, once something has asked.
+    now: Option<i64>,
     bound: Vec<Binding>,
 }
 
@@ -47,7 +52,12 @@ pub fn statement_snapshot(db: &Grizzly, context: &Arc<TaskContext>) -> Result<Sn
 
 /// What the statement running under `context` reads of `db`: history if `as_of` is given, else what its session's
 /// open transaction sees, else all that was committed when the statement first asked.
-pub(crate) fn bind_snapshot(db: &Grizzly, context: &Arc<TaskContext>, as_of: Option<AsOf>) -> Result<Snapshot> {
+pub(crate) fn bind_snapshot(db: &Grizzly, context: &Arc<TaskContext>, as_of: Option<&PointInTime>) -> Result<Snapshot> {
+    let as_of = match as_of {
+        Some(PointInTime::Fixed(at)) => Some(*at),
+        Some(relative) => Some(relative.at(started(db, context))?),
+        None => None,
+    };
     bind(db, context, as_of, |transaction| match (as_of, transaction) {
         (Some(as_of), _) => db.snapshot_at(as_of),
         (None, Some(snapshot)) => Ok(snapshot),
@@ -76,9 +86,7 @@ fn bind(
     let snapshot = read(transaction_snapshot(db, context)?)?;
     let mut statements = STATEMENTS.lock();
     let ended = take_ended(&mut statements);
-    let statement = statements
-        .entry(Arc::as_ptr(context) as usize)
-        .or_insert_with(|| Statement { context: Arc::downgrade(context), bound: Vec::new() });
+    let statement = Statement::entry(&mut statements, context);
     let snapshot = statement.find(database, as_of).unwrap_or_else(|| {
         statement.bound.push(Binding { database, as_of, snapshot: snapshot.clone() });
         snapshot
@@ -89,11 +97,27 @@ fn bind(
     Ok(snapshot)
 }
 
+/// When the statement running under `context` started: one moment for all that it reads.
+fn started(db: &Grizzly, context: &Arc<TaskContext>) -> i64 {
+    let present = present(db);
+    *Statement::entry(&mut STATEMENTS.lock(), context).now.get_or_insert(present)
+}
+
 fn bound(context: &Arc<TaskContext>, database: usize, as_of: Option<AsOf>) -> Option<Snapshot> {
     STATEMENTS.lock().get(&(Arc::as_ptr(context) as usize))?.find(database, as_of)
 }
 
 impl Statement {
+    fn entry<'a>(statements: &'a mut HashMap<usize, Self>, context: &Arc<TaskContext>) -> &'a mut Self {
+        let fresh = || Self { context: Arc::downgrade(context), now: None, bound: Vec::new() };
+        let statement = statements.entry(Arc::as_ptr(context) as usize).or_insert_with(fresh);
+        if statement.context.strong_count() == 0 {
+            // One that ended had the same address.
+            *statement = fresh();
+        }
+        statement
+    }
+
     fn find(&self, database: usize, as_of: Option<AsOf>) -> Option<Snapshot> {
         let bound = self.bound.iter().find(|bound| bound.database == database && bound.as_of == as_of)?;
         Some(bound.snapshot.clone())

@@ -27,6 +27,7 @@ use super::{
     predicate::{Conversion, convert_logical},
     scan::{GrizzlyScanExec, Streams},
     statement::bind_snapshot,
+    time_travel::{PointInTime, present},
 };
 use crate::{
     Error, ErrorKind, Grizzly, Result, TableSnapshot,
@@ -45,7 +46,7 @@ pub struct GrizzlyTable {
     own_columns: usize,
     constraints: Constraints,
     defaults: Arc<Defaults>,
-    as_of: Option<AsOf>,
+    as_of: Option<PointInTime>,
     all_versions: bool,
 }
 
@@ -111,7 +112,13 @@ impl GrizzlyTable {
     /// The same table as it was.
     #[must_use]
     pub fn as_of(&self, at: AsOf) -> Self {
-        Self { as_of: Some(at), ..self.clone() }
+        self.at(PointInTime::Fixed(at))
+    }
+
+    /// The same table as it was at a time that may follow from when a statement starts.
+    #[must_use]
+    pub fn at(&self, point: PointInTime) -> Self {
+        Self { as_of: Some(point), ..self.clone() }
     }
 
     /// The same table with two more columns, `__row_id` and `__row_version` (both UInt64): what DELETE, UPDATE and
@@ -173,8 +180,8 @@ impl GrizzlyTable {
     }
 
     /// The point in history it reads, if not the present.
-    pub fn reads_as_of(&self) -> Option<AsOf> {
-        self.as_of
+    pub fn reads_as_of(&self) -> Option<&PointInTime> {
+        self.as_of.as_ref()
     }
 
     /// Whether it reads every retained version of every row.
@@ -189,8 +196,8 @@ impl GrizzlyTable {
 
     /// What planning goes by: the table as it is now, or as of the time it reads.
     pub fn planning_snapshot(&self) -> Result<TableSnapshot> {
-        let snapshot = match self.as_of {
-            Some(at) => self.db.snapshot_at(at)?,
+        let snapshot = match &self.as_of {
+            Some(at) => self.db.snapshot_at(at.at(present(&self.db))?)?,
             None => self.db.snapshot(),
         };
         snapshot.table_by_id(self.id)
@@ -200,7 +207,7 @@ impl GrizzlyTable {
     /// statement. Binds the statement's snapshot if nothing has before, so call it in `execute`, not while planning.
     /// An error of kind `Invalid` if the table's columns are no longer those of the plan.
     pub fn bind(&self, context: &Arc<TaskContext>) -> Result<TableSnapshot> {
-        let table = bind_snapshot(&self.db, context, self.as_of)?.table_by_id(self.id)?;
+        let table = bind_snapshot(&self.db, context, self.as_of.as_ref())?.table_by_id(self.id)?;
         let planned = self.schema.fields().iter().take(self.own_columns);
         if !planned.eq(table.schema().fields().iter()) {
             let message = format!("the columns of {} have changed since the statement was prepared", self.name);

@@ -1,9 +1,16 @@
 //! `t FOR SYSTEM_TIME AS OF x`: reads a table as it was. `x` is a commit number or a point in time. Without this planner
 //! DataFusion would ignore the clause and return present data. Views that cannot be read are refused here, too.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::{
+    datatypes::{DataType, TimeUnit},
+    temporal_conversions::timestamp_us_to_datetime,
+};
 use datafusion::{
     common::{DFSchema, ScalarValue},
     datasource::{provider_as_source, source_as_provider},
@@ -19,9 +26,57 @@ use datafusion::{
 
 use super::{catalog::refuse_broken, table::GrizzlyTable};
 use crate::{
-    Error, Result,
+    Error, Grizzly, Result,
     access::{AsOf, Csn},
 };
+
+/// When a statement reads a table, if not at the present.
+#[derive(Debug, Clone)]
+pub enum PointInTime {
+    /// Always the same.
+    Fixed(AsOf),
+    /// A time that follows from when the statement starts, as in `AS OF now() - INTERVAL '1 hour'`.
+    Relative(Arc<RelativeTime>),
+}
+
+/// An expression that says when, once it is known when the statement starts.
+pub struct RelativeTime {
+    expr: Expr,
+    text: String,
+}
+
+impl PointInTime {
+    /// The point in time for a statement that starts at `now`, in microseconds since 1970.
+    pub(crate) fn at(&self, now: i64) -> Result<AsOf> {
+        match self {
+            Self::Fixed(at) => Ok(*at),
+            Self::Relative(relative) => any_point(&evaluate(&relative.expr, now, &relative.text)?),
+        }
+    }
+}
+
+impl fmt::Debug for RelativeTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RelativeTime").field(&self.text).finish()
+    }
+}
+
+impl fmt::Display for PointInTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(AsOf::Csn(csn)) => write!(f, "csn {csn}"),
+            Self::Fixed(AsOf::TimestampMicros(micros)) => write!(f, "{micros} us"),
+            Self::Relative(relative) => f.write_str(&relative.text),
+        }
+    }
+}
+
+/// The present, in microseconds since 1970: the clock's, or the newest commit's where the clock is behind that, as
+/// after it was set back.
+pub(crate) fn present(db: &Grizzly) -> i64 {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros();
+    i64::try_from(clock.max(u128::from(db.snapshot().csn().0))).unwrap_or(i64::MAX)
+}
 
 /// Plans tables with a point in time, and says why a view cannot be read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,13 +101,31 @@ impl RelationPlanner for TimeTravelPlanner {
                 format!("{reference} has no history: only Grizzly's tables can be read AS OF a point in time");
             return Err(Error::unsupported(message).into());
         };
-        let past = provider_as_source(Arc::new(table.as_of(at)));
+        let past = provider_as_source(Arc::new(table.at(at)));
         let plan = LogicalPlanBuilder::scan(reference, past, None)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
 }
 
-fn point_in_time(version: TableVersion, context: &mut dyn RelationPlannerContext) -> DataFusionResult<AsOf> {
+fn point_in_time(version: TableVersion, context: &mut dyn RelationPlannerContext) -> DataFusionResult<PointInTime> {
+    let expr = match &version {
+        TableVersion::ForSystemTimeAsOf(expr) | TableVersion::TimestampAsOf(expr) => expr,
+        _ => return Ok(PointInTime::Fixed(fixed(version, context)?)),
+    };
+    let text = expr.to_string();
+    let expr = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
+    let (early, late) = (evaluate(&expr, 0, &text)?, evaluate(&expr, MANY_YEARS, &text)?);
+    if early == late {
+        return Ok(PointInTime::Fixed(fixed(version, context)?));
+    }
+    any_point(&early)?;
+    Ok(PointInTime::Relative(Arc::new(RelativeTime { expr, text })))
+}
+
+/// Far enough from 1970 for every expression with the present in it to differ.
+const MANY_YEARS: i64 = 40 * 365 * 24 * 60 * 60 * 1_000_000 + 1;
+
+fn fixed(version: TableVersion, context: &mut dyn RelationPlannerContext) -> DataFusionResult<AsOf> {
     match version {
         TableVersion::ForSystemTimeAsOf(expr) => Ok(any_point(&constant(expr, context)?)?),
         TableVersion::VersionAsOf(expr) => Ok(commit(&constant(expr, context)?)?),
@@ -61,16 +134,23 @@ fn point_in_time(version: TableVersion, context: &mut dyn RelationPlannerContext
     }
 }
 
-/// The value of an expression without columns, `now()` included.
+/// The value of an expression without columns.
 fn constant(expr: ast::Expr, context: &mut dyn RelationPlannerContext) -> DataFusionResult<ScalarValue> {
     let text = expr.to_string();
+    let expr = context.sql_to_expr(expr, &DFSchema::empty())?;
+    Ok(evaluate(&expr, 0, &text)?)
+}
+
+/// The value of an expression without columns in a statement that starts at `now`, in microseconds since 1970.
+fn evaluate(expr: &Expr, now: i64, text: &str) -> Result<ScalarValue> {
     let schema = DFSchema::empty();
-    let expr = context.sql_to_expr(expr, &schema)?;
-    let info = SimplifyContext::builder().with_current_time().build();
-    let simplifier = ExprSimplifier::new(info);
-    match simplifier.simplify(simplifier.coerce(expr, &schema)?)? {
+    let now = timestamp_us_to_datetime(now).map(|now| now.and_utc());
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_query_execution_start_time(now).build());
+    let simplified = simplifier.coerce(expr.clone(), &schema).and_then(|expr| simplifier.simplify(expr));
+    let wrong = || Error::invalid(format!("AS OF {text}: a constant commit number or time is needed"));
+    match simplified.map_err(|error| wrong().with_source(error))? {
         Expr::Literal(value, _) if !value.is_null() => Ok(value),
-        _ => Err(Error::invalid(format!("AS OF {text}: a constant commit number or time is needed")).into()),
+        _ => Err(wrong()),
     }
 }
 

@@ -16,18 +16,35 @@ use super::{
     txn::transaction::unique_violation,
     version::{TableCodecs, TableVersion},
 };
-use crate::error::Result;
+use crate::{batch::batch_bytes, error::Result};
 
 /// Rows of one segment file.
 pub(crate) const SEGMENT_ROWS: usize = 1 << 20;
+/// Bytes of rows, not encoded yet, that become a file even if they are fewer.
+const SEGMENT_BYTES: usize = 256 << 20;
 
 /// A segment in the making.
 pub(crate) struct BulkLoad {
     builder: SegmentBuilder,
     keys: Vec<Option<Keys>>,
     rows: usize,
-    /// The stamps that are columns of the file instead of being shared by all rows.
-    stamped: bool,
+    bytes: usize,
+    stamps: FileStamps,
+}
+
+/// The stamps that are columns of a file instead of being shared by all its rows. They are batches' last columns, in
+/// this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStamps {
+    /// Commits. Without the column, one commit wrote all rows: the one that the segment joins with.
+    pub(crate) created: bool,
+    /// Versions. Without the column, all rows have version 1.
+    pub(crate) versions: bool,
+}
+
+impl FileStamps {
+    /// Rows of several commits.
+    pub(crate) const ALL: Self = Self { created: true, versions: true };
 }
 
 impl std::fmt::Debug for BulkLoad {
@@ -37,15 +54,10 @@ impl std::fmt::Debug for BulkLoad {
 }
 
 impl BulkLoad {
-    /// New rows that will share one commit and have version 1.
-    pub(crate) fn new(table: &TableDef) -> Result<Self> {
-        Self::with_stamps(table, false)
-    }
-
-    /// With `stamped`, batches carry the commit and version of each row in two columns behind the table's own.
-    pub(crate) fn with_stamps(table: &TableDef, stamped: bool) -> Result<Self> {
-        let builder = SegmentBuilder::new(file_schema(&table.schema, stamped, stamped));
-        Ok(Self { builder, keys: table.indexes.iter().map(|_| None).collect(), rows: 0, stamped })
+    /// Batches carry the stamps that `stamps` names behind the table's own columns.
+    pub(crate) fn with_stamps(table: &TableDef, stamps: FileStamps) -> Result<Self> {
+        let builder = SegmentBuilder::new(file_schema(&table.schema, stamps.created, stamps.versions));
+        Ok(Self { builder, keys: table.indexes.iter().map(|_| None).collect(), rows: 0, bytes: 0, stamps })
     }
 
     pub(crate) fn push(&mut self, codecs: &TableCodecs, rows: &RecordBatch) -> Result<()> {
@@ -58,6 +70,7 @@ impl BulkLoad {
             }
         }
         self.rows += rows.num_rows();
+        self.bytes += batch_bytes(rows);
         self.builder.push(rows.clone())?;
         Ok(())
     }
@@ -67,17 +80,18 @@ impl BulkLoad {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.rows >= SEGMENT_ROWS
+        self.rows >= SEGMENT_ROWS || self.bytes >= SEGMENT_BYTES
     }
 
-    /// Writes the file and its index runs. Two rows with one unique key are an error (unless stamped: then old
-    /// versions of a row share its key).
+    /// Writes the file and its index runs. Two rows with one unique key are an error (unless they are of several
+    /// commits: then old versions of a row share its key).
     pub(crate) fn finish(self, db: &Inner, table: &TableVersion) -> Result<Arc<ColdSegment>> {
-        let segment = store(db, table, db.next_segment_id(), self.stamped, self.builder)?;
+        let segment = store(db, table, db.next_segment_id(), self.stamps, self.builder)?;
         for ((index, encoder), keys) in table.codecs.keys.iter().zip(self.keys) {
             let Some(keys) = keys else { continue };
             let run = IndexRun::build(&keys, None);
-            let repeated = run.first_duplicate().filter(|key| index.unique && !self.stamped && !encoder.has_null(key));
+            let repeated =
+                run.first_duplicate().filter(|key| index.unique && !self.stamps.created && !encoder.has_null(key));
             if let Some(key) = repeated {
                 segment.mark_obsolete();
                 return Err(unique_violation(&table.def, &index.name, &encoder.display(&key)));
@@ -88,34 +102,33 @@ impl BulkLoad {
     }
 }
 
-/// Writes batches as the file of segment `id`; with `stamped` they carry the commit and version of each row in two
-/// columns behind the table's own. Index runs are the caller's matter.
+/// Writes batches, which carry the commit and version of each row behind the table's columns, as the file of segment
+/// `id`. Index runs are the caller's matter.
 pub(crate) fn write_segment(
     db: &Inner,
     table: &TableVersion,
     id: u32,
-    stamped: bool,
     batches: impl Iterator<Item = Result<RecordBatch>>,
 ) -> Result<Arc<ColdSegment>> {
-    let mut builder = SegmentBuilder::new(file_schema(&table.def.schema, stamped, stamped));
+    let mut builder = SegmentBuilder::new(file_schema(&table.def.schema, true, true));
     for batch in batches {
         builder.push(batch?)?;
     }
-    store(db, table, id, stamped, builder)
+    store(db, table, id, FileStamps::ALL, builder)
 }
 
 fn store(
     db: &Inner,
     table: &TableVersion,
     id: u32,
-    stamped: bool,
+    stamps: FileStamps,
     builder: SegmentBuilder,
 ) -> Result<Arc<ColdSegment>> {
     let rows = builder.rows() as u32;
     let built = builder.finish()?;
     let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
-    let shared = |value| (!stamped).then_some(value);
-    let (epoch, created, row_version) = (db.file_epoch()?, shared(0), shared(1));
+    let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
+    let epoch = db.file_epoch()?;
     let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version };
     db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
     let file = db.built_segment(&meta, &table.def.schema, built)?;

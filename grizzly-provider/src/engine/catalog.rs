@@ -141,10 +141,7 @@ impl Catalog {
             CatalogChange::DropTable { table } => {
                 next.tables.remove(table);
             }
-            CatalogChange::CreateIndex { table, index } => next.edit(*table, |table| {
-                table.next_index_id = table.next_index_id.max(index.id + 1);
-                table.indexes.push(index.clone());
-            }),
+            CatalogChange::CreateIndex { table, index } => next.edit(*table, |table| table.add_index(index.clone())),
             CatalogChange::DropIndex { table, index } => {
                 next.edit(*table, |table| table.indexes.retain(|candidate| candidate.id != *index));
             }
@@ -171,7 +168,8 @@ impl Catalog {
 impl TableDef {
     /// Validates a definition and gives it the id `id`.
     pub(crate) fn new(id: u64, definition: TableDefinition) -> Result<Self> {
-        let TableDefinition { schema_name, name, schema, primary_key, shards, shard_by, defaults } = definition;
+        let TableDefinition { schema_name, name, schema, primary_key, shards, shard_by, defaults, indexes } =
+            definition;
         if name.is_empty() {
             return Err(Error::invalid("a table needs a name"));
         }
@@ -218,14 +216,27 @@ impl TableDef {
         if !primary_key.is_empty() {
             let descending = vec![false; primary_key.len()];
             let index = table.index(PRIMARY, primary_key, descending, true, true)?;
-            table.next_index_id += 1;
-            table.indexes.push(index);
+            table.add_index(index);
+        }
+        for definition in &indexes {
+            let index = table.new_index(definition)?;
+            table.add_index(index);
         }
         Ok(table)
     }
 
-    /// Validates a new secondary index.
+    fn add_index(&mut self, index: IndexDef) {
+        self.next_index_id = self.next_index_id.max(index.id + 1);
+        self.indexes.push(index);
+    }
+
+    /// Validates a new secondary index. An error of kind `AlreadyExists` if there is one of the name.
     pub(crate) fn new_index(&self, definition: &IndexDefinition) -> Result<IndexDef> {
+        if self.find_index(&definition.name).is_some() {
+            let (index, table) = (&definition.name, self.display_name());
+            let message = format!("index '{index}' of table '{table}' already exists");
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
         if definition.columns.is_empty() {
             return Err(Error::invalid(format!("index '{}' needs at least one column", definition.name)));
         }

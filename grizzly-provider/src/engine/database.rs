@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
@@ -15,11 +14,13 @@ use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
 use parking_lot::Mutex;
 
 use super::{
-    backup::pins::Pins,
-    cluster::Member,
+    backup::{pins::Pins, restore},
+    catalog::Catalog,
+    clock::now,
+    cluster::{Member, lease::Lease},
     ddl,
     extension::Extensions,
-    maintenance::{compact, flush, worker::Signals},
+    maintenance::{compact, flush, room::HotRows, worker::Signals},
     recovery, rows,
     segment::{
         BuiltSegment, ChunkCache, SegmentFile,
@@ -43,9 +44,6 @@ use crate::{
 
 /// Times a blind write is tried before its conflicts are reported.
 const PUT_ATTEMPTS: usize = 16;
-/// How long a writer waits for a flush at a time when memory is full.
-const ROOM_WAIT: Duration = Duration::from_millis(100);
-
 /// An open database. Cheap to clone; every clone is the same database. It is closed by [`Grizzly::close`] or when
 /// the last clone is dropped.
 #[derive(Clone)]
@@ -88,10 +86,18 @@ pub(crate) struct Inner {
     pub(super) term: AtomicU64,
     /// Among several processes that share the database.
     pub(super) member: Option<Member>,
+    /// Without a cluster, where nothing else keeps other writers out.
+    pub(super) alone: Option<Arc<Lease>>,
     pub(super) removal: Arc<Removal>,
     pub(super) next_segment: AtomicU32,
     pub(super) next_transaction: AtomicU64,
-    pub(super) hot_rows: AtomicU64,
+    /// The least number that no table was offered yet, unless the catalog is ahead of it.
+    pub(super) next_table: AtomicU64,
+    /// The latest time about which something was said: later commits have greater numbers.
+    pub(super) floor: AtomicU64,
+    /// When the clock was last found to be behind, in microseconds since 1970.
+    pub(super) warned: AtomicU64,
+    pub(super) hot: HotRows,
     pub(super) signals: Arc<Signals>,
     pub(super) extensions: Extensions,
     pub(super) closed: AtomicBool,
@@ -163,6 +169,7 @@ impl GrizzlyBuilder {
             Some(key) => Arc::new(EncryptedStorage::new(storage, key)),
             None => storage,
         };
+        restore::check_whole(&storage)?;
         Ok(Grizzly { inner: recovery::open(self.url, self.settings, storage)? })
     }
 }
@@ -188,9 +195,9 @@ impl Grizzly {
 
     /// What can be read now: every commit acknowledged so far.
     pub fn snapshot(&self) -> Snapshot {
-        let version = self.inner.publisher.current();
+        let (version, guard) = self.inner.snapshots.take(&self.inner.publisher);
         let csn = version.csn;
-        self.inner.snapshot_of(version, csn)
+        Snapshot::new(version, csn, guard)
     }
 
     /// What could be read then.
@@ -198,7 +205,7 @@ impl Grizzly {
     /// # Errors
     /// `Invalid` if that is in the future or before the history that is kept.
     pub fn snapshot_at(&self, at: AsOf) -> Result<Snapshot> {
-        let version = self.inner.publisher.current();
+        let (version, guard) = self.inner.snapshots.take(&self.inner.publisher);
         let csn = match at {
             AsOf::Csn(csn) if csn > version.csn => {
                 return Err(Error::invalid(format!("commit {csn} has not happened yet; the last is {}", version.csn)));
@@ -209,6 +216,10 @@ impl Grizzly {
                 if wanted > now().max(version.csn) {
                     return Err(Error::invalid(format!("timestamp {micros} us lies in the future")));
                 }
+                if wanted > version.csn && self.inner.settle(wanted)? > version.csn {
+                    // A commit from before that time has become visible meanwhile.
+                    return self.snapshot_at(at);
+                }
                 wanted.min(version.csn)
             }
         };
@@ -216,7 +227,7 @@ impl Grizzly {
             let kept = version.history_from;
             return Err(Error::invalid(format!("the state as of {csn} is no longer kept; history begins at {kept}")));
         }
-        Ok(self.inner.snapshot_of(version, csn))
+        Ok(Snapshot::new(version, csn, guard))
     }
 
     /// Starts a transaction on the present snapshot.
@@ -444,17 +455,7 @@ impl Grizzly {
     }
 }
 
-/// The present moment as a commit number.
-pub(crate) fn now() -> Csn {
-    Csn(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64))
-}
-
 impl Inner {
-    pub(super) fn snapshot_of(&self, version: Arc<DatabaseVersion>, csn: Csn) -> Snapshot {
-        let guard = self.snapshots.register(version.compactions);
-        Snapshot::new(version, csn, guard)
-    }
-
     pub(super) fn check_open(&self) -> Result<()> {
         match self.closed.load(Ordering::Acquire) {
             true => Err(Error::new(ErrorKind::Closed, format!("database '{}' is closed", self.url))),
@@ -501,6 +502,12 @@ impl Inner {
         self.next_segment.load(Ordering::Relaxed)
     }
 
+    /// A number for a new table that no other has or gets, in `catalog` or beside it.
+    pub(super) fn next_table_id(&self, catalog: &Catalog) -> u64 {
+        self.next_table.fetch_max(catalog.next_table_id, Ordering::Relaxed);
+        self.next_table.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(super) fn next_transaction_id(&self) -> u64 {
         self.next_transaction.fetch_add(1, Ordering::Relaxed)
     }
@@ -526,71 +533,6 @@ impl Inner {
         if !self.settings.sync_commits {
             self.publisher.publish_now(Arc::clone(&state.version));
         }
-        self.hot_rows.store(hot_rows(&state.version), Ordering::Relaxed);
+        self.hot.set(&state.version);
     }
-
-    /// Rows that ended before this commit may be removed.
-    pub(super) fn horizon(&self) -> Csn {
-        Csn(now().0.saturating_sub(self.settings.retention.as_micros() as u64))
-    }
-
-    /// Waits while memory is full of rows that are not in files.
-    pub(super) fn wait_for_room(&self) -> Result<()> {
-        let limit = 8 * self.settings.flush_rows as u64;
-        while self.settings.background && self.hot_rows.load(Ordering::Relaxed) > limit {
-            self.signals.wait_for_flush(ROOM_WAIT);
-            self.check_writable()?;
-        }
-        Ok(())
-    }
-
-    /// A commit added rows.
-    pub(super) fn added(&self, rows: u64) {
-        let before = self.hot_rows.fetch_add(rows, Ordering::Relaxed);
-        let flush = self.settings.flush_rows as u64;
-        if self.settings.background && before / flush != (before + rows) / flush {
-            self.signals.wake();
-        }
-    }
-
-    /// Whether hot rows should become files.
-    pub(super) fn needs_flush(&self) -> bool {
-        self.hot_rows.load(Ordering::Relaxed) >= self.settings.flush_rows as u64
-    }
-
-    pub(super) fn flushed(&self) {
-        self.signals.flushed();
-    }
-
-    pub(super) fn close(&self) -> Result<()> {
-        self.check_open()?;
-        let flushed = match self.check_writable() {
-            Ok(()) if self.hot_rows.load(Ordering::Relaxed) > 0 => flush::checkpoint(self),
-            _ => Ok(()),
-        };
-        let _steady = self.member.as_ref().map(Member::steady);
-        self.closed.store(true, Ordering::Release);
-        self.signals.stop();
-        let closed = self.wal.load_full().map_or(Ok(()), Wal::close);
-        if let Some(member) = &self.member {
-            member.leave();
-        }
-        *self.lock.lock() = None;
-        flushed?;
-        Ok(closed?)
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.signals.stop();
-        if let Some(member) = &self.member {
-            member.stop();
-        }
-    }
-}
-
-/// Rows of a version that are in memory and in no file.
-pub(super) fn hot_rows(version: &DatabaseVersion) -> u64 {
-    version.tables.values().flat_map(|table| &table.shards).map(|shard| shard.hot_rows()).sum()
 }

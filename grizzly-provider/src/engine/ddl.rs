@@ -2,12 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use grizzly_wal::NewRecord;
+
 use super::{
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
     database::Inner,
     index::IndexRun,
     key::Keys,
     maintenance::flush,
+    mvcc::tombstones::Tombstones,
     redo::{KIND_CATALOG, encode_json},
     rows,
     txn::{
@@ -68,10 +71,11 @@ fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option
 
 fn log(db: &Inner, state: &mut CommitState, change: &CatalogChange) -> Result<Logged> {
     let mut next = state.version.as_ref().clone();
-    next.csn = commit::next_csn(next.csn);
+    next.csn = db.next_csn(next.csn);
     let csn = next.csn;
     apply(&mut next, change, csn)?;
-    commit::append(db, state, next, 0, KIND_CATALOG, encode_json(change)?)
+    let record = NewRecord { txn: 0, commit_ts: csn.0, kind: KIND_CATALOG, payload: encode_json(change)? };
+    commit::append(db, state, next, record, || ())
 }
 
 pub(super) fn create_table(db: &Inner, definition: TableDefinition, if_not_exists: bool) -> Result<bool> {
@@ -81,7 +85,7 @@ pub(super) fn create_table(db: &Inner, definition: TableDefinition, if_not_exist
             return Ok(None);
         }
         catalog.check_free(&name)?;
-        Ok(Some(CatalogChange::CreateTable(TableDef::new(catalog.next_table_id, definition)?)))
+        Ok(Some(CatalogChange::CreateTable(TableDef::new(db.next_table_id(catalog), definition)?)))
     })
 }
 
@@ -158,9 +162,8 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
     let mut made = None;
     let done = change(db, |catalog, state| {
         let def = catalog.table(table)?;
-        if def.find_index(&definition.name).is_some() {
-            let exists = format!("index '{}' of table '{table}' already exists", definition.name);
-            return if if_not_exists { Ok(None) } else { Err(Error::new(ErrorKind::AlreadyExists, exists)) };
+        if if_not_exists && def.find_index(&definition.name).is_some() {
+            return Ok(None);
         }
         let index = def.new_index(definition)?;
         if index.unique {
@@ -207,6 +210,7 @@ fn check_unique(table: &TableVersion, index: &IndexDef) -> Result<()> {
         }
         runs.push(Arc::new(IndexRun::build(&live, None)));
     }
+    let runs: Vec<_> = runs.into_iter().map(|run| (run, Tombstones::default())).collect();
     conflict::check_own(table, index, &encoder, &runs)
 }
 

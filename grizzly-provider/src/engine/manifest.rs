@@ -149,8 +149,13 @@ impl Manifest {
 
     /// Stores this manifest under its number. `Unavailable` if another writer did so first.
     pub(crate) fn store(&self, storage: &Arc<dyn Storage>) -> Result<()> {
-        let json = redo::encode_json(self)?;
-        storage.put(&path(self.number), &checked(json), PutMode::Create).map_err(|error| match error.kind() {
+        let (path, parts) = (path(self.number), checked(redo::encode_json(self)?));
+        let Err(error) = storage.put(&path, &parts, PutMode::Create) else { return Ok(()) };
+        // It may be there though the call failed, or because an earlier one that seemed to fail had stored it.
+        if storage.get(&path).is_ok_and(|stored| stored == parts.concat()) {
+            return Ok(());
+        }
+        Err(match error.kind() {
             grizzly_wal::ErrorKind::AlreadyExists => Error::new(
                 ErrorKind::Unavailable,
                 format!("another writer has taken over '{}': manifest {} exists", storage.url(), self.number),

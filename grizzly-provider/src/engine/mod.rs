@@ -13,6 +13,8 @@
 mod backup;
 mod bulk;
 mod catalog;
+mod clock;
+mod close;
 mod cluster;
 mod database;
 mod ddl;

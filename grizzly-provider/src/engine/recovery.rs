@@ -16,11 +16,13 @@ use parking_lot::Mutex;
 use super::{
     backup::pins::Pins,
     catalog::CatalogChange,
+    clock::now,
     cluster::{
         self, Member,
         lease::{self, Lease},
+        promote,
     },
-    database::{Inner, hot_rows, now},
+    database::Inner,
     ddl,
     maintenance::{
         collect, compact, flush, tombstone_file,
@@ -74,12 +76,14 @@ pub(super) struct Parts {
     pub(super) removal: Arc<Removal>,
     pub(super) lock: Box<dyn std::any::Any + Send + Sync>,
     pub(super) member: Option<Member>,
+    /// Without a cluster, where nothing else keeps other writers out.
+    pub(super) alone: Option<Arc<Lease>>,
 }
 
 impl Inner {
     /// A database that can be read. To write, it needs a log: see [`install`].
     pub(super) fn new(parts: Parts, identity: uuid::Uuid) -> Self {
-        let Parts { url, settings, storage, publisher, cache, removal, lock, member } = parts;
+        let Parts { url, settings, storage, publisher, cache, removal, lock, member, alone } = parts;
         let version = publisher.current();
         Self {
             url,
@@ -99,10 +103,14 @@ impl Inner {
             epoch: AtomicU64::new(0),
             term: AtomicU64::new(0),
             member,
+            alone,
             removal,
             next_segment: AtomicU32::new(1),
             next_transaction: AtomicU64::new(1),
-            hot_rows: AtomicU64::new(0),
+            next_table: AtomicU64::new(1),
+            floor: AtomicU64::new(0),
+            warned: AtomicU64::new(0),
+            hot: Default::default(),
             signals: Arc::new(Signals::default()),
             extensions: Default::default(),
             closed: AtomicBool::new(false),
@@ -125,13 +133,20 @@ pub(super) fn open(url: String, mut settings: Settings, storage: Arc<dyn Storage
 /// Opens it for this process alone.
 fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
     let lock = storage.lock()?;
-    let leased = lease::take_alone(&storage)?;
-    let mut manifest = load_or_create(&storage, settings.create, &url)?;
+    let latest = load_or_create(&storage, settings.create, &url)?.epoch;
+    // A lock of this machine keeps nobody else out of a bucket.
+    let held = !storage.lock_excludes();
+    let lease = lease::take_alone(&storage, latest, held)?;
+    let manifest = match held {
+        // What a writer before is storing at this moment must not count any more.
+        true => promote::claim(&storage, &lease)?,
+        false => Manifest { epoch: lease.epoch(), ..load_or_create(&storage, settings.create, &url)? },
+    };
     let removal = Arc::new(Removal::new(Arc::clone(&storage), Duration::ZERO));
     let cache = new_cache(&settings);
     let mut recovery = Recovery::from_manifest(Arc::clone(&removal), Arc::clone(&cache), &manifest)?;
     let publisher = Arc::new(Publisher::new(recovery.version.clone()));
-    let options = wal_options(&publisher, leased, None);
+    let options = wal_options(&publisher, lease.epoch(), None);
     let mut replay = grizzly_wal::open(Arc::clone(&storage), LOG_DIR, Lsn(manifest.replay_from), options)?;
     let mut records = 0_u64;
     for record in &mut replay {
@@ -141,8 +156,8 @@ fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Res
     let torn = replay.torn().to_vec();
     let wal = replay.into_writer()?;
     tracing::info!(url, records, csn = recovery.version.csn.0, "the database is open");
-    manifest.epoch = leased.max(manifest.epoch + 1);
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: None };
+    let alone = held.then_some(lease);
+    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: None, alone };
     let db = Arc::new(Inner::new(parts, manifest.database));
     install(&db, recovery, (wal, torn), &manifest)?;
     worker::start(&db)?;
@@ -193,8 +208,8 @@ pub(super) fn install(
     db.checkpoints.resume(manifest.number, recovery.lists);
     *db.obsolete.lock() = recovery.replaced;
     db.epoch.store(manifest.epoch, Ordering::Release);
-    db.publisher.publish_now(Arc::clone(&version));
-    db.hot_rows.store(hot_rows(&version), Ordering::Release);
+    db.publisher.restart(Arc::clone(&version));
+    db.hot.set(&version);
     *state = CommitState::new(version);
     // In this order: whoever sees that this process writes begins transactions that may commit.
     db.term.fetch_add(1, Ordering::AcqRel);
@@ -300,12 +315,11 @@ impl Recovery {
                         definition.def.name, hot.rows
                     )));
                 }
-                append_rows(hot, &batch, csn, &versions, &definition, &keys)
-            }
-            RedoOp::Delete { table, rows } => {
-                end_rows(self.version.change_table(table, csn)?, &rows, csn);
+                append_rows(hot, &batch, csn, &versions, &definition, &keys)?.insert();
                 Ok(())
             }
+            RedoOp::Delete { table, rows } => end_rows(self.version.change_table(table, csn)?, &rows, csn),
+            RedoOp::Define(change) => ddl::apply(&mut self.version, &change, csn),
             RedoOp::Attach(Attach { table, shard, meta, ended }) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
                 let table = self.version.change_table(table, csn)?;

@@ -16,7 +16,7 @@ use arrow::{
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
-use super::{segment::cold::SegmentMeta, stamps::Stamps};
+use super::{catalog::CatalogChange, segment::cold::SegmentMeta, stamps::Stamps};
 use crate::{
     access::RowId,
     error::{Error, Result},
@@ -32,6 +32,7 @@ pub(crate) const KIND_REPLACE: u8 = 3;
 const TAG_INSERT: u8 = 1;
 const TAG_DELETE: u8 = 2;
 const TAG_ATTACH: u8 = 3;
+const TAG_DEFINE: u8 = 4;
 
 /// One write of a commit.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub(crate) enum RedoOp {
     Delete { table: u64, rows: Vec<RowId> },
     /// A segment file that the transaction wrote before it committed.
     Attach(Attach),
+    /// A change of the catalog that is part of the commit.
+    Define(CatalogChange),
 }
 
 /// A segment file joins a shard.
@@ -124,6 +127,10 @@ pub(crate) fn encode_commit(ops: &[RedoOp]) -> Result<Bytes> {
                 out.put_u8(TAG_ATTACH);
                 put_bytes(&mut out, &encode_json(attach)?);
             }
+            RedoOp::Define(change) => {
+                out.put_u8(TAG_DEFINE);
+                put_bytes(&mut out, &encode_json(change)?);
+            }
         }
     }
     Ok(out.into())
@@ -161,6 +168,7 @@ fn decode_op(payload: &mut Bytes) -> Option<RedoOp> {
             Some(RedoOp::Delete { table, rows: rows.collect() })
         }
         TAG_ATTACH => serde_json::from_slice(&get_bytes(payload)?).ok().map(RedoOp::Attach),
+        TAG_DEFINE => serde_json::from_slice(&get_bytes(payload)?).ok().map(RedoOp::Define),
         _ => None,
     }
 }

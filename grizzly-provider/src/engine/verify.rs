@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use arrow::array::Array;
 use grizzly_wal::Lsn;
 
 use super::{
     backup::pins::Pins,
+    cluster::lease,
     database::Inner,
     index::IndexRun,
     maintenance::tombstone_file,
@@ -13,6 +15,7 @@ use super::{
     recovery::LOG_DIR,
     rows,
     segment::cold::DATA_DIR,
+    txn::conflict,
     version::{Segment, SegmentData, TableVersion},
 };
 use crate::error::Result;
@@ -54,15 +57,49 @@ pub(super) fn verify(db: &Inner) -> Result<VerifyReport> {
                         .push(format!("table '{name}' shard {shard} segment {id} index '{}': {error}", index.name));
                 }
             }
+            verify_not_null(table, segment, &mut report);
         }
+        verify_unique(table, &mut report);
     }
     Ok(report)
+}
+
+/// NOT NULL columns without NULLs, in rows that have ended, too.
+fn verify_not_null(table: &TableVersion, segment: &Segment, report: &mut VerifyReport) {
+    for (column, field) in table.def.schema.fields().iter().enumerate().filter(|(_, field)| !field.is_nullable()) {
+        let nulls: u64 = match &segment.data {
+            SegmentData::Cold(cold) => cold.file.footer().columns.get(column).map_or(0, |summary| summary.nulls),
+            SegmentData::Hot(hot) => {
+                hot.chunks.iter().map(|chunk| chunk.batch.column(column).logical_null_count() as u64).sum()
+            }
+        };
+        if nulls > 0 {
+            let (table, segment) = (table.def.display_name(), segment.id());
+            let column = field.name();
+            report.problems.push(format!(
+                "table '{table}' segment {segment}: column '{column}' is NOT NULL and has {nulls} NULLs"
+            ));
+        }
+    }
+}
+
+/// No two live rows with one key in a unique index.
+fn verify_unique(table: &TableVersion, report: &mut VerifyReport) {
+    for (index, encoder) in table.codecs.keys.iter().filter(|(index, _)| index.unique) {
+        let runs = table
+            .segments()
+            .map(|(_, segment)| Ok((conflict::run_of(table, segment, index)?, segment.tombstones.clone())));
+        let checked =
+            runs.collect::<Result<Vec<_>>>().and_then(|runs| conflict::check_own(table, index, encoder, &runs));
+        report.problems.extend(checked.err().map(|error| error.to_string()));
+    }
 }
 
 /// Manifests, positions of backups, and the log.
 fn verify_records(db: &Inner, report: &mut VerifyReport) -> Result<()> {
     report.problems.extend(Manifest::verify(&db.storage)?);
     report.problems.extend(Pins::verify(&db.storage)?);
+    report.problems.extend(lease::verify(db.storage.as_ref())?);
     // One that cannot be read is among the problems already.
     if let Ok(Some(manifest)) = Manifest::load(&db.storage) {
         let needed = Lsn(manifest.replay_from);

@@ -70,6 +70,17 @@ pub(crate) struct Segment {
     pub(crate) tombstones: Tombstones,
 }
 
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowState {
+    /// It has not ended.
+    Live,
+    /// A commit ended it.
+    Ended(Csn),
+    /// There is no such row: its segment is gone, or shorter.
+    Missing,
+}
+
 /// What is written beside each row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stamp {
@@ -189,9 +200,12 @@ impl TableVersion {
         Ok(Arc::make_mut(shard_version.ok_or_else(missing)?))
     }
 
-    /// When a row ended, or `None` while it is live or if it is not there.
-    pub(crate) fn ended(&self, row: RowId) -> Option<Csn> {
-        self.segment(row.segment())?.tombstones.get(row.row())
+    /// What became of a row.
+    pub(crate) fn row_state(&self, row: RowId) -> RowState {
+        match self.segment(row.segment()).filter(|segment| row.row() < segment.rows()) {
+            Some(segment) => segment.tombstones.get(row.row()).map_or(RowState::Live, RowState::Ended),
+            None => RowState::Missing,
+        }
     }
 
     /// Rows that are not ended in this version.
@@ -222,7 +236,12 @@ impl ShardVersion {
 
     /// Rows in memory.
     pub(crate) fn hot_rows(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.hot().is_some()).map(|segment| u64::from(segment.rows())).sum()
+        self.segments.iter().filter_map(|segment| segment.hot()).map(|hot| u64::from(hot.rows)).sum()
+    }
+
+    /// Their bytes, about.
+    pub(crate) fn hot_bytes(&self) -> u64 {
+        self.segments.iter().filter_map(|segment| segment.hot()).map(|hot| hot.bytes as u64).sum()
     }
 }
 

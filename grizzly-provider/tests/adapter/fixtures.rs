@@ -26,6 +26,7 @@ pub(crate) fn store(db: &Grizzly, name: &str, batch: &RecordBatch, key: &[&str],
         shards,
         shard_by: vec![],
         defaults: vec![],
+        indexes: vec![],
     };
     db.create_table(definition, false)?;
     insert(db, name, batch)

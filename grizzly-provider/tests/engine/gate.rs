@@ -3,7 +3,7 @@
 use std::{any::Any, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use grizzly_wal::{AppendFile, ObjectMeta, PutMode, Result, Storage};
+use grizzly_provider::storage::{AppendFile, ObjectMeta, PutMode, Result, Storage};
 use parking_lot::{Condvar, Mutex};
 
 /// Where a process stops.
@@ -55,6 +55,21 @@ impl Gate {
         self.state.0.lock().frozen = true;
     }
 
+    /// Waits until everything stands still.
+    pub(crate) fn wait(&self) {
+        let (state, changed) = &*self.state;
+        let mut state = state.lock();
+        while !state.frozen {
+            changed.wait(&mut state);
+        }
+    }
+
+    /// Goes on, to stop at this point when it is next reached.
+    pub(crate) fn go_on_to(&self, point: Point) {
+        *self.state.0.lock() = State { trap: Some(point), frozen: false };
+        self.state.1.notify_all();
+    }
+
     pub(crate) fn is_frozen(&self) -> bool {
         self.state.0.lock().frozen
     }
@@ -70,6 +85,7 @@ impl Gate {
         let mut state = state.lock();
         if state.trap.is_some_and(reached) {
             (state.trap, state.frozen) = (None, true);
+            changed.notify_all();
         }
         while state.frozen {
             changed.wait(&mut state);
@@ -148,6 +164,10 @@ impl Storage for Gate {
 
     fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
         self.inner.lock_shared()
+    }
+
+    fn lock_excludes(&self) -> bool {
+        self.inner.lock_excludes()
     }
 
     fn seal_shuts_out(&self) -> bool {

@@ -12,3 +12,4 @@ mod open;
 mod rows;
 mod tables;
 mod transactions;
+mod windows;

@@ -31,6 +31,7 @@ pub(crate) fn definition(name: &str, shards: u32) -> TableDefinition {
         shards,
         shard_by: vec![],
         defaults: vec![],
+        indexes: vec![],
     }
 }
 

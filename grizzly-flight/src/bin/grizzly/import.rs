@@ -14,7 +14,10 @@ use datafusion::{
     prelude::{CsvReadOptions, DataFrame, JsonReadOptions, ParquetReadOptions, SessionContext},
 };
 use futures::TryStreamExt;
-use grizzly_provider::{ErrorKind, Grizzly, access::TableDefinition};
+use grizzly_provider::{
+    Grizzly,
+    access::{IfExists, TableDefinition},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -65,19 +68,8 @@ enum Format {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     let database = Database::open_with_key(&args.db, args.memory, true, args.key.key()?)?;
     let frame = read(&args).await?;
-    let created = create_if_absent(database.grizzly(), &args, frame.schema().as_arrow())?;
     let started = Instant::now();
-    let loaded = load(database.grizzly(), &args.table, frame).await;
-    let rows = match loaded {
-        Ok(rows) => rows,
-        Err(error) => {
-            if created {
-                // It was made for these rows.
-                database.grizzly().drop_table(&args.table, true)?;
-            }
-            return Err(error);
-        }
-    };
+    let rows = load(database.grizzly(), &args, frame).await?;
     println!("{rows} rows into {} in {}", args.table, output::duration(started.elapsed()));
     database.close()?;
     Ok(ExitCode::SUCCESS)
@@ -127,13 +119,8 @@ fn format_of(endings: &[String]) -> Result<Format, DataFusionError> {
     }
 }
 
-/// Makes the table with the files' columns; returns whether there was none.
-fn create_if_absent(grizzly: &Grizzly, args: &Args, columns: &Schema) -> Result<bool, DataFusionError> {
-    match grizzly.snapshot().table(&args.table) {
-        Ok(_) => return Ok(false),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
+/// The table with the files' columns, should there be none.
+fn definition(args: &Args, columns: &Schema) -> TableDefinition {
     let (schema_name, name) = match args.table.split_once('.') {
         Some((schema, name)) => (schema.to_owned(), name.to_owned()),
         None => ("public".to_owned(), args.table.clone()),
@@ -146,7 +133,7 @@ fn create_if_absent(grizzly: &Grizzly, args: &Args, columns: &Schema) -> Result<
         let nullable = field.is_nullable() && !args.primary_key.contains(field.name());
         Field::new(field.name(), kind, nullable)
     });
-    let definition = TableDefinition {
+    TableDefinition {
         schema_name,
         name,
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
@@ -154,18 +141,20 @@ fn create_if_absent(grizzly: &Grizzly, args: &Args, columns: &Schema) -> Result<
         shards: args.shards,
         shard_by: args.shard_by.clone(),
         defaults: Vec::new(),
-    };
-    Ok(grizzly.create_table(definition, true)?)
+        indexes: vec![],
+    }
 }
 
-/// Inserts all rows in one transaction and returns their number.
-async fn load(grizzly: &Grizzly, table: &str, frame: DataFrame) -> Result<u64, DataFusionError> {
-    let target = grizzly.snapshot().table(table)?.schema();
+/// Inserts all rows in one transaction, which creates the table if there is none, and returns their number.
+async fn load(grizzly: &Grizzly, args: &Args, frame: DataFrame) -> Result<u64, DataFusionError> {
+    let table = &args.table;
+    let mut transaction = grizzly.begin()?;
+    transaction.create_table(definition(args, frame.schema().as_arrow()), IfExists::Keep)?;
+    let target = transaction.snapshot()?.table(table)?.schema();
     let progress = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} rows, {per_sec}, {elapsed}") {
         progress.set_style(style);
     }
-    let mut transaction = grizzly.begin()?;
     let mut batches = frame.execute_stream().await?;
     let mut rows = 0;
     while let Some(batch) = batches.try_next().await? {

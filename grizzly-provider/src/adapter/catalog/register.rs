@@ -9,36 +9,22 @@ use datafusion::{
 use super::blocking;
 use crate::{
     Error, Grizzly, Result,
-    access::{IndexDefinition, TableDefinition},
+    access::{IfExists, IndexDefinition, TableDefinition},
 };
 
 /// Creates the table with all its rows, or leaves nothing behind.
 pub(super) fn store_table(db: &Grizzly, schema: &str, name: &str, table: &MemTable) -> Result<()> {
-    let (definition, unique) = definition(schema, name, table)?;
+    let definition = definition(schema, name, table)?;
     let rows = rows(table)?;
     let qualified = format!("{schema}.{name}");
     blocking(|| {
-        db.create_table(definition, false)?;
-        let filled = fill(db, &qualified, unique, rows);
-        if filled.is_err() {
-            db.drop_table(&qualified, true)?;
+        let mut transaction = db.begin()?;
+        transaction.create_table(definition, IfExists::Fail)?;
+        for batch in rows {
+            transaction.insert(&qualified, batch)?;
         }
-        filled
+        transaction.commit()?.into_result().map(|_| ())
     })
-}
-
-fn fill(db: &Grizzly, table: &str, unique: Vec<IndexDefinition>, rows: Vec<RecordBatch>) -> Result<()> {
-    for index in unique {
-        db.create_index(table, index, false)?;
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut transaction = db.begin()?;
-    for batch in rows {
-        transaction.insert(table, batch)?;
-    }
-    transaction.commit()?.into_result().map(|_| ())
 }
 
 fn rows(table: &MemTable) -> Result<Vec<RecordBatch>> {
@@ -52,14 +38,14 @@ fn rows(table: &MemTable) -> Result<Vec<RecordBatch>> {
 }
 
 /// The table, and an index for each UNIQUE constraint.
-fn definition(schema_name: &str, name: &str, table: &MemTable) -> Result<(TableDefinition, Vec<IndexDefinition>)> {
+fn definition(schema_name: &str, name: &str, table: &MemTable) -> Result<TableDefinition> {
     let schema = table.schema();
     let mut primary_key = Vec::new();
-    let mut unique = Vec::new();
+    let mut indexes = Vec::new();
     for constraint in table.constraints().into_iter().flat_map(|constraints| constraints.iter()) {
         match constraint {
             Constraint::PrimaryKey(columns) => primary_key = names(&schema, columns)?,
-            Constraint::Unique(columns) => unique.push(unique_index(name, names(&schema, columns)?)),
+            Constraint::Unique(columns) => indexes.push(unique_index(name, names(&schema, columns)?)),
         }
     }
     let mut defaults = Vec::new();
@@ -68,7 +54,7 @@ fn definition(schema_name: &str, name: &str, table: &MemTable) -> Result<(TableD
             defaults.push((field.name().clone(), default_text(default)?));
         }
     }
-    let definition = TableDefinition {
+    Ok(TableDefinition {
         schema_name: schema_name.to_owned(),
         name: name.to_owned(),
         schema,
@@ -76,8 +62,8 @@ fn definition(schema_name: &str, name: &str, table: &MemTable) -> Result<(TableD
         shards: 1,
         shard_by: vec![],
         defaults,
-    };
-    Ok((definition, unique))
+        indexes,
+    })
 }
 
 fn names(schema: &Schema, columns: &[usize]) -> Result<Vec<String>> {

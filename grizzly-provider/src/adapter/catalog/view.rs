@@ -24,6 +24,7 @@ use crate::{
     Error, ErrorKind, Result,
     adapter::{
         error::{grizzly_error, sqlstate},
+        sql::{parse, plan_statement},
         time_travel::TimeTravelPlanner,
     },
 };
@@ -67,7 +68,11 @@ async fn plan_text(catalog: GrizzlyCatalog, schema: &str, text: &str) -> DataFus
         .with_catalog_list(catalogs)
         .with_relation_planners(vec![Arc::new(TimeTravelPlanner)])
         .build();
-    state.create_logical_plan(text).await
+    let limit = state.config_options().sql_parser.recursion_limit.get();
+    match parse(text, limit)?.pop() {
+        Some(parsed) => plan_statement(&state, parsed.statement).await,
+        None => Err(Error::invalid("it has no text").into()),
+    }
 }
 
 fn unreadable(view: &str, error: &DataFusionError) -> Error {

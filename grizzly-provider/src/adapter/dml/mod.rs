@@ -25,7 +25,7 @@ mod write;
 
 pub(crate) use merge::{Repeats, insert_new_rows, merge};
 pub(crate) use rule::{DmlRule, with_nullable_values};
-pub(crate) use sink::insert_into;
+pub(crate) use sink::{create_and_fill, insert_into};
 pub(crate) use source::table_id;
 pub(crate) use subqueries::SubqueriesBelowSink;
 pub(crate) use target::grizzly_table;

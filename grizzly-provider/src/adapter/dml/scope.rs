@@ -23,7 +23,7 @@ pub(super) struct WriteScope {
 }
 
 enum Scope {
-    Own(Option<Transaction>),
+    Own(Option<Box<Transaction>>),
     Session { session: Arc<SessionHandle>, mark: Option<usize>, _writer: OwnedMutexGuard<()> },
 }
 
@@ -41,7 +41,7 @@ impl WriteScope {
         }
         let transaction = db.begin()?;
         let snapshot = transaction.snapshot()?;
-        Self::bound(db, context, Scope::Own(Some(transaction)), snapshot)
+        Self::bound(db, context, Scope::Own(Some(Box::new(transaction))), snapshot)
     }
 
     /// The input gets a context of its own, so that what was bound under the caller's, perhaps by an earlier
@@ -90,7 +90,7 @@ impl WriteScope {
         match &mut self.transaction {
             Scope::Own(transaction) => {
                 let transaction = transaction.take().ok_or_else(ended)?;
-                busy::commit(transaction).await?.into_result()?;
+                busy::commit(*transaction).await?.into_result()?;
             }
             Scope::Session { session, mark, .. } => {
                 if let Some(mark) = mark.take() {

@@ -31,7 +31,8 @@ use super::{
     target::{Target, check_writable},
 };
 use crate::{
-    Error,
+    Error, Grizzly,
+    access::{IfExists, TableDefinition},
     adapter::{
         GrizzlyTable,
         dml::{
@@ -92,6 +93,17 @@ pub(super) fn write_plan(
     let sink = provider_as_source(Arc::new(SinkTable { target, action, schema }));
     let op = WriteOp::Insert(InsertOp::Append);
     Ok(LogicalPlan::Dml(DmlStatement::new(name.clone(), sink, op, Arc::new(input))))
+}
+
+/// A plan that creates a table, with the rows of `input` in it, in one commit.
+pub(crate) fn create_and_fill(
+    db: &Grizzly,
+    definition: TableDefinition,
+    existing: IfExists,
+    input: LogicalPlan,
+) -> Result<LogicalPlan> {
+    let name = TableReference::partial(definition.schema_name.as_str(), definition.name.as_str());
+    write_plan(&name, Target::new(db, definition, existing), Action::Append, input)
 }
 
 /// What [`GrizzlyTable`] answers to `TableProvider::insert_into`.
@@ -206,8 +218,9 @@ impl ExecutionPlan for DmlExec {
         let (target, action, input) = (self.target.clone(), self.action.clone(), single_partition(&self.input));
         let statement = async move {
             let scope = WriteScope::open(&target.db, &context).await?;
-            let rows = input.execute(0, Arc::clone(scope.context()))?;
-            let mut writer = Writer::new(target, scope, &context)?;
+            let reads = Arc::clone(scope.context());
+            let Some(mut writer) = Writer::new(target, scope, &context)? else { return count_batch(0) };
+            let rows = input.execute(0, reads)?;
             let count = write(&mut writer, &action, rows).await?;
             writer.finish().await?;
             rows_written.add(usize::try_from(count).unwrap_or(usize::MAX));

@@ -29,7 +29,8 @@ pub(super) struct SinkTable {
 /// The id of the Grizzly table that a plan names, to read it or to write to it; `None` if it is none.
 pub(crate) fn table_id(source: &Arc<dyn TableSource>) -> Option<u64> {
     let provider = write_target(source)?;
-    let written = provider.downcast_ref::<SinkTable>().map(|sink| sink.target.id);
+    let sink = provider.downcast_ref::<SinkTable>().map(|sink| &sink.target);
+    let written = sink.filter(|target| target.creates.is_none()).map(|target| target.id);
     written.or_else(|| provider.downcast_ref::<GrizzlyTable>().map(GrizzlyTable::id))
 }
 

@@ -11,7 +11,11 @@ use datafusion::{
     logical_expr::{LogicalPlan, LogicalPlanBuilder, TableSource},
 };
 
-use crate::{Error, Grizzly, Result, Snapshot, TableSnapshot, adapter::GrizzlyTable};
+use crate::{
+    Error, Grizzly, Result, Snapshot, TableSnapshot,
+    access::{IfExists, TableDefinition},
+    adapter::GrizzlyTable,
+};
 
 /// A table by its id, so that a prepared statement never writes to another table of the same name.
 #[derive(Debug, Clone)]
@@ -21,11 +25,28 @@ pub(crate) struct Target {
     /// For messages and EXPLAIN.
     pub(crate) name: String,
     pub(crate) schema: SchemaRef,
+    /// The table that the statement creates for its rows; `id` says nothing then.
+    pub(crate) creates: Option<Arc<NewTable>>,
+}
+
+/// A table that a statement creates for its rows.
+#[derive(Debug)]
+pub(crate) struct NewTable {
+    pub(crate) definition: TableDefinition,
+    pub(crate) existing: IfExists,
 }
 
 impl Target {
     pub(crate) fn of(table: &GrizzlyTable) -> Self {
-        Self { db: table.db().clone(), id: table.id(), name: table.name().to_owned(), schema: table.schema() }
+        let (db, name) = (table.db().clone(), table.name().to_owned());
+        Self { db, id: table.id(), name, schema: table.schema(), creates: None }
+    }
+
+    /// A table that is not there before the statement runs.
+    pub(crate) fn new(db: &Grizzly, definition: TableDefinition, existing: IfExists) -> Self {
+        let name = format!("{}.{}", definition.schema_name, definition.name);
+        let schema = Arc::clone(&definition.schema);
+        Self { db: db.clone(), id: 0, name, schema, creates: Some(Arc::new(NewTable { definition, existing })) }
     }
 
     /// The table in `snapshot`. An error of kind `NotFound` if it was dropped.

@@ -30,7 +30,7 @@ use super::{
     target::{Target, full_name},
 };
 use crate::{
-    Error, ErrorKind, Result, TableSnapshot,
+    Error, ErrorKind, Result, TableSnapshot, Transaction,
     access::{RowId, ScanRequest, SystemColumn},
     adapter::busy::{MANY_ROWS, busy},
 };
@@ -53,14 +53,26 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(target: Target, scope: WriteScope, context: &TaskContext) -> Result<Self> {
-        let table = target.at(scope.snapshot())?;
+    /// Begins to write. `None` if the statement's table is there already and is to stay as it is.
+    pub(super) fn new(mut target: Target, mut scope: WriteScope, context: &TaskContext) -> Result<Option<Self>> {
+        let table = match &target.creates {
+            Some(new) => {
+                let created = |transaction: &mut Transaction| {
+                    let created = transaction.create_table(new.definition.clone(), new.existing)?;
+                    created.then(|| transaction.snapshot()?.table(&target.name)).transpose()
+                };
+                let Some(table) = scope.write(created)? else { return Ok(None) };
+                (target.id, target.schema) = (table.id(), table.schema());
+                table
+            }
+            None => target.at(scope.snapshot())?,
+        };
         if table.schema() != target.schema {
             return Err(Error::invalid(format!("table {} has changed: prepare the statement again", target.name)));
         }
         let collected = MemoryConsumer::new(format!("GrizzlyDmlExec[{}]", target.name)).register(context.memory_pool());
         let unchecked = if scope.in_transaction() { CHECKED_ROWS } else { 0 };
-        Ok(Self { name: full_name(&table), target, table, scope, unchecked, collected })
+        Ok(Some(Self { name: full_name(&table), target, table, scope, unchecked, collected }))
     }
 
     /// Ends the statement and commits it if it stands for itself.

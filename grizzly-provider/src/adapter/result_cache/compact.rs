@@ -1,43 +1,9 @@
-//! Batches without memory that they do not need: a slice of a few rows must not keep the buffers of many alive.
+//! Many small batches as fewer.
 
-use std::sync::Arc;
-
-use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
-    compute::{concat_batches, take},
-    datatypes::{DataType, SchemaRef},
-    error::ArrowError,
-};
+use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef, error::ArrowError};
 
 /// Batches of fewer rows are joined up to this many.
 const ROWS: usize = 8192;
-/// Bytes that an array may waste without being copied.
-const SLACK: usize = 256;
-
-/// `batch`, with columns copied that hold much more memory than their rows need.
-pub(super) fn without_waste(batch: &RecordBatch) -> RecordBatch {
-    let columns = batch.columns().iter().map(array_without_waste).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
-}
-
-fn array_without_waste(array: &ArrayRef) -> ArrayRef {
-    let needed = array.to_data().get_slice_memory_size().unwrap_or(0);
-    if array.get_array_memory_size() <= 2 * needed + SLACK {
-        return Arc::clone(array);
-    }
-    match array.data_type() {
-        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
-        _ => {
-            let rows = u32::try_from(array.len()).unwrap_or(u32::MAX);
-            let all: UInt32Array = (0..rows).collect();
-            // What cannot be copied is counted as it is.
-            take(array, &all, None).unwrap_or_else(|_| Arc::clone(array))
-        }
-    }
-}
-
 /// The same rows in fewer batches, where there are many small ones.
 pub(super) fn joined(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut joined = Vec::new();
@@ -67,12 +33,15 @@ fn one(schema: &SchemaRef, group: &mut Vec<RecordBatch>) -> Result<RecordBatch, 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::{
-        array::{Int64Array, StringArray, StringViewArray},
+        array::{ArrayRef, Int64Array, RecordBatchOptions, StringArray, StringViewArray},
         datatypes::{Field, Schema},
     };
 
     use super::*;
+    use crate::batch::without_waste;
 
     fn large() -> RecordBatch {
         let texts: Vec<String> = (0..10_000).map(|n| format!("a text too long for a view, number {n}")).collect();
@@ -82,21 +51,6 @@ mod tests {
             ("view", Arc::new(StringViewArray::from_iter_values(&texts))),
         ];
         RecordBatch::try_from_iter(columns).expect("columns of one length")
-    }
-
-    #[test]
-    fn a_slice_lets_go_of_what_it_was_cut_from() {
-        let slice = large().slice(5_000, 3);
-        assert!(slice.get_array_memory_size() > 100_000);
-        let small = without_waste(&slice);
-        assert!(small.get_array_memory_size() < 4_000, "{}", small.get_array_memory_size());
-        assert_eq!(small, slice);
-    }
-
-    #[test]
-    fn what_wastes_nothing_is_not_copied() {
-        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
-        assert!(Arc::ptr_eq(&array_without_waste(&values), &values));
     }
 
     #[test]

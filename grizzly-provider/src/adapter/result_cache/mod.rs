@@ -37,7 +37,7 @@ use question::Question;
 use shelf::{Kept, Shelf};
 pub(crate) use tables::register;
 
-use crate::{Grizzly, access::Csn};
+use crate::{Grizzly, access::Csn, batch::without_waste};
 
 /// One result may take one in so many bytes of the budget.
 const LARGEST_SHARE: u64 = 8;
@@ -141,7 +141,7 @@ impl Collecting {
 
     /// Adds what came next; `None` if that is too much to keep.
     fn with(mut self, batch: &RecordBatch) -> Option<Self> {
-        let batch = compact::without_waste(batch);
+        let batch = without_waste(batch);
         let bytes = batch.get_array_memory_size() as u64;
         self.bytes += bytes;
         let all = self.cache.collecting.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -8,10 +8,7 @@ use datafusion::{
 };
 
 use super::GrizzlyScanExec;
-use crate::{
-    access::{AccessPath, AsOf},
-    adapter::predicate::DisplayPredicate,
-};
+use crate::{access::AccessPath, adapter::predicate::DisplayPredicate};
 
 impl DisplayAs for GrizzlyScanExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,8 +59,7 @@ impl GrizzlyScanExec {
     fn time(&self) -> String {
         match self.table.reads_as_of() {
             None => String::new(),
-            Some(AsOf::Csn(csn)) => format!(" as of csn {csn}"),
-            Some(AsOf::TimestampMicros(micros)) => format!(" as of {micros} us"),
+            Some(at) => format!(" as of {at}"),
         }
     }
 }

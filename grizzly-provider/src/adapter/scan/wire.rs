@@ -11,7 +11,10 @@ use super::{GrizzlyScanExec, properties};
 use crate::{
     Error, Grizzly, Result,
     access::{AccessPath, AsOf, ColumnTest, Csn, Predicate, ScanRequest},
-    adapter::table::GrizzlyTable,
+    adapter::{
+        table::GrizzlyTable,
+        time_travel::{PointInTime, present},
+    },
 };
 
 /// More streams than this no node would ask for.
@@ -55,8 +58,8 @@ impl GrizzlyScanExec {
     pub fn pinned(&self, now: Csn) -> Result<Self> {
         let csn = match self.table.reads_as_of() {
             None => now,
-            Some(AsOf::Csn(csn)) => csn,
-            Some(at) => self.table.db().snapshot_at(at)?.csn(),
+            Some(PointInTime::Fixed(AsOf::Csn(csn))) => *csn,
+            Some(at) => self.table.db().snapshot_at(at.at(present(self.table.db()))?)?.csn(),
         };
         let mut scan = self.fresh();
         scan.table = Arc::new(self.table.as_of(AsOf::Csn(csn)));
@@ -69,7 +72,7 @@ impl GrizzlyScanExec {
     /// # Errors
     /// `Internal` for a scan whose point in time is open.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let Some(AsOf::Csn(csn)) = self.table.reads_as_of() else {
+        let Some(PointInTime::Fixed(AsOf::Csn(csn))) = self.table.reads_as_of() else {
             return Err(Error::internal(format!("a scan of {} was sent without a commit to read", self.table.name())));
         };
         let wire = ScanOnWire {
@@ -219,6 +222,7 @@ mod tests {
             shards: 4,
             shard_by: Vec::new(),
             defaults: Vec::new(),
+            indexes: Vec::new(),
         };
         db.create_table(definition, false)?;
         let scan = GrizzlyScanExec::try_new(db.table("t")?, Some(&vec![1]), &[], Some(5), ONE)?;

@@ -10,12 +10,9 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::{
     common::Constraint,
-    datasource::{MemTable, provider_as_source},
     error::Result,
     execution::SessionState,
-    logical_expr::{
-        CreateMemoryTable, DdlStatement, DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp, dml::InsertOp,
-    },
+    logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan},
     sql::{
         parser::Statement,
         sqlparser::ast::{
@@ -33,9 +30,9 @@ use super::{
     refuse::refuse,
 };
 use crate::{
-    Error, Grizzly,
-    access::{IndexDefinition, TableDefinition},
-    adapter::GrizzlyTable,
+    Error,
+    access::{IfExists, IndexDefinition, TableDefinition},
+    adapter::{busy, dml::create_and_fill},
 };
 
 /// How a table is divided.
@@ -54,7 +51,6 @@ pub(super) async fn run(
 ) -> Result<()> {
     let sharding = take_sharding(state, &mut create, shards)?;
     let defaults = defaults(state, &create);
-    let replaces = create.or_replace && create.query.is_some();
     let planned = state.statement_to_plan(Statement::Statement(Box::new(SqlStatement::CreateTable(create)))).await?;
     let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) = planned else {
         return Err(unexpected(&planned));
@@ -67,67 +63,24 @@ pub(super) async fn run(
         return front.context.execute_logical_plan(plan).await.map(|_| ());
     };
     let definition = definition(schema_name, name, &create, sharding, defaults);
-    let rows = match create.input.as_ref() {
-        LogicalPlan::EmptyRelation(rows) if !rows.produce_one_row => None,
-        // The table that is replaced may be the one that is read.
-        query if replaces => Some(collected(front, query).await?),
-        query => Some(query.clone()),
+    let existing = match (create.or_replace, create.if_not_exists) {
+        (true, _) => IfExists::Replace,
+        (false, true) => IfExists::Keep,
+        (false, false) => IfExists::Fail,
     };
-    create_and_fill(front, &create, definition, rows).await
-}
-
-/// The rows a query has now.
-async fn collected(front: Front<'_>, query: &LogicalPlan) -> Result<LogicalPlan> {
-    let rows = front.context.execute_logical_plan(query.clone()).await?.collect().await?;
-    let table = MemTable::try_new(Arc::clone(query.schema().inner()), vec![rows])?;
-    LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(table)), None)?.build()
-}
-
-async fn create_and_fill(
-    front: Front<'_>,
-    create: &CreateMemoryTable,
-    definition: TableDefinition,
-    rows: Option<LogicalPlan>,
-) -> Result<()> {
     let db = front.session.db();
-    let table = format!("{}.{}", definition.schema_name, definition.name);
-    let unique = unique_indexes(&table, create, &definition.schema);
-    if create.or_replace {
-        db.drop_table(&table, true)?;
-    }
-    if !db.create_table(definition, create.if_not_exists)? {
-        return Ok(());
-    }
-    let filled = async {
-        for index in unique {
-            db.create_index(&table, index, false)?;
+    match create.input.as_ref() {
+        LogicalPlan::EmptyRelation(rows) if !rows.produce_one_row => {
+            let mut transaction = db.begin()?;
+            transaction.create_table(definition, existing)?;
+            busy::commit(transaction).await?.into_result()?;
         }
-        match rows {
-            Some(rows) => fill(front, db, &table, create, rows).await,
-            None => Ok(()),
-        }
-    };
-    let filled = filled.await;
-    if filled.is_err() {
-        // Half a table is worse than none; the first error is the one to tell.
-        if let Err(error) = db.drop_table(&table, true) {
-            tracing::warn!(%error, table, "a table whose creation failed could not be dropped");
+        query => {
+            let plan = create_and_fill(db, definition, existing, query.clone())?;
+            front.context.execute_logical_plan(plan).await?.collect().await?;
         }
     }
-    filled
-}
-
-/// Streams the query's rows into the new table, in one transaction.
-async fn fill(
-    front: Front<'_>,
-    db: &Grizzly,
-    table: &str,
-    create: &CreateMemoryTable,
-    rows: LogicalPlan,
-) -> Result<()> {
-    let target = provider_as_source(Arc::new(GrizzlyTable::try_new(db, table)?));
-    let insert = DmlStatement::new(create.name.clone(), target, WriteOp::Insert(InsertOp::Append), Arc::new(rows));
-    front.context.execute_logical_plan(LogicalPlan::Dml(insert)).await?.collect().await.map(|_| ())
+    Ok(())
 }
 
 fn definition(
@@ -142,6 +95,7 @@ fn definition(
         Constraint::PrimaryKey(columns) => Some(columns.iter().map(|at| schema.field(*at).name().clone()).collect()),
         Constraint::Unique(_) => None,
     });
+    let indexes = unique_indexes(&format!("{schema_name}.{name}"), create, schema);
     TableDefinition {
         schema_name,
         name,
@@ -151,6 +105,7 @@ fn definition(
         shards: sharding.shards.unwrap_or(1),
         shard_by: sharding.shard_by,
         defaults,
+        indexes,
     }
 }
 

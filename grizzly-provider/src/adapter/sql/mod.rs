@@ -20,4 +20,5 @@ pub use call::is_call;
 pub use dialect::GrizzlyDialect;
 pub(crate) use front::{Front, plan as plan_statement};
 pub(crate) use index::index_to_create;
+pub(crate) use names::own_name;
 pub(crate) use parse::{Parsed, parse};

@@ -5,7 +5,7 @@
 //! the chain can be restored as of any commit.
 
 pub(crate) mod pins;
-mod restore;
+pub(crate) mod restore;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,8 @@ use pins::Position;
 pub use restore::RestoreReport;
 
 use super::{
-    database::{Grizzly, Inner, now},
+    clock::now,
+    database::{Grizzly, Inner},
     manifest::Manifest,
     recovery::LOG_DIR,
     redo,

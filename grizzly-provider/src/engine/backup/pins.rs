@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    database::now,
+    clock::now,
     manifest::{NamedByLog, checked, unchecked},
     redo,
     segment::cold::SegmentKey,

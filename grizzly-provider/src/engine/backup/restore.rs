@@ -86,6 +86,18 @@ impl Backups {
     }
 }
 
+/// An error if a restore was begun here and not finished: what is there looks like a database, and lacks parts.
+pub(crate) fn check_whole(storage: &Arc<dyn Storage>) -> Result<()> {
+    match storage.get(MARKER) {
+        Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(Error::invalid(format!(
+            "a restore into '{}' was not finished: remove everything there and restore again",
+            storage.url()
+        ))),
+    }
+}
+
 fn check_empty(into: &Arc<dyn Storage>) -> Result<()> {
     let objects = into.list("")?.into_iter().map(|object| object.path);
     match objects.chain(into.list_append(LOG_DIR)?).next() {

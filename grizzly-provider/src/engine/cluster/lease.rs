@@ -19,17 +19,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use grizzly_wal::{ErrorKind as Below, PutMode, Storage};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::super::redo::{decode_json, encode_json};
+use super::super::{
+    manifest::{checked, unchecked},
+    redo::{decode_json, encode_json},
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The folder of all leases.
 pub(crate) const DIR: &str = "lease";
 /// Share of the lease time for which its holder trusts it. The rest is for clocks that run at different speeds.
 const TRUSTED: f64 = 0.9;
+/// How long the lease of a writer without a cluster is good, in milliseconds.
+const ALONE_MILLIS: u64 = 3_000;
+/// Longer than any process lives.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Leases of earlier epochs that stay, so that a holder that slept through some of them finds its successor.
 const KEPT: usize = 8;
 
@@ -48,6 +56,9 @@ pub(crate) struct Grant {
     pub(crate) millis: u64,
     /// The holder has finished writing, and anybody may take the next epoch.
     pub(crate) released: bool,
+    /// Tells two processes apart that want the same epoch under the same name.
+    #[serde(default)]
+    pub(crate) nonce: uuid::Uuid,
 }
 
 /// Time that never goes back: since some moment in the past.
@@ -91,17 +102,57 @@ pub(crate) fn latest(storage: &dyn Storage) -> Result<Option<Grant>> {
     match latest_epoch(storage)? {
         0 => Ok(None),
         epoch => {
-            let (path, text) = (path(epoch), storage.get(&path(epoch))?);
-            grizzly_wal::storage::check_plain(&path, &text)?;
-            decode_json("the writer's lease", &text).map(Some)
+            let path = path(epoch);
+            parse(&path, &storage.get(&path)?).map(Some)
         }
     }
 }
 
+/// A lease as it is stored.
+fn parse(path: &str, text: &[u8]) -> Result<Grant> {
+    grizzly_wal::storage::check_plain(path, text)?;
+    // Earlier versions stored it without a checksum.
+    let json = if text.ends_with(b"}") { text } else { unchecked(path, text)? };
+    decode_json(&format!("lease '{path}'"), json)
+}
+
+fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
+    Ok(checked(encode_json(grant)?))
+}
+
+/// What is wrong with the leases on storage.
+pub(crate) fn verify(storage: &dyn Storage) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for file in storage.list(DIR)? {
+        let text = match storage.get(&file.path) {
+            // A successor has removed it meanwhile.
+            Err(error) if error.kind() == Below::NotFound => continue,
+            text => text.map_err(Error::from),
+        };
+        problems.extend(text.and_then(|text| parse(&file.path, &text)).err().map(|error| error.to_string()));
+    }
+    Ok(problems)
+}
+
+/// How long the holder trusts a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// As long as nobody can have taken the next epoch, by the clock.
+    Time,
+    /// Until it finds a successor. For a writer whose successor shuts it out of the log and whose files have names
+    /// of their own: its lease is there to tell others that it is at work.
+    Successor,
+}
+
 /// Takes the epoch of `grant`, or `None` if somebody else was faster.
-pub(crate) fn acquire(storage: &Arc<dyn Storage>, clock: Clock, grant: Grant) -> Result<Option<Arc<Lease>>> {
+pub(crate) fn acquire(
+    storage: &Arc<dyn Storage>,
+    clock: Clock,
+    grant: Grant,
+    trust: Trust,
+) -> Result<Option<Arc<Lease>>> {
     let begun = clock.now();
-    match storage.put(&path(grant.epoch), &[encode_json(&grant)?], PutMode::Create) {
+    match storage.put(&path(grant.epoch), &stored(&grant)?, PutMode::Create) {
         Err(error) if error.kind() == Below::AlreadyExists => return Ok(None),
         put => put?,
     }
@@ -112,7 +163,10 @@ pub(crate) fn acquire(storage: &Arc<dyn Storage>, clock: Clock, grant: Grant) ->
     for old in storage.list(DIR)?.iter().rev().skip(KEPT) {
         storage.remove(&old.path)?;
     }
-    let trusted = Duration::from_millis(grant.millis).mul_f64(TRUSTED);
+    let trusted = match trust {
+        Trust::Time => Duration::from_millis(grant.millis).mul_f64(TRUSTED),
+        Trust::Successor => FOREVER,
+    };
     let lease = Lease {
         storage: Arc::clone(storage),
         clock,
@@ -151,7 +205,7 @@ impl Lease {
     /// `Closed` once the lease has run out; it never comes back.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_time()?;
-        if self.storage.seal_shuts_out() {
+        if self.storage.seal_shuts_out() && self.trusted < FOREVER {
             return Ok(());
         }
         match self.storage.get(&path(self.epoch + 1)) {
@@ -189,7 +243,7 @@ impl Lease {
         self.check_time()?;
         let begun = self.clock.now();
         grant.renewal += 1;
-        self.storage.put(&path(self.epoch), &[encode_json(&*grant)?], PutMode::Overwrite)?;
+        self.storage.put(&path(self.epoch), &stored(&grant)?, PutMode::Overwrite)?;
         // A watcher may have looked, for the last time, before this renewal was there. It did not if the time before
         // has not run out yet.
         self.check_time()?;
@@ -209,7 +263,7 @@ impl Lease {
         self.check_time()?;
         self.ended.store(true, Ordering::Release);
         grant.released = true;
-        self.storage.put(&path(self.epoch), &[encode_json(&*grant)?], PutMode::Overwrite)?;
+        self.storage.put(&path(self.epoch), &stored(&grant)?, PutMode::Overwrite)?;
         Ok(())
     }
 
@@ -296,31 +350,42 @@ impl Watch {
     }
 }
 
-/// For a writer that knows of no others: waits until a lease that others may have left has run out, and takes it, so
-/// that they know. Returns the epoch, or 0 if nobody ever had a lease.
+/// For a writer that shares the database with no other: waits until a lease that others may have left has run out, and
+/// takes the next epoch, which is in the name of every file that it will write. Where nothing else keeps others out
+/// (`held`), it holds the lease from then on; else it only leaves word that earlier epochs are over.
 ///
 /// # Errors
-/// `Unavailable` if the lease is in use.
-pub(crate) fn take_alone(storage: &Arc<dyn Storage>) -> Result<u64> {
+/// `Unavailable` if another writer is at work.
+pub(crate) fn take_alone(storage: &Arc<dyn Storage>, latest: u64, held: bool) -> Result<Arc<Lease>> {
     let mut watch = Watch::new(Clock::monotonic());
     watch.look(storage.as_ref())?;
-    let Some(first) = watch.seen().cloned() else { return Ok(0) };
+    let first = watch.seen().cloned();
+    let millis = first.as_ref().map_or(ALONE_MILLIS, |grant| grant.millis);
     while watch.look(storage.as_ref())? == Seen::Held {
-        if watch.seen() != Some(&first) {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("'{}' is written by '{}' of a cluster, at {}", storage.url(), first.holder, first.url),
-            ));
+        if watch.seen() != first.as_ref() {
+            return Err(in_use(storage, watch.seen()));
         }
-        std::thread::sleep(Duration::from_millis(first.millis / 20 + 1));
+        std::thread::sleep(Duration::from_millis(millis / 20 + 1));
     }
+    let epoch = first.map_or(0, |grant| grant.epoch).max(latest) + 1;
     let (holder, url) = (format!("process {}", std::process::id()), String::new());
-    let grant = Grant { epoch: first.epoch + 1, holder, url, renewal: 0, millis: first.millis, released: true };
-    let epoch = grant.epoch;
-    match acquire(storage, Clock::monotonic(), grant)? {
-        Some(_) => Ok(epoch),
-        None => Err(Error::new(ErrorKind::Unavailable, format!("another writer has taken over '{}'", storage.url()))),
+    let millis = if held { ALONE_MILLIS } else { millis };
+    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: !held, nonce: uuid::Uuid::new_v4() };
+    let lease = acquire(storage, Clock::monotonic(), grant, Trust::Successor)?;
+    let Some(lease) = lease else { return Err(in_use(storage, self::latest(storage.as_ref())?.as_ref())) };
+    if held {
+        lease.keep()?;
     }
+    Ok(lease)
+}
+
+fn in_use(storage: &Arc<dyn Storage>, grant: Option<&Grant>) -> Error {
+    let holder = match grant {
+        Some(grant) if grant.url.is_empty() => format!("{}, epoch {}", grant.holder, grant.epoch),
+        Some(grant) => format!("'{}' of a cluster, at {}", grant.holder, grant.url),
+        None => "another process".to_owned(),
+    };
+    Error::new(ErrorKind::Unavailable, format!("'{}' is already open for writing by {holder}", storage.url()))
 }
 
 #[cfg(test)]
@@ -343,7 +408,8 @@ mod tests {
     }
 
     fn grant(epoch: u64) -> Grant {
-        Grant { epoch, holder: "a".into(), url: "grpc://a".into(), renewal: 0, millis: 1000, released: false }
+        let (holder, url, nonce) = ("a".into(), "grpc://a".into(), uuid::Uuid::new_v4());
+        Grant { epoch, holder, url, renewal: 0, millis: 1000, released: false, nonce }
     }
 
     fn storage() -> Arc<dyn Storage> {
@@ -351,7 +417,7 @@ mod tests {
     }
 
     fn take(storage: &Arc<dyn Storage>, hands: &Hands, epoch: u64) -> Arc<Lease> {
-        acquire(storage, hands.clock(), grant(epoch)).expect("storage works").expect("nobody was faster")
+        acquire(storage, hands.clock(), grant(epoch), Trust::Time).expect("storage works").expect("nobody was faster")
     }
 
     #[test]
@@ -360,7 +426,7 @@ mod tests {
         let mut watch = Watch::new(watchers.clock());
         assert_eq!(watch.look(storage.as_ref())?, Seen::Free);
         let lease = take(&storage, &holders, 1);
-        assert!(acquire(&storage, holders.clock(), grant(1))?.is_none());
+        assert!(acquire(&storage, holders.clock(), grant(1), Trust::Time)?.is_none());
         for _ in 0..5 {
             for hands in [&holders, &watchers] {
                 hands.pass(800);
@@ -391,7 +457,7 @@ mod tests {
             ticking.pass(300);
             Duration::from_millis(ticking.0.load(Ordering::SeqCst))
         }));
-        let lease = acquire(&storage(), clock, grant(1))?.expect("nobody was faster");
+        let lease = acquire(&storage(), clock, grant(1), Trust::Time)?.expect("nobody was faster");
         assert!(lease.renew().is_err());
         assert!(lease.check().is_err());
         Ok(())
@@ -424,21 +490,28 @@ mod tests {
             take(&storage, &hands, epoch);
         }
         assert_eq!(storage.list(DIR)?.len(), KEPT);
-        assert!(acquire(&storage, hands.clock(), grant(3))?.is_none(), "an epoch long past");
+        assert!(acquire(&storage, hands.clock(), grant(3), Trust::Time)?.is_none(), "an epoch long past");
         Ok(())
     }
 
     #[test]
     fn one_alone_waits_for_the_dead_and_not_for_the_living() -> Result<()> {
         let storage = storage();
-        assert_eq!(take_alone(&storage)?, 0);
-        let short = Grant { millis: 100, ..grant(1) };
-        let lease = acquire(&storage, Clock::monotonic(), short)?.expect("nobody was faster");
+        let alone = |held| take_alone(&storage, 0, held).map(|lease| lease.epoch()).map_err(|error| error.kind());
+        assert_eq!(alone(false), Ok(1));
+        let short = Grant { millis: 100, ..grant(2) };
+        let lease = acquire(&storage, Clock::monotonic(), short, Trust::Time)?.expect("nobody was faster");
         lease.keep()?;
-        assert_eq!(take_alone(&storage).map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+        assert_eq!(alone(false), Err(ErrorKind::Unavailable));
         drop(lease);
-        assert_eq!(take_alone(&storage)?, 2);
-        assert_eq!(take_alone(&storage)?, 3);
+        assert_eq!(alone(false), Ok(3), "it has run out");
+        assert_eq!(alone(false), Ok(4));
+        assert_eq!(take_alone(&storage, 17, false)?.epoch(), 18, "a manifest may be ahead of all leases");
+        let held = take_alone(&storage, 0, true)?;
+        assert_eq!(alone(true), Err(ErrorKind::Unavailable), "it is renewed");
+        held.release()?;
+        assert_eq!(alone(true), Ok(20));
+        held.check().expect_err("it has a successor");
         Ok(())
     }
 }

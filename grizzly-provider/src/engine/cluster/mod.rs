@@ -6,7 +6,7 @@
 
 mod follow;
 pub(super) mod lease;
-mod promote;
+pub(super) mod promote;
 
 use std::{
     fmt,
@@ -185,7 +185,7 @@ impl Inner {
     /// An error if somebody else may be writing by now. What was stored before this call is safe if it passes.
     pub(super) fn check_lease(&self) -> Result<()> {
         match &self.member {
-            None => Ok(()),
+            None => self.alone.as_ref().map_or(Ok(()), |lease| lease.check()),
             Some(member) => member.lease.load().as_ref().ok_or_else(|| self.not_writer())?.check(),
         }
     }
@@ -193,7 +193,7 @@ impl Inner {
     /// What the names of new files carry.
     pub(super) fn file_epoch(&self) -> Result<u64> {
         match &self.member {
-            None => Ok(0),
+            None => Ok(self.epoch.load(Ordering::Acquire)),
             Some(member) => member.lease().map(|lease| lease.epoch()).ok_or_else(|| self.not_writer()),
         }
     }
@@ -308,7 +308,7 @@ pub(super) fn open(
     let publisher = Arc::new(Publisher::new(following.version()));
     let member = Member::new(cluster);
     *member.following.lock() = Some(following);
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
+    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member), alone: None };
     let db = Arc::new(Inner::new(parts, manifest.database));
     patiently(|| step(&db))?;
     patiently(|| settle(&db))?;

@@ -13,7 +13,7 @@ use super::{
     },
     Member,
     follow::Following,
-    lease::{self, Clock, Grant, Lease},
+    lease::{self, Clock, Grant, Lease, Trust},
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -24,14 +24,16 @@ const CLAIMS: usize = 8;
 pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
     let _roles = member.roles.lock();
     db.check_open()?;
-    let epoch = match lease::latest_epoch(db.storage.as_ref())? {
-        0 => Manifest::load(&db.storage)?.map_or(0, |manifest| manifest.epoch) + 1,
-        latest => latest + 1,
+    // The one behind what was found free: whoever has taken that meanwhile keeps it.
+    let seen = member.watch.lock().seen().map(|grant| grant.epoch);
+    let epoch = match seen {
+        None => Manifest::load(&db.storage)?.map_or(0, |manifest| manifest.epoch) + 1,
+        Some(seen) => seen + 1,
     };
     let settings = &member.settings;
     let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
-    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false };
-    let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant)? else { return Ok(()) };
+    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false, nonce: uuid::Uuid::new_v4() };
+    let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant, Trust::Time)? else { return Ok(()) };
     member.taken.store(epoch, Ordering::Release);
     lease.keep()?;
     let following = member.following.lock().take();
@@ -71,7 +73,7 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
 }
 
 /// Stores the newest manifest again under this epoch. From then on no earlier writer can store one that counts.
-fn claim(storage: &Arc<dyn Storage>, lease: &Lease) -> Result<Manifest> {
+pub(in super::super) fn claim(storage: &Arc<dyn Storage>, lease: &Lease) -> Result<Manifest> {
     for _ in 0..CLAIMS {
         let Some(mut manifest) = Manifest::load(storage)? else { break };
         if manifest.epoch > lease.epoch() {

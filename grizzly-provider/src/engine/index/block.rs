@@ -50,6 +50,9 @@ impl<'a> Block<'a> {
     pub(super) fn parse(first: &'a [u8], len: usize, data: &'a [u8]) -> Option<Self> {
         let (header, rest) = data.split_first_chunk::<HEADER>()?;
         let [kind, width, row_width, count, ..] = *header;
+        if width > 64 || row_width > 32 {
+            return None;
+        }
         let row_base = u32::from_le_bytes(*header[4..].first_chunk()?);
         let values = rest.get(bits::packed_size(len, row_width)..)?;
         let suffixes = match kind {

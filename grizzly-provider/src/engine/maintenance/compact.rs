@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::super::{
-    bulk::{BulkLoad, SEGMENT_ROWS},
+    bulk::{BulkLoad, FileStamps, SEGMENT_ROWS},
     database::Inner,
     mvcc::tombstones::Tombstones,
     redo::{KIND_REPLACE, Replace, encode_json},
@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
 };
 use arrow::{array::RecordBatch, buffer::BooleanBuffer};
+use grizzly_wal::NewRecord;
 
 /// Segments of one shard in one class of sizes before they are merged.
 const MERGE_AT: usize = 4;
@@ -99,7 +100,7 @@ fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Seg
 }
 
 fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -> Result<Merged> {
-    let mut load = BulkLoad::with_stamps(&table.def, true)?;
+    let mut load = BulkLoad::with_stamps(&table.def, FileStamps::ALL)?;
     let mut merged = Merged { segment: None, ended: Tombstones::default(), moved: Vec::new(), removed_rows: 0 };
     let mut places: Vec<(u32, Vec<Option<u32>>)> = Vec::new();
     for segment in old {
@@ -186,7 +187,7 @@ fn publish(
     for (segment, rows) in &merged.moved {
         state.moved.add(*segment, Moved { compaction: next.compactions, rows: Arc::new(rows.clone()) });
     }
-    state.moved.forget(db.snapshots.oldest());
+    state.moved.forget(db.snapshots.oldest(&db.publisher));
     let record = Replace {
         table: id,
         shard,
@@ -195,7 +196,8 @@ fn publish(
         ended: ended.iter().map(|(row, csn)| (row, csn.0)).collect(),
         history_from: next.history_from.0,
     };
-    let logged = commit::append(db, &mut state, next, 0, KIND_REPLACE, encode_json(&record)?)?;
+    let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_REPLACE, payload: encode_json(&record)? };
+    let logged = commit::append(db, &mut state, next, record, || ())?;
     if let Some(segment) = &merged.segment {
         db.pins.note(logged.lsn, segment.meta.key());
     }
@@ -230,7 +232,9 @@ pub(crate) fn exchange(
     let name = table.def.name.clone();
     let shard = table.shard_mut(shard)?;
     let at = shard.segments.iter().position(|segment| removed.contains(&segment.id()));
-    let at = at.ok_or_else(|| Error::internal(format!("segments of table '{name}' vanished under a merge")))?;
+    let there = shard.segments.iter().filter(|segment| removed.contains(&segment.id())).count();
+    let at = at.filter(|_| there == removed.len());
+    let at = at.ok_or_else(|| Error::corrupt(format!("segments of table '{name}' vanished under a merge")))?;
     shard.segments.retain(|segment| !removed.contains(&segment.id()));
     if let Some(added) = added {
         let segment = Segment { data: SegmentData::Cold(added), tombstones: ended };

@@ -49,14 +49,13 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
             files.insert(*segment, write_hot(db, table, hot)?);
         }
     }
-    let number = db.checkpoints.number() + 1;
+    let number = db.checkpoints.begin();
     let keep_from = db.pins.keep_from(replay_from, db.settings.backup_window);
     let manifest = manifest(db, &version, &files, replay_from, number)?;
     manifest.store(&db.storage)?;
     // Stored while this was the writer, it is the one that any other begins with. Only then what it does not name
     // may go, however late that happens.
     db.check_lease()?;
-    db.checkpoints.stored(number);
     adopt(db, &log, &sealed, &files)?;
     log.truncate_before(keep_from)?;
     Manifest::prune(&db.storage)?;
@@ -96,7 +95,7 @@ fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<C
         columns.push(chunk.versions.column(0..chunk.rows()));
         Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
     });
-    let segment = write_segment(db, table, hot.id, true, batches)?;
+    let segment = write_segment(db, table, hot.id, batches)?;
     for (index, _) in &table.codecs.keys {
         let run = match hot.run(index.id) {
             Some(run) => run,
@@ -183,12 +182,12 @@ impl Checkpoints {
         *self.inner.lock() = CheckpointState { number, tombstones };
     }
 
-    pub(crate) fn number(&self) -> u64 {
-        self.inner.lock().number
-    }
-
-    fn stored(&self, number: u64) {
-        self.inner.lock().number = number;
+    /// The next number. It is not used again even if the checkpoint fails: its manifest and its lists may be on
+    /// storage all the same.
+    fn begin(&self) -> u64 {
+        let mut state = self.inner.lock();
+        state.number += 1;
+        state.number
     }
 
     /// The path of the list of a segment's ended rows, written now if it has changed.

@@ -3,5 +3,6 @@
 pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;
+pub(crate) mod room;
 pub(crate) mod tombstone_file;
 pub(crate) mod worker;

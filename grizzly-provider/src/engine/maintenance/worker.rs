@@ -28,6 +28,9 @@ struct State {
     wanted: bool,
     stopped: bool,
     flushes: u64,
+    /// How often the work has failed, and why the last time.
+    failures: u64,
+    failure: String,
 }
 
 impl Signals {
@@ -49,13 +52,22 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    /// Waits until a flush is done, or for a moment.
-    pub(crate) fn wait_for_flush(&self, at_most: Duration) {
+    /// Waits until a flush is done, or for a moment. Returns why it failed, if it did.
+    pub(crate) fn wait_for_flush(&self, at_most: Duration) -> Option<String> {
         let mut state = self.state.lock();
-        let before = state.flushes;
+        let (flushes, failures) = (state.flushes, state.failures);
         state.wanted = true;
         self.changed.notify_all();
-        self.changed.wait_while_for(&mut state, |state| state.flushes == before && !state.stopped, at_most);
+        let waits = |state: &mut State| state.flushes == flushes && state.failures == failures && !state.stopped;
+        self.changed.wait_while_for(&mut state, waits, at_most);
+        (state.flushes == flushes && state.failures > failures).then(|| state.failure.clone())
+    }
+
+    fn failed(&self, error: &Error) {
+        let mut state = self.state.lock();
+        state.failures += 1;
+        state.failure = error.to_string();
+        self.changed.notify_all();
     }
 
     /// False once the thread should end.
@@ -90,6 +102,7 @@ fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
                 return;
             }
             tracing::error!(%error, "background work failed; it will be tried again");
+            signals.failed(&error);
         }
     }
 }

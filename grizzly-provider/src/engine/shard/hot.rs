@@ -3,7 +3,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::{array::ArrayRef, compute::concat_batches, record_batch::RecordBatch};
+use arrow::{
+    buffer::BooleanBuffer,
+    compute::{concat_batches, filter_record_batch},
+    record_batch::RecordBatch,
+};
 
 use super::super::{
     index::{HotIndex, IndexRun},
@@ -11,7 +15,7 @@ use super::super::{
     segment::zone_map::ZoneMap,
     stamps::Stamps,
 };
-use crate::error::Result;
+use crate::{batch::batch_bytes, error::Result};
 
 /// Chunks of one size class that merge into one of the next.
 const FAN_IN: usize = 16;
@@ -62,6 +66,13 @@ impl HotChunk {
         })
     }
 
+    /// The rows that `live` keeps, all without it, and their versions.
+    pub(crate) fn kept(&self, live: Option<BooleanBuffer>) -> Result<(RecordBatch, Stamps)> {
+        let Some(live) = live else { return Ok((self.batch.clone(), self.versions.clone())) };
+        let versions: Vec<u64> = live.set_indices().map(|row| self.versions.get(row)).collect();
+        Ok((filter_record_batch(&self.batch, &live.into())?, Stamps::Each(versions.as_slice().into())))
+    }
+
     fn size_class(&self) -> u32 {
         self.rows().max(1).ilog(FAN_IN)
     }
@@ -85,7 +96,7 @@ impl HotSegment {
             let room = (CHUNK_ROWS - self.rows % CHUNK_ROWS) as usize;
             let len = room.min(batch.num_rows() - from);
             let part = batch.slice(from, len);
-            self.bytes += part.columns().iter().map(slice_bytes).sum::<usize>();
+            self.bytes += batch_bytes(&part);
             let chunk = HotChunk::new(self.rows, part, Stamps::All(created), versions.slice(from, len));
             self.chunks.push(Arc::new(chunk));
             self.rows += len as u32;
@@ -133,11 +144,6 @@ impl HotSegment {
     pub(crate) fn run(&self, id: u32) -> Option<IndexRun> {
         self.index(id).map(|index| index.to_run(self.rows))
     }
-}
-
-/// Bytes a slice itself takes; buffers that it shares with other slices are counted in part.
-fn slice_bytes(array: &ArrayRef) -> usize {
-    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
 #[cfg(test)]

@@ -2,39 +2,33 @@
 //!
 //! All of it but the wait for the log runs under one lock, so commits have one order, and it is the log's.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashSet, sync::Arc};
 
-use arrow::{
-    array::ArrayRef,
-    compute::{concat_batches, filter_record_batch},
-    record_batch::RecordBatch,
-};
-use bytes::Bytes;
-use grizzly_wal::{Durable, Lsn, NewRecord, Wal};
+use arrow::{array::ArrayRef, compute::concat_batches, record_batch::RecordBatch};
+use grizzly_wal::{Lsn, NewRecord, Wal};
 
 use super::{
     super::{
+        catalog::CatalogChange,
         database::Inner,
+        ddl,
         index::IndexRun,
         key::Keys,
         mvcc::tombstones::Tombstones,
         redo::{Attach, EncodedRows, KIND_COMMIT, RedoOp, encode_commit},
+        rows,
         segment::cold::ColdSegment,
-        shard::hot::HotSegment,
+        shard::hot::{HotIndexes, HotSegment},
         stamps::Stamps,
-        version::{DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion},
+        version::{DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion, UNCOMMITTED},
     },
     conflict::{self, MovedRows, NewKeys},
     transaction::{CommitOutcome, Conflict, Transaction},
-    writes::{TableWrites, Writes},
+    writes::{TableWrites, Writes, memory_of},
 };
 use crate::{
     access::{Csn, RowId},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
 };
 
 /// What the commit lock protects: the newest version, visible or not, and where compaction moved rows.
@@ -62,20 +56,31 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
-    /// Blocks until the record is durable, or never will be.
+    /// Blocks until the record is durable.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` if that will never be: what the storage holds of the record is found when it is read again.
     pub(crate) fn wait(&self) -> Result<()> {
-        Ok(self.log.wait_durable(self.lsn)?)
+        self.log.wait_durable(self.lsn).map_err(unknown)
     }
 
     /// The same for async code.
-    pub(crate) fn durable(&self) -> Durable {
-        self.log.durable(self.lsn)
+    pub(crate) async fn durable(&self) -> Result<()> {
+        self.log.durable(self.lsn).await.map_err(unknown)
     }
+}
+
+fn unknown(error: grizzly_wal::Error) -> Error {
+    let message = "it is not known whether the commit took effect: the log failed while it was written";
+    Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
 }
 
 /// One table's share of a commit, made ready before the lock is taken.
 struct TableCommit {
+    /// The table as the transaction sees it, under the newest definition.
     table: Arc<TableVersion>,
+    /// The transaction made it.
+    created: bool,
     ended: Vec<RowId>,
     rows: Vec<NewRows>,
     attached: Vec<(u32, Arc<ColdSegment>, Tombstones)>,
@@ -93,12 +98,6 @@ struct NewRows {
     keys: Vec<Keys>,
 }
 
-/// The commit number after `last`: the present microsecond, or one more where the clock has not moved on.
-pub(crate) fn next_csn(last: Csn) -> Csn {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64);
-    Csn(now.max(last.0 + 1))
-}
-
 /// Commits up to the log; the caller waits for the returned record.
 pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logged>)> {
     let db = Arc::clone(&txn.db);
@@ -109,62 +108,67 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
         txn.done = true;
         return Ok((CommitOutcome::Committed { csn: snapshot }, None));
     }
-    let mut tables = prepare(writes, txn.base.version())?;
-    let own = precheck(&mut tables, snapshot)?;
-    if let Some(conflict) = own {
-        return Ok((CommitOutcome::Conflict(conflict), None));
-    }
-    db.wait_for_room()?;
-    let mut state = db.commit.lock();
+    let (mut tables, mut state) = loop {
+        // What indexes there are is asked first and looked at again under the lock: new rows are checked against all.
+        let newest = Arc::clone(&db.commit.lock().version);
+        let mut tables = prepare(writes, txn.base.version(), &newest)?;
+        if let Some(conflict) = precheck(&mut tables, snapshot)? {
+            return Ok((CommitOutcome::Conflict(conflict), None));
+        }
+        db.wait_for_room()?;
+        let state = db.commit.lock();
+        if tables.iter().all(|table| table.is_defined_as_in(&state.version)) {
+            break (tables, state);
+        }
+    };
     db.check_writable()?;
     // A snapshot can be older than the transaction.
     if txn.term != db.term() || snapshot < state.since {
         return Err(db.writer_changed());
     }
-    for table in &mut tables {
+    for table in tables.iter_mut().filter(|table| !table.created) {
         if let Some(conflict) = validate(&state, table, txn.base.version(), snapshot)? {
             return Ok((CommitOutcome::Conflict(conflict), None));
         }
     }
     let mut next = state.version.as_ref().clone();
-    next.csn = next_csn(next.csn);
+    next.csn = db.next_csn(next.csn);
     let csn = next.csn;
-    let ops = apply(&db, &mut next, &tables)?;
-    let logged = append(&db, &mut state, next, txn.id, KIND_COMMIT, encode_commit(&ops)?)?;
+    let dropped = define(&mut next, &writes.definitions)?;
+    let (written, entries) = apply(&db, &mut next, &tables)?;
+    let ops: Vec<RedoOp> = writes.definitions.iter().cloned().map(RedoOp::Define).chain(written).collect();
+    let record = NewRecord { txn: txn.id, commit_ts: csn.0, kind: KIND_COMMIT, payload: encode_commit(&ops)? };
+    let logged = append(&db, &mut state, next, record, || entries.into_iter().for_each(IndexEntries::insert))?;
     for op in &ops {
         if let RedoOp::Attach(attach) = op {
             db.pins.note(logged.lsn, attach.meta.key());
         }
     }
     drop(state);
-    let added = tables.iter().flat_map(|table| &table.rows).map(|rows| rows.batch.num_rows() as u64).sum();
+    // They go when a checkpoint that comes after this commit names them no more.
+    db.obsolete.lock().extend(dropped);
     txn.done = true;
-    db.added(added);
+    let added = tables.iter().flat_map(|table| &table.rows);
+    let added = added.map(|rows| (rows.batch.num_rows() as u64, memory_of(&rows.batch)));
+    let (rows, bytes) = added.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+    db.added(rows, bytes);
     Ok((CommitOutcome::Committed { csn }, Some(logged)))
 }
 
-/// Writes a record to the log and makes `next` the newest version, visible once the record is durable.
+/// Writes a record to the log and makes `next` the newest version, visible once the record is durable. `share` then
+/// changes what versions have in common: nobody sees that before `next`, and a record that is refused leaves no trace.
 pub(crate) fn append(
     db: &Inner,
     state: &mut CommitState,
     next: DatabaseVersion,
-    txn: u64,
-    kind: u8,
-    payload: Bytes,
+    record: NewRecord,
+    share: impl FnOnce(),
 ) -> Result<Logged> {
     let log = db.log()?;
+    let lsn = log.append(record)?;
+    share();
     let next = Arc::new(next);
-    // The log thread may sync the record before `append` returns, so the version must wait for it by then.
-    let expected = log.next_lsn();
-    db.publisher.enqueue(expected, Arc::clone(&next));
-    let appended = log.append(NewRecord { txn, commit_ts: next.csn.0, kind, payload });
-    let lsn = match appended {
-        Ok(lsn) => lsn,
-        Err(error) => {
-            db.publisher.withdraw(expected);
-            return Err(error.into());
-        }
-    };
+    db.publisher.enqueue(lsn, Arc::clone(&next));
     state.version = next;
     if !db.settings.sync_commits {
         db.publisher.publish_now(Arc::clone(&state.version));
@@ -172,10 +176,47 @@ pub(crate) fn append(
     Ok(Logged { log, lsn })
 }
 
-fn prepare(writes: &Writes, base: &DatabaseVersion) -> Result<Vec<TableCommit>> {
+impl TableCommit {
+    /// Whether the definition that its rows were prepared for is that of `version`, or the table is gone there.
+    fn is_defined_as_in(&self, version: &DatabaseVersion) -> bool {
+        version.tables.get(&self.table.def.id).is_none_or(|now| Arc::ptr_eq(&now.codecs, &self.table.codecs))
+    }
+}
+
+/// Applies the transaction's definitions to `next`. Returns the segments of tables that are gone by them.
+fn define(next: &mut DatabaseVersion, definitions: &[CatalogChange]) -> Result<Vec<Arc<ColdSegment>>> {
+    let mut dropped = Vec::new();
+    for change in definitions {
+        match change {
+            CatalogChange::CreateTable(def) => {
+                next.catalog.check_free(&format!("{}.{}", def.schema_name, def.name))?;
+            }
+            CatalogChange::DropTable { table } => {
+                let Some(table) = next.tables.get(table) else {
+                    let message = "a table that the transaction drops was dropped by another; it may be retried";
+                    return Err(Error::new(ErrorKind::Conflict, message));
+                };
+                dropped.extend(table.segments().filter_map(|(_, segment)| segment.cold().cloned()));
+            }
+            other => return Err(Error::internal(format!("a transaction cannot make the change {other:?}"))),
+        }
+        ddl::apply(next, change, next.csn)?;
+    }
+    Ok(dropped)
+}
+
+fn prepare(writes: &Writes, base: &DatabaseVersion, newest: &DatabaseVersion) -> Result<Vec<TableCommit>> {
     let mut tables = Vec::new();
     for (id, written) in &writes.tables {
-        let table = Arc::clone(writes.working.table(*id)?);
+        let mut table = Arc::clone(writes.working.table(*id)?);
+        let created = !base.tables.contains_key(id);
+        if let Some(now) = newest.tables.get(id).filter(|now| !Arc::ptr_eq(&now.codecs, &table.codecs)) {
+            let mut defined = table.as_ref().clone();
+            defined.def = Arc::clone(&now.def);
+            defined.codecs = Arc::clone(&now.codecs);
+            table = Arc::new(defined);
+        }
+        add_runs(&table, written)?;
         let compared = base.tables.get(id).into_iter().flat_map(|table| table.segments());
         let compared =
             compared.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()).collect();
@@ -184,6 +225,7 @@ fn prepare(writes: &Writes, base: &DatabaseVersion) -> Result<Vec<TableCommit>> 
             rows: Vec::new(),
             attached: attached(&table, written),
             compared,
+            created,
             table: Arc::clone(&table),
         };
         for (shard, segment) in table.segments().filter(|(_, segment)| segment.id() >= OVERLAY) {
@@ -194,6 +236,19 @@ fn prepare(writes: &Writes, base: &DatabaseVersion) -> Result<Vec<TableCommit>> 
         }
     }
     Ok(tables)
+}
+
+/// Gives the transaction's own segments the runs of indexes that were created after they were written.
+fn add_runs(table: &TableVersion, written: &TableWrites) -> Result<()> {
+    for segment in written.attached.keys().filter_map(|id| table.segment(*id)) {
+        let Some(cold) = segment.cold() else { continue };
+        for (index, _) in &table.codecs.keys {
+            if cold.run(index.id)?.is_none() {
+                cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn attached(table: &TableVersion, written: &TableWrites) -> Vec<(u32, Arc<ColdSegment>, Tombstones)> {
@@ -210,17 +265,9 @@ fn new_rows(table: &TableVersion, shard: u32, segment: &Segment) -> Result<Optio
     let mut parts = Vec::new();
     let mut versions = Vec::new();
     for chunk in &hot.chunks {
-        match segment.tombstones.live(chunk.first_row, chunk.rows(), Csn(u64::MAX)) {
-            None => {
-                parts.push(chunk.batch.clone());
-                versions.push((chunk.versions.clone(), chunk.rows()));
-            }
-            Some(live) => {
-                let kept: Vec<u64> = live.set_indices().map(|row| chunk.versions.get(row)).collect();
-                parts.push(filter_record_batch(&chunk.batch, &live.into())?);
-                versions.push((Stamps::Each(kept.as_slice().into()), kept.len()));
-            }
-        }
+        let (rows, stamps) = chunk.kept(segment.tombstones.live(chunk.first_row, chunk.rows(), UNCOMMITTED))?;
+        versions.push((stamps, rows.num_rows()));
+        parts.push(rows);
     }
     let batch = match parts.as_slice() {
         [only] => only.clone(),
@@ -253,11 +300,11 @@ fn precheck(tables: &mut [TableCommit], snapshot: Csn) -> Result<Option<Conflict
             let mut runs = Vec::new();
             for rows in &commit.rows {
                 if commit.rows.len() > 1 || rows.keys[number].len() > 1 || !commit.attached.is_empty() {
-                    runs.push(Arc::new(IndexRun::build(&rows.keys[number], None)));
+                    runs.push((Arc::new(IndexRun::build(&rows.keys[number], None)), Tombstones::default()));
                 }
             }
-            for (_, segment, _) in &commit.attached {
-                runs.extend(segment.run(index.id)?);
+            for (_, segment, ended) in &commit.attached {
+                runs.push((own_run(segment, index.id)?, ended.clone()));
             }
             conflict::check_own(table, index, encoder, &runs)?;
             let mut others: HashSet<u32> = table.segments().map(|(_, segment)| segment.id()).collect();
@@ -280,14 +327,20 @@ fn check_attached(
 ) -> Result<Option<Conflict>> {
     let (index, encoder) = &commit.table.codecs.keys[number];
     let ended: HashSet<RowId> = commit.ended.iter().copied().collect();
-    for (shard, segment, _) in &commit.attached {
+    for (shard, segment, own_ended) in &commit.attached {
         let check = NewKeys { index, encoder, shard: placed(&commit.table, number, *shard) };
-        let Some(run) = segment.run(index.id)? else { continue };
-        if let Some(conflict) = check.check_run(pending, &ended, &run, skip, snapshot)? {
+        let run = own_run(segment, index.id)?;
+        if let Some(conflict) = check.check_run(pending, &ended, (&run, own_ended), skip, snapshot)? {
             return Ok(Some(conflict));
         }
     }
     Ok(None)
+}
+
+/// The run of an index over a segment that the transaction wrote.
+fn own_run(segment: &ColdSegment, index: u32) -> Result<Arc<IndexRun>> {
+    let missing = || Error::internal(format!("segment {} has no run of index {index}", segment.meta.id));
+    segment.run(index)?.ok_or_else(missing)
 }
 
 /// The shard that must hold every row with a key of this index, if placement follows from the key.
@@ -311,12 +364,6 @@ fn validate(
         Ok(rows) => commit.ended = rows,
         Err(conflict) => return Ok(Some(conflict)),
     }
-    if !Arc::ptr_eq(&pending.codecs, &commit.table.codecs) {
-        for rows in &mut commit.rows {
-            rows.keys = index_keys(&pending, &rows.batch)?;
-        }
-        commit.table = Arc::clone(&pending);
-    }
     let ended: HashSet<RowId> = commit.ended.iter().copied().collect();
     for (number, (index, encoder)) in commit.table.codecs.keys.iter().enumerate().filter(|(_, (index, _))| index.unique)
     {
@@ -333,14 +380,40 @@ fn validate(
     Ok(None)
 }
 
-/// Applies a validated commit to `next`, and says what the log must carry to do it again.
-fn apply(db: &Inner, next: &mut DatabaseVersion, tables: &[TableCommit]) -> Result<Vec<RedoOp>> {
+/// Entries for live indexes, which all versions of a hot segment share: they go in once the log has their rows.
+pub(crate) struct IndexEntries<'a> {
+    indexes: HotIndexes,
+    first_row: u32,
+    /// Per index its number and the keys of the rows.
+    keys: Vec<(u32, &'a Keys)>,
+}
+
+impl IndexEntries<'_> {
+    /// Adds the entries.
+    pub(crate) fn insert(self) {
+        for (id, keys) in self.keys {
+            if let Some((_, live)) = self.indexes.iter().find(|(index, _)| *index == id) {
+                for (row, key) in (self.first_row..).zip(keys.iter()) {
+                    live.insert(key, row);
+                }
+            }
+        }
+    }
+}
+
+/// Applies a validated commit to `next`. Says what the log must carry to do it again, and what is to be done to live
+/// indexes.
+fn apply<'a>(
+    db: &Inner,
+    next: &mut DatabaseVersion,
+    tables: &'a [TableCommit],
+) -> Result<(Vec<RedoOp>, Vec<IndexEntries<'a>>)> {
     let csn = next.csn;
-    let mut ops = Vec::new();
+    let (mut ops, mut entries) = (Vec::new(), Vec::new());
     for commit in tables {
         let id = commit.table.def.id;
         let table = next.change_table(id, csn)?;
-        end_rows(table, &commit.ended, csn);
+        end_rows(table, &commit.ended, csn)?;
         if !commit.ended.is_empty() {
             ops.push(RedoOp::Delete { table: id, rows: commit.ended.clone() });
         }
@@ -364,23 +437,35 @@ fn apply(db: &Inner, next: &mut DatabaseVersion, tables: &[TableCommit]) -> Resu
             }
             let hot = shard.active().ok_or_else(|| Error::internal("a shard has no growing segment"))?;
             let (segment, first_row) = (hot.id, hot.rows);
-            append_rows(hot, &rows.batch, csn, &rows.versions, &commit.table, &rows.keys)?;
+            entries.push(append_rows(hot, &rows.batch, csn, &rows.versions, &commit.table, &rows.keys)?);
             let (versions, encoded) = (rows.versions.clone(), rows.encoded.clone());
             ops.push(RedoOp::Insert { table: id, shard: rows.shard, segment, first_row, versions, rows: encoded });
         }
     }
-    Ok(ops)
+    Ok((ops, entries))
 }
 
 /// Ends rows of a table.
-pub(crate) fn end_rows(table: &mut TableVersion, rows: &[RowId], csn: Csn) {
+///
+/// # Errors
+/// `Corrupt` if one is not there, or has ended before: whoever calls has checked that, or reads a log whose writer had.
+pub(crate) fn end_rows(table: &mut TableVersion, rows: &[RowId], csn: Csn) -> Result<()> {
+    let name = Arc::clone(&table.def);
+    let lost = |row: RowId| {
+        let (table, segment, row) = (name.display_name(), row.segment(), row.row());
+        Error::corrupt(format!(
+            "row {row} of segment {segment} of table '{table}', which commit {csn} ends, is not live"
+        ))
+    };
     for rows in rows.chunk_by(|a, b| a.segment() == b.segment()) {
-        if let Some(segment) = table.segment_mut(rows[0].segment()) {
-            for row in rows {
-                segment.tombstones.insert(row.row(), csn);
+        let segment = table.segment_mut(rows[0].segment()).ok_or_else(|| lost(rows[0]))?;
+        for row in rows {
+            if row.row() >= segment.rows() || !segment.tombstones.insert(row.row(), csn) {
+                return Err(lost(*row));
             }
         }
     }
+    Ok(())
 }
 
 /// Adds a segment file to a shard.
@@ -389,21 +474,17 @@ pub(crate) fn attach(table: &mut TableVersion, shard: u32, segment: Arc<ColdSegm
     Ok(())
 }
 
-/// Appends committed rows to a hot segment and its live indexes.
-pub(crate) fn append_rows(
+/// Appends committed rows to a hot segment; returns their entries for its live indexes.
+pub(crate) fn append_rows<'a>(
     hot: &mut HotSegment,
     batch: &RecordBatch,
     csn: Csn,
     versions: &Stamps,
     table: &TableVersion,
-    keys: &[Keys],
-) -> Result<()> {
-    for ((index, _), keys) in table.codecs.keys.iter().zip(keys) {
-        if let Some(live) = hot.index(index.id) {
-            for (row, key) in (hot.rows..).zip(keys.iter()) {
-                live.insert(key, row);
-            }
-        }
-    }
-    hot.append(batch, csn.0, versions)
+    keys: &'a [Keys],
+) -> Result<IndexEntries<'a>> {
+    let keys = table.codecs.keys.iter().zip(keys).map(|((index, _), keys)| (index.id, keys)).collect();
+    let entries = IndexEntries { indexes: Arc::clone(&hot.indexes), first_row: hot.rows, keys };
+    hot.append(batch, csn.0, versions)?;
+    Ok(entries)
 }

@@ -11,8 +11,10 @@ use super::{
         catalog::IndexDef,
         index::{IndexRun, for_each_common_key},
         key::{KeyEncoder, Keys},
-        lookup, rows,
-        version::{DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion},
+        lookup,
+        mvcc::tombstones::Tombstones,
+        rows,
+        version::{DatabaseVersion, OVERLAY, RowState, Segment, SegmentData, TableVersion},
     },
     transaction::{Conflict, unique_violation},
 };
@@ -39,9 +41,10 @@ impl MovedRows {
         self.segments.insert(segment, moved);
     }
 
-    /// Forgets moves that every living snapshot has seen.
-    pub(crate) fn forget(&mut self, oldest: Option<u64>) {
-        self.segments.retain(|_, moved| oldest.is_some_and(|oldest| oldest < moved.compaction));
+    /// Forgets moves that every snapshot has seen, with `oldest` the fewest compactions that one has seen which is
+    /// alive or can still be taken. A merge that is not published yet is none that a new snapshot has seen.
+    pub(crate) fn forget(&mut self, oldest: u64) {
+        self.segments.retain(|_, moved| oldest < moved.compaction);
     }
 
     /// Where a row is now.
@@ -63,18 +66,17 @@ pub(crate) fn check_rows(
     let mut current = Vec::new();
     for row in ended {
         let now = moved.current(row);
-        let committed = match now {
-            Some(now) => pending.ended(now),
-            None => Some(Csn(0)),
-        };
-        match (now, committed) {
-            (Some(now), None) => current.push(now),
-            (_, committed) => {
-                let key = describe_row(base, row)?;
-                let committed = committed.unwrap_or_default();
-                return Ok(Err(Conflict { table: pending.def.display_name(), key, committed }));
+        let committed = match now.map_or(RowState::Missing, |now| pending.row_state(now)) {
+            RowState::Live => {
+                current.extend(now);
+                continue;
             }
-        }
+            RowState::Ended(csn) => csn,
+            // Removed with its segment: it had ended, or the segment left by a way that is not known here.
+            RowState::Missing => Csn(0),
+        };
+        let key = describe_row(base, row)?;
+        return Ok(Err(Conflict { table: pending.def.display_name(), key, committed }));
     }
     Ok(Ok(current))
 }
@@ -123,12 +125,13 @@ impl NewKeys<'_> {
         Ok(None)
     }
 
-    /// The same for a whole run, merged with the runs of the segments that `skip` does not name.
+    /// The same for a whole run, merged with the runs of the segments that `skip` does not name. Rows in `own_ended`
+    /// are of no account: the transaction ended them itself.
     pub(crate) fn check_run(
         &self,
         pending: &TableVersion,
         ended: &HashSet<RowId>,
-        run: &IndexRun,
+        (run, own_ended): (&IndexRun, &Tombstones),
         skip: &HashSet<u32>,
         snapshot: Csn,
     ) -> Result<Option<Conflict>> {
@@ -136,11 +139,11 @@ impl NewKeys<'_> {
             self.shard.is_none_or(|only| only == *shard) && !skip.contains(&segment.id()) && segment.id() < OVERLAY
         });
         for (_, segment) in segments {
-            let other = run_of(pending, segment, self.index, self.encoder)?;
+            let other = run_of(pending, segment, self.index)?;
             let mut clash: Option<(Vec<u8>, u32)> = None;
-            for_each_common_key(run, &other, &mut |key, _, row| {
+            for_each_common_key(run, &other, &mut |key, own, row| {
                 let live = segment.tombstones.get(row).is_none() && !ended.contains(&RowId::new(segment.id(), row));
-                if live && !self.encoder.has_null(key) {
+                if live && own_ended.get(own).is_none() && !self.encoder.has_null(key) {
                     clash = Some((key.to_vec(), row));
                     return std::ops::ControlFlow::Break(());
                 }
@@ -163,52 +166,60 @@ impl NewKeys<'_> {
 }
 
 /// The run of an index over a segment, made on the spot where there is none.
-pub(crate) fn run_of(
-    table: &TableVersion,
-    segment: &Segment,
-    index: &IndexDef,
-    encoder: &KeyEncoder,
-) -> Result<Arc<IndexRun>> {
+pub(crate) fn run_of(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<Arc<IndexRun>> {
     let stored = match &segment.data {
         SegmentData::Cold(cold) => cold.run(index.id)?,
         SegmentData::Hot(hot) => hot.run(index.id).map(Arc::new),
     };
     match stored {
         Some(run) => Ok(run),
-        None => {
-            let _ = encoder;
-            Ok(Arc::new(IndexRun::build(&rows::segment_keys(table, segment, index)?, None)))
-        }
+        None => Ok(Arc::new(IndexRun::build(&rows::segment_keys(table, segment, index)?, None))),
     }
 }
 
-/// Checks keys of several sets of new rows of one transaction against each other.
+/// Checks keys of several sets of new rows of one transaction against each other. With each go the rows of it that
+/// the transaction ended again.
 pub(crate) fn check_own(
     table: &TableVersion,
     index: &IndexDef,
     encoder: &KeyEncoder,
-    runs: &[Arc<IndexRun>],
+    runs: &[(Arc<IndexRun>, Tombstones)],
 ) -> Result<()> {
     let violation = |key: &[u8]| unique_violation(&table.def, &index.name, &encoder.display(key));
-    for (at, run) in runs.iter().enumerate() {
-        if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {
+    for (at, (run, ended)) in runs.iter().enumerate() {
+        if ended.is_empty() {
+            if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {
+                return Err(violation(&key));
+            }
+        } else if let Some(key) = common_live_key(encoder, (run, ended), (run, ended), |left, right| left < right) {
             return Err(violation(&key));
         }
-        for other in &runs[at + 1..] {
-            let mut clash = None;
-            for_each_common_key(run, other, &mut |key, _, _| {
-                if encoder.has_null(key) {
-                    return std::ops::ControlFlow::Continue(());
-                }
-                clash = Some(key.to_vec());
-                std::ops::ControlFlow::Break(())
-            });
-            if let Some(key) = clash {
+        for (other, other_ended) in &runs[at + 1..] {
+            if let Some(key) = common_live_key(encoder, (run, ended), (other, other_ended), |_, _| true) {
                 return Err(violation(&key));
             }
         }
     }
     Ok(())
+}
+
+/// A key without NULLs that live rows of both runs have, of those pairs of rows that `pair` takes.
+fn common_live_key(
+    encoder: &KeyEncoder,
+    (left, left_ended): (&IndexRun, &Tombstones),
+    (right, right_ended): (&IndexRun, &Tombstones),
+    pair: impl Fn(u32, u32) -> bool,
+) -> Option<Vec<u8>> {
+    let mut clash = None;
+    for_each_common_key(left, right, &mut |key, l, r| {
+        let live = left_ended.get(l).is_none() && right_ended.get(r).is_none();
+        if !live || !pair(l, r) || encoder.has_null(key) {
+            return std::ops::ControlFlow::Continue(());
+        }
+        clash = Some(key.to_vec());
+        std::ops::ControlFlow::Break(())
+    });
+    clash
 }
 
 /// The table that a transaction wrote to, as it is now.

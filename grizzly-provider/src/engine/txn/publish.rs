@@ -15,7 +15,14 @@ use super::super::version::DatabaseVersion;
 #[derive(Debug)]
 pub(crate) struct Publisher {
     current: ArcSwap<DatabaseVersion>,
-    waiting: Mutex<VecDeque<(Lsn, Arc<DatabaseVersion>)>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// Versions that the log is not yet known to have, and how far it is.
+#[derive(Debug, Default)]
+struct Waiting {
+    durable: Lsn,
+    versions: VecDeque<(Lsn, Arc<DatabaseVersion>)>,
 }
 
 impl Publisher {
@@ -28,28 +35,37 @@ impl Publisher {
         self.current.load_full()
     }
 
-    /// Makes a version visible as soon as the log is durable up to `lsn`. Calls come in commit order.
+    /// Makes a version visible as soon as the log is durable up to `lsn`, which may be now: the log thread does not
+    /// wait for whoever appends. Calls come in commit order.
     pub(crate) fn enqueue(&self, lsn: Lsn, version: Arc<DatabaseVersion>) {
-        self.waiting.lock().push_back((lsn, version));
-    }
-
-    /// Takes back the version that was to wait for `lsn`, which the log refused.
-    pub(crate) fn withdraw(&self, lsn: Lsn) {
-        self.waiting.lock().retain(|(needed, _)| *needed != lsn);
+        let mut waiting = self.waiting.lock();
+        if lsn <= waiting.durable {
+            self.current.store(version);
+        } else {
+            waiting.versions.push_back((lsn, version));
+        }
     }
 
     /// Makes a version visible at once; earlier ones that still wait are contained in it.
     pub(crate) fn publish_now(&self, version: Arc<DatabaseVersion>) {
         let mut waiting = self.waiting.lock();
-        waiting.clear();
+        waiting.versions.clear();
+        self.current.store(version);
+    }
+
+    /// The same, for a database that goes on with another log: of that nothing is known to be durable yet.
+    pub(crate) fn restart(&self, version: Arc<DatabaseVersion>) {
+        let mut waiting = self.waiting.lock();
+        *waiting = Waiting::default();
         self.current.store(version);
     }
 
     /// The log is durable up to `lsn`: the latest version that it covers becomes visible.
     pub(crate) fn durable(&self, lsn: Lsn) {
         let mut waiting = self.waiting.lock();
-        let covered = waiting.partition_point(|(needed, _)| *needed <= lsn);
-        if let Some((_, version)) = waiting.drain(..covered).next_back() {
+        waiting.durable = waiting.durable.max(lsn);
+        let covered = waiting.versions.partition_point(|(needed, _)| *needed <= lsn);
+        if let Some((_, version)) = waiting.versions.drain(..covered).next_back() {
             self.current.store(version);
         }
     }
@@ -69,14 +85,21 @@ pub(crate) struct SnapshotGuard {
 }
 
 impl SnapshotRegistry {
-    pub(crate) fn register(self: &Arc<Self>, compactions: u64) -> SnapshotGuard {
-        *self.alive.lock().entry(compactions).or_default() += 1;
-        SnapshotGuard { registry: Arc::clone(self), compactions }
+    /// The version that readers get now, registered before anybody may forget what its reader needs.
+    pub(crate) fn take(self: &Arc<Self>, publisher: &Publisher) -> (Arc<DatabaseVersion>, SnapshotGuard) {
+        let mut alive = self.alive.lock();
+        let version = publisher.current();
+        *alive.entry(version.compactions).or_default() += 1;
+        drop(alive);
+        let guard = SnapshotGuard { registry: Arc::clone(self), compactions: version.compactions };
+        (version, guard)
     }
 
-    /// The fewest compactions that a living snapshot has seen.
-    pub(crate) fn oldest(&self) -> Option<u64> {
-        self.alive.lock().keys().next().copied()
+    /// The fewest compactions that a snapshot has seen which is alive, or taken from now on.
+    pub(crate) fn oldest(&self, publisher: &Publisher) -> u64 {
+        let alive = self.alive.lock();
+        let current = publisher.current().compactions;
+        alive.keys().next().map_or(current, |oldest| current.min(*oldest))
     }
 }
 

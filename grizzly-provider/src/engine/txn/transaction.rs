@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{
     super::{
-        catalog::TableDef,
+        catalog::{CatalogChange, TableDef},
         database::Inner,
         lookup, rows,
         snapshot::Snapshot,
@@ -16,7 +16,7 @@ use super::{
     writes::Writes,
 };
 use crate::{
-    access::{Csn, RowId},
+    access::{Csn, IfExists, RowId, TableDefinition},
     error::{Error, ErrorKind, Result},
 };
 
@@ -110,6 +110,33 @@ impl Transaction {
         Ok(self.base.with_version(Arc::new(writes.working.clone())))
     }
 
+    /// Creates a table, or one in the place of another, that is there for everybody when the transaction commits and
+    /// never if it does not. Returns whether it did: `existing` says what happens where there is a table of the name.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound` for the schema, `Invalid` or `Unsupported` for the definition. The commit fails
+    /// with `AlreadyExists` or `Conflict` if the name was given to another table, or the replaced one was dropped,
+    /// meanwhile.
+    pub fn create_table(&mut self, definition: TableDefinition, existing: IfExists) -> Result<bool> {
+        self.db.check_writable()?;
+        let name = format!("{}.{}", definition.schema_name, definition.name);
+        let mut writes = self.writes.lock();
+        let catalog = Arc::clone(&writes.working.catalog);
+        let old = catalog.find_table(&name);
+        if old.is_some() && existing == IfExists::Keep {
+            return Ok(false);
+        }
+        let replaced = old.filter(|_| existing == IfExists::Replace);
+        let replaced = replaced.map(|old| CatalogChange::DropTable { table: old.id });
+        match &replaced {
+            Some(change) => catalog.with(change).check_free(&name)?,
+            None => catalog.check_free(&name)?,
+        }
+        let created = CatalogChange::CreateTable(TableDef::new(self.db.next_table_id(&catalog), definition)?);
+        replaced.into_iter().chain([created]).try_for_each(|change| writes.define(change))?;
+        Ok(true)
+    }
+
     /// Adds rows (all columns of the table, in its order; types as in the table). Returns their number.
     /// Call it repeatedly for large amounts: rows are encoded as they come.
     pub fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<u64> {
@@ -158,9 +185,13 @@ impl Transaction {
     }
 
     /// Inserts rows or replaces those whose primary key exists. Of several rows with one key the last one stays, as if
-    /// they had come one by one. Returns the number of rows given.
+    /// they had come one by one. Returns the number of rows given. Ids of the transaction's own rows from before are
+    /// not valid beyond it, as beyond [`Transaction::savepoint`].
     pub fn put(&mut self, table: &str, batch: RecordBatch) -> Result<u64> {
-        let version = Arc::clone(self.writes.lock().working.table_named(table)?);
+        let mut writes = self.writes.lock();
+        writes.spill(&self.db)?;
+        let version = Arc::clone(writes.working.table_named(table)?);
+        drop(writes);
         let key_columns = &version.def.primary_key;
         if key_columns.is_empty() {
             return Err(Error::invalid(format!("table '{table}' has no primary key to put rows by")));
@@ -226,7 +257,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Marks the present state, to return to with [`Transaction::rollback_to`].
+    /// Marks the present state, to return to with [`Transaction::rollback_to`]. Ids of the transaction's own rows are
+    /// not valid beyond it: many of them become a file here.
     pub fn savepoint(&mut self) -> Result<usize> {
         self.writes.lock().savepoint(&self.db)
     }
@@ -285,8 +317,10 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        let writes = self.writes.lock();
+        writes.discard_abandoned();
         if !self.done {
-            self.writes.lock().discard_attached(&imbl::OrdMap::new());
+            writes.discard_attached(&imbl::OrdMap::new());
         }
     }
 }

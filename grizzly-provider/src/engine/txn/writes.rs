@@ -12,10 +12,12 @@ use imbl::{OrdMap, OrdSet};
 
 use super::{
     super::{
-        bulk::BulkLoad,
-        catalog::TableDef,
+        bulk::{BulkLoad, FileStamps},
+        catalog::{CatalogChange, TableDef},
         database::Inner,
+        ddl,
         mvcc::tombstones::Tombstones,
+        segment::cold::ColdSegment,
         shard::hot::HotSegment,
         stamps::Stamps,
         version::{DatabaseVersion, OVERLAY, SegmentData, TableVersion, UNCOMMITTED},
@@ -24,11 +26,14 @@ use super::{
 };
 use crate::{
     access::{Csn, RowId},
+    batch::{batch_bytes, without_waste},
     error::{Error, ErrorKind, Result},
 };
 
 /// Rows per table and transaction that go through the log; beyond, rows go straight to segment files.
 pub(crate) const BULK_ROWS: u64 = 65_536;
+/// The same in bytes: what a transaction holds in memory and the log takes in one record.
+const BULK_BYTES: u64 = 32 << 20;
 
 /// The state of a transaction.
 #[derive(Debug)]
@@ -36,8 +41,29 @@ pub(crate) struct Writes {
     /// The database as the transaction sees it.
     pub(crate) working: DatabaseVersion,
     pub(crate) tables: OrdMap<u64, TableWrites>,
-    savepoints: Vec<(DatabaseVersion, OrdMap<u64, TableWrites>)>,
-    bulk: HashMap<(u64, u32), BulkLoad>,
+    /// What it changes in the catalog, in order.
+    pub(crate) definitions: Vec<CatalogChange>,
+    /// Files of tables that it wrote to and then dropped.
+    abandoned: Vec<Arc<ColdSegment>>,
+    savepoints: Vec<Savepoint>,
+    bulk: HashMap<Load, BulkLoad>,
+}
+
+/// A state to return to.
+#[derive(Debug, Clone)]
+struct Savepoint {
+    working: DatabaseVersion,
+    tables: OrdMap<u64, TableWrites>,
+    definitions: usize,
+    abandoned: usize,
+}
+
+/// Rows that become one file: those of one shard of one table, either all new or all with versions of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Load {
+    table: u64,
+    shard: u32,
+    versioned: bool,
 }
 
 /// What was written to one table.
@@ -47,6 +73,8 @@ pub(crate) struct TableWrites {
     pub(crate) ended: OrdSet<RowId>,
     /// Rows in overlay segments, ended ones included.
     pub(crate) overlay_rows: u64,
+    /// Their bytes, about.
+    overlay_bytes: u64,
     /// Segments this transaction wrote to storage, each with its shard.
     pub(crate) attached: OrdMap<u32, u32>,
     /// Primary keys of overlay rows.
@@ -57,16 +85,39 @@ pub(crate) struct TableWrites {
 
 impl Writes {
     pub(crate) fn new(working: DatabaseVersion) -> Self {
-        Self { working, tables: OrdMap::new(), savepoints: Vec::new(), bulk: HashMap::new() }
+        Self {
+            working,
+            tables: OrdMap::new(),
+            definitions: Vec::new(),
+            abandoned: Vec::new(),
+            savepoints: Vec::new(),
+            bulk: HashMap::new(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.bulk.is_empty()
+        self.tables.is_empty() && self.bulk.is_empty() && self.definitions.is_empty()
+    }
+
+    /// Makes a change of the catalog, which is seen by the transaction alone until it commits.
+    pub(crate) fn define(&mut self, change: CatalogChange) -> Result<()> {
+        if let CatalogChange::DropTable { table } = &change {
+            self.bulk.retain(|load, _| load.table != *table);
+            if let (Some(writes), Some(dropped)) = (self.tables.remove(table), self.working.tables.get(table)) {
+                let own = writes.attached.keys().filter_map(|id| dropped.segment(*id)?.cold().cloned());
+                self.abandoned.extend(own);
+            }
+        }
+        ddl::apply(&mut self.working, &change, UNCOMMITTED)?;
+        self.definitions.push(change);
+        Ok(())
     }
 
     /// Whether rows are being encoded, or about `rows` of them were written to one table.
     pub(crate) fn is_large(&self, rows: usize) -> bool {
-        let many = |table: &TableWrites| table.overlay_rows >= rows as u64 || table.ended.len() >= rows;
+        let many = |table: &TableWrites| {
+            table.overlay_rows >= rows as u64 || table.ended.len() >= rows || !table.attached.is_empty()
+        };
         !self.bulk.is_empty() || self.tables.values().any(many)
     }
 
@@ -82,11 +133,15 @@ impl Writes {
         let table = Arc::clone(self.working.table(id)?);
         let rows = conform(&table.def, rows)?;
         let count = rows.num_rows() as u64;
-        let written = self.tables.get(&id).map_or(0, |writes| writes.overlay_rows);
-        let bulk = versions.is_none() && written + count > BULK_ROWS;
+        let bytes = memory_of(&rows);
+        let (held_rows, held_bytes) =
+            self.tables.get(&id).map_or((0, 0), |writes| (writes.overlay_rows, writes.overlay_bytes));
+        let many = held_rows + count > BULK_ROWS || held_bytes + bytes > BULK_BYTES;
+        let loading = self.bulk.keys().any(|load| load.table == id);
+        let bulk = loading || many;
         for (shard, rows, versions) in self.place(&table, &rows, versions)? {
             if bulk {
-                self.load(db, &table, shard, &rows)?;
+                self.load(db, &table, shard, &rows, &versions)?;
             } else {
                 self.overlay(&table, shard, &rows, &versions)?;
             }
@@ -121,33 +176,73 @@ impl Writes {
         parts.collect()
     }
 
-    fn load(&mut self, db: &Inner, table: &TableVersion, shard: u32, rows: &RecordBatch) -> Result<()> {
-        let load = match self.bulk.entry((table.def.id, shard)) {
+    fn load(
+        &mut self,
+        db: &Inner,
+        table: &TableVersion,
+        shard: u32,
+        rows: &RecordBatch,
+        versions: &Stamps,
+    ) -> Result<()> {
+        let versioned = !matches!(versions, Stamps::All(1));
+        let at = Load { table: table.def.id, shard, versioned };
+        let stamps = FileStamps { created: false, versions: versioned };
+        let load = match self.bulk.entry(at) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(BulkLoad::new(&table.def)?),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(BulkLoad::with_stamps(&table.def, stamps)?)
+            }
         };
-        load.push(&table.codecs, rows)?;
+        let stamped = versioned.then(|| with_column(rows, versions.column(0..rows.num_rows()))).transpose()?;
+        load.push(&table.codecs, stamped.as_ref().unwrap_or(rows))?;
         if load.is_full() {
-            self.finish_load(db, table.def.id, shard)?;
+            self.finish_load(db, at)?;
         }
         Ok(())
     }
 
-    fn finish_load(&mut self, db: &Inner, table: u64, shard: u32) -> Result<()> {
-        let Some(load) = self.bulk.remove(&(table, shard)) else { return Ok(()) };
-        let version = self.working.change_table(table, UNCOMMITTED)?;
+    fn finish_load(&mut self, db: &Inner, at: Load) -> Result<()> {
+        let Some(load) = self.bulk.remove(&at) else { return Ok(()) };
+        let version = self.working.change_table(at.table, UNCOMMITTED)?;
         let segment = load.finish(db, version)?;
-        let writes = self.tables.entry(table).or_default();
-        writes.attached.insert(segment.meta.id, shard);
-        version.shard_mut(shard)?.push(SegmentData::Cold(segment), Tombstones::default());
+        let writes = self.tables.entry(at.table).or_default();
+        writes.attached.insert(segment.meta.id, at.shard);
+        version.shard_mut(at.shard)?.push(SegmentData::Cold(segment), Tombstones::default());
         Ok(())
+    }
+
+    /// Turns rows in memory into files where they are many, so that neither memory nor the log's record grows with
+    /// the number of statements. Their ids change. Half of what fits is many: else each small statement behind the
+    /// last one that fits would be a file.
+    pub(crate) fn spill(&mut self, db: &Inner) -> Result<()> {
+        let large =
+            |writes: &TableWrites| writes.overlay_rows >= BULK_ROWS / 2 || writes.overlay_bytes >= BULK_BYTES / 2;
+        let tables: Vec<u64> = self.tables.iter().filter(|(_, writes)| large(writes)).map(|(id, _)| *id).collect();
+        for id in tables {
+            let table = Arc::clone(self.working.table(id)?);
+            for (shard, segment) in table.segments().filter(|(_, segment)| segment.id() >= OVERLAY) {
+                let SegmentData::Hot(hot) = &segment.data else { continue };
+                for chunk in &hot.chunks {
+                    let live = segment.tombstones.live(chunk.first_row, chunk.rows(), UNCOMMITTED);
+                    let (rows, versions) = chunk.kept(live)?;
+                    self.load(db, &table, shard, &rows, &versions)?;
+                }
+            }
+            let version = self.working.change_table(id, UNCOMMITTED)?;
+            for shard in 0..table.def.shards {
+                version.shard_mut(shard)?.segments.retain(|segment| segment.id() < OVERLAY);
+            }
+            let writes = self.tables.entry(id).or_default();
+            (writes.overlay_rows, writes.overlay_bytes, writes.keys) = (0, 0, OrdMap::new());
+        }
+        self.settle(db)
     }
 
     /// Brings all rows into `working`.
     pub(crate) fn settle(&mut self, db: &Inner) -> Result<()> {
         let mut loads: Vec<_> = self.bulk.keys().copied().collect();
         loads.sort_unstable();
-        loads.into_iter().try_for_each(|(table, shard)| self.finish_load(db, table, shard))
+        loads.into_iter().try_for_each(|load| self.finish_load(db, load))
     }
 
     fn overlay(&mut self, table: &TableVersion, shard: u32, rows: &RecordBatch, versions: &Stamps) -> Result<()> {
@@ -183,6 +278,7 @@ impl Writes {
         hot.append(rows, 0, versions)?;
         writes.keys = held;
         writes.overlay_rows += rows.num_rows() as u64;
+        writes.overlay_bytes += memory_of(rows);
         Ok(())
     }
 
@@ -197,6 +293,9 @@ impl Writes {
             let segment = segment.ok_or_else(|| Error::invalid(format!("table '{table}' has no row {}", first.0)))?;
             let committed = number < OVERLAY && !writes.attached.contains_key(&number);
             for row in rows {
+                if row.row() >= segment.rows() {
+                    return Err(Error::invalid(format!("table '{table}' has no row {}", row.0)));
+                }
                 if !segment.tombstones.insert(row.row(), Csn(0)) {
                     return Err(Error::invalid(format!("a statement changes row {} of table '{table}' twice", row.0)));
                 }
@@ -233,17 +332,22 @@ impl Writes {
 
     pub(crate) fn savepoint(&mut self, db: &Inner) -> Result<usize> {
         self.settle(db)?;
-        self.savepoints.push((self.working.clone(), self.tables.clone()));
+        self.spill(db)?;
+        let (working, tables) = (self.working.clone(), self.tables.clone());
+        let (definitions, abandoned) = (self.definitions.len(), self.abandoned.len());
+        self.savepoints.push(Savepoint { working, tables, definitions, abandoned });
         Ok(self.savepoints.len() - 1)
     }
 
     pub(crate) fn rollback_to(&mut self, savepoint: usize) -> Result<()> {
         let kept = self.savepoints.get(savepoint).cloned();
-        let (working, tables) = kept.ok_or_else(|| no_savepoint(savepoint))?;
+        let Savepoint { working, tables, definitions, abandoned } = kept.ok_or_else(|| no_savepoint(savepoint))?;
         self.savepoints.truncate(savepoint + 1);
         self.bulk.clear();
         self.discard_attached(&tables);
         (self.working, self.tables) = (working, tables);
+        self.definitions.truncate(definitions);
+        self.abandoned.truncate(abandoned);
         Ok(())
     }
 
@@ -258,6 +362,11 @@ impl Writes {
 
     pub(crate) fn savepoints(&self) -> usize {
         self.savepoints.len()
+    }
+
+    /// Lets go of the files of tables that it dropped again.
+    pub(crate) fn discard_abandoned(&self) {
+        self.abandoned.iter().for_each(|segment| segment.mark_obsolete());
     }
 
     /// Lets go of the files of segments that are not in `kept`.
@@ -307,31 +416,24 @@ fn conform(table: &TableDef, rows: &RecordBatch) -> Result<RecordBatch> {
             ));
         }
     }
-    let columns = rows.columns().iter().map(own_strings).collect();
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-}
-
-/// A string view column without the buffers of the batch it was cut from, which would go to the log with it.
-fn own_strings(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Utf8View => {
-            let views = column.as_string_view();
-            let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            if held > 2 * views.total_buffer_bytes_used() { Arc::new(views.gc()) } else { Arc::clone(column) }
-        }
-        DataType::BinaryView => {
-            let views = column.as_binary_view();
-            let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            if held > 2 * views.total_buffer_bytes_used() { Arc::new(views.gc()) } else { Arc::clone(column) }
-        }
-        _ => Arc::clone(column),
-    }
+    // A batch that they were cut from would go to the log with them.
+    Ok(RecordBatch::try_new(Arc::clone(schema), without_waste(rows).columns().to_vec())?)
 }
 
 fn with_versions(rows: &RecordBatch, versions: &[u64]) -> Result<RecordBatch> {
+    with_column(rows, Arc::new(UInt64Array::from(versions.to_vec())))
+}
+
+/// The rows with their versions as a last column.
+fn with_column(rows: &RecordBatch, versions: ArrayRef) -> Result<RecordBatch> {
     let mut fields: Vec<_> = rows.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("__row_version", DataType::UInt64, false)));
     let mut columns = rows.columns().to_vec();
-    columns.push(Arc::new(UInt64Array::from(versions.to_vec())));
+    columns.push(versions);
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Bytes that the rows themselves take.
+pub(crate) fn memory_of(rows: &RecordBatch) -> u64 {
+    batch_bytes(rows) as u64
 }

@@ -31,9 +31,16 @@ fn measure(time: Duration) -> Result<()> {
     ]));
     let (schema_name, name) = ("public".to_owned(), "entries".to_owned());
     let primary_key = vec!["id".to_owned()];
-    let (shard_by, defaults) = (Vec::new(), Vec::new());
-    let table =
-        TableDefinition { schema_name, name, schema: Arc::clone(&schema), primary_key, shards: 4, shard_by, defaults };
+    let table = TableDefinition {
+        schema_name,
+        name,
+        schema: Arc::clone(&schema),
+        primary_key,
+        shards: 4,
+        shard_by: vec![],
+        defaults: vec![],
+        indexes: vec![],
+    };
     db.create_table(table, false)?;
     let next = AtomicI64::new(0);
     for threads in [1, 16] {

@@ -1,0 +1,49 @@
+//! The end of an open database: everything in files, the log ended, the place free for the next.
+
+use std::sync::atomic::Ordering;
+
+use grizzly_wal::Wal;
+
+use super::{cluster::Member, database::Inner, maintenance::flush};
+use crate::error::Result;
+
+impl Inner {
+    pub(super) fn close(&self) -> Result<()> {
+        self.check_open()?;
+        let flushed = match self.check_writable() {
+            Ok(()) if !self.hot.is_empty() => flush::checkpoint(self),
+            _ => Ok(()),
+        };
+        let _steady = self.member.as_ref().map(Member::steady);
+        self.closed.store(true, Ordering::Release);
+        self.signals.stop();
+        let closed = self.wal.load_full().map_or(Ok(()), Wal::close);
+        if let Some(member) = &self.member {
+            member.leave();
+        }
+        if let Some(lease) = &self.alone
+            && let Err(error) = lease.release()
+        {
+            tracing::warn!(%error, "the writer's lease could not be given back; it runs out by itself");
+        }
+        *self.lock.lock() = None;
+        flushed?;
+        Ok(closed?)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.signals.stop();
+        if let Some(member) = &self.member {
+            member.stop();
+        }
+        if let Some(lease) = self.alone.take()
+            && !self.closed.load(Ordering::Acquire)
+        {
+            // Ends the log, which syncs what is buffered; only then another may begin.
+            self.wal.store(None);
+            drop(lease.release());
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The windows between two steps that both must happen: what is seen, and what is left, if another comes between.
+
+use std::sync::Arc;
+
+use grizzly_provider::{
+    CommitOutcome, ErrorKind, Grizzly, Result, Storage,
+    access::{IfExists, IndexDefinition, RowId},
+};
+
+use super::{
+    gate::{Gate, Point},
+    tables::{database, definition, key, manual, pairs, rows, versions},
+};
+
+fn index(name: &str, column: &str, unique: bool) -> IndexDefinition {
+    IndexDefinition { name: name.into(), columns: vec![(column.into(), false)], unique }
+}
+
+fn gated() -> Result<(Grizzly, Gate, Arc<dyn Storage>)> {
+    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    let gate = Gate::new(Arc::clone(&storage));
+    let db = Grizzly::builder("memory://").settings(manual()).storage(Arc::new(gate.clone())).open()?;
+    db.create_table(definition("t", 1), false)?;
+    Ok((db, gate, storage))
+}
+
+fn open(storage: &Arc<dyn Storage>) -> Result<Grizzly> {
+    Grizzly::builder("memory://").settings(manual()).storage(Arc::clone(storage)).open()
+}
+
+/// Two segments of 100 rows each that a merge has something to do with.
+fn two_segments(db: &Grizzly) -> Result<()> {
+    for first in [0, 100] {
+        db.put("t", rows((first..first + 100).map(|id| (id, id))))?;
+        db.flush()?;
+    }
+    Ok(())
+}
+
+/// Runs a merge up to where its record is in the log and not synced, calls `meanwhile` there, and lets it end.
+fn beside_a_merge<R>(db: &Grizzly, gate: &Gate, meanwhile: impl FnOnce() -> R) -> Result<R> {
+    gate.stop_at(Point::Put("data/"));
+    let merging = std::thread::spawn({
+        let db = db.clone();
+        move || db.compact("t")
+    });
+    gate.wait();
+    gate.go_on_to(Point::Sync);
+    gate.wait();
+    let found = meanwhile();
+    gate.thaw();
+    merging.join().expect("a merge does not panic")?;
+    Ok(found)
+}
+
+#[test]
+fn a_delete_beside_a_merge_is_not_lost() -> Result<()> {
+    let (db, gate, storage) = gated()?;
+    two_segments(&db)?;
+    let deleting = beside_a_merge(&db, &gate, || {
+        let mut transaction = db.begin()?;
+        let (row, _) = transaction.find("t", &key(7))?.expect("row 7 is there");
+        transaction.delete("t", &[row])?;
+        // It waits for the log, which stands still.
+        Ok::<_, grizzly_provider::Error>(std::thread::spawn(move || transaction.commit()))
+    })??;
+    let outcome = deleting.join().expect("a commit does not panic")?;
+    assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    assert!(db.get("t", &key(7))?.is_none(), "an acknowledged delete");
+    assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), 199);
+    drop(db);
+    let again = open(&storage)?;
+    assert_eq!(pairs(&again.snapshot(), "t", None)?.len(), 199, "replayed");
+    Ok(())
+}
+
+#[test]
+fn an_update_beside_a_merge_leaves_one_row() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    two_segments(&db)?;
+    let updating = beside_a_merge(&db, &gate, || {
+        let mut transaction = db.begin()?;
+        let (row, _) = transaction.find("t", &key(7))?.expect("row 7 is there");
+        transaction.update("t", &[row], rows([(7, -7)]))?;
+        Ok::<_, grizzly_provider::Error>(std::thread::spawn(move || transaction.commit()))
+    })??;
+    let outcome = updating.join().expect("a commit does not panic")?;
+    assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    let sevens: Vec<_> = pairs(&db.snapshot(), "t", None)?.into_iter().filter(|(id, _)| *id == 7).collect();
+    assert_eq!(sevens, [(7, -7)]);
+    Ok(())
+}
+
+#[test]
+fn a_row_that_is_not_there_cannot_be_ended() -> Result<()> {
+    let db = database(1)?;
+    two_segments(&db)?;
+    let mut transaction = db.begin()?;
+    assert!(transaction.delete("t", &[RowId::new(77_777, 0)]).is_err(), "no such segment");
+    let (row, _) = transaction.find("t", &key(7))?.expect("row 7 is there");
+    let beyond = transaction.delete("t", &[RowId::new(row.segment(), 1_000)]);
+    assert!(beyond.is_err(), "no such row");
+    Ok(())
+}
+
+#[test]
+fn an_index_that_was_created_meanwhile_is_unique_for_open_transactions_too() -> Result<()> {
+    // Few rows, which go through the log, and many, which become files.
+    for count in [2, 70_000] {
+        let db = database(4)?;
+        let mut transaction = db.begin()?;
+        transaction.insert("t", rows((0..count).map(|id| (id, 7))))?;
+        db.create_index("t", index("one", "grp", true), false)?;
+        let refused = transaction.commit().expect_err("all rows have the same key");
+        assert_eq!(refused.kind(), ErrorKind::UniqueViolation, "{refused}");
+        assert!(pairs(&db.snapshot(), "t", None)?.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_loaded_while_an_index_was_created_are_in_it() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows((0..70_000).map(|id| (id, id % 100))))?;
+    assert!(!transaction.is_empty());
+    db.create_index("t", index("groups", "grp", false), false)?;
+    transaction.commit()?.into_result()?;
+    let files = storage.list("data").expect("memory is always there");
+    let count = |ending: &str| files.iter().filter(|file| file.path.ends_with(ending)).count();
+    assert!(count(".seg") > 0);
+    assert_eq!(count(".idx"), 2 * count(".seg"), "{files:?}");
+    assert!(db.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn many_new_rows_may_change_again_in_their_transaction() -> Result<()> {
+    let db = database(4)?;
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows((0..100_000).map(|id| (id, 0))))?;
+    let (row, _) = transaction.find("t", &key(5))?.expect("row 5 is there");
+    transaction.update("t", &[row], rows([(5, 55)]))?;
+    let (row, _) = transaction.find("t", &key(99_999))?.expect("row 99,999 is there");
+    transaction.delete("t", &[row])?;
+    transaction.insert("t", rows([(99_999, 9)]))?;
+    let (row, _) = transaction.find("t", &key(6))?.expect("row 6 is there");
+    transaction.delete("t", &[row])?;
+    transaction.commit()?.into_result()?;
+    let found = pairs(&db.snapshot(), "t", None)?;
+    assert_eq!(found.len(), 99_999);
+    assert_eq!(found.iter().filter(|(_, grp)| *grp != 0).copied().collect::<Vec<_>>(), [(5, 55), (99_999, 9)]);
+    // A key of a row that came and went in the transaction is free for others.
+    db.put("t", rows([(6, 66)]))?;
+    let mut again = db.begin()?;
+    again.insert("t", rows([(5, 1)]))?;
+    assert_eq!(again.commit().expect_err("key 5 is taken").kind(), ErrorKind::UniqueViolation);
+    Ok(())
+}
+
+#[test]
+fn puts_of_many_rows_with_repeated_keys_keep_the_last() -> Result<()> {
+    let db = database(4)?;
+    let mut transaction = db.begin()?;
+    for round in 0..3 {
+        for first in (0..80_000).step_by(8_000) {
+            transaction.put("t", rows((first..first + 8_000).map(|id| (id, round))))?;
+        }
+    }
+    transaction.commit()?.into_result()?;
+    let found = pairs(&db.snapshot(), "t", None)?;
+    assert_eq!(found.len(), 80_000);
+    assert!(found.iter().all(|(_, round)| *round == 2));
+    Ok(())
+}
+
+#[test]
+fn many_rows_that_are_updated_at_once_become_files_and_keep_their_versions() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    db.put("t", rows((0..200_000).map(|id| (id, 0))))?;
+    let all: Vec<RowId> = versions(&db.snapshot(), "t")?.into_iter().map(|(_, _, row)| row).collect();
+    let mut transaction = db.begin()?;
+    for (first, chunk) in (0_i64..).step_by(10_000).zip(all.chunks(10_000)) {
+        transaction.update("t", chunk, rows((first..first + chunk.len() as i64).map(|id| (id, 1))))?;
+    }
+    transaction.commit()?.into_result()?;
+    for again in [false, true] {
+        let db = if again { open(&storage)? } else { db.clone() };
+        let found = versions(&db.snapshot(), "t")?;
+        assert_eq!(found.len(), 200_000);
+        assert!(found.iter().all(|(_, version, _)| *version == 2));
+        assert!(db.verify()?.problems.is_empty());
+        db.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn many_small_statements_of_a_transaction_do_not_become_a_file_each() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows((0..65_536).map(|id| (id, 0))))?;
+    for id in 65_536..67_536 {
+        let mark = transaction.savepoint()?;
+        transaction.insert("t", rows([(id, 1)]))?;
+        transaction.release_savepoint(mark)?;
+    }
+    transaction.commit()?.into_result()?;
+    let files = storage.list("data").expect("memory is always there").len();
+    assert!(files < 10, "{files} files");
+    assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), 67_536);
+    Ok(())
+}
+
+#[test]
+fn a_savepoint_brings_back_rows_from_before_they_became_files() -> Result<()> {
+    let db = database(2)?;
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows((0..40_000).map(|id| (id, 0))))?;
+    let before = transaction.savepoint()?;
+    let (row, _) = transaction.find("t", &key(3))?.expect("row 3 is there");
+    transaction.delete("t", &[row])?;
+    transaction.insert("t", rows((40_000..80_000).map(|id| (id, 0))))?;
+    let after = transaction.savepoint()?;
+    assert!(after > before);
+    transaction.rollback_to(before)?;
+    assert!(transaction.find("t", &key(3))?.is_some());
+    assert!(transaction.find("t", &key(50_000))?.is_none());
+    transaction.commit()?.into_result()?;
+    assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), 40_000);
+    assert!(db.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_table_is_replaced_in_one_moment() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    db.put("t", rows([(1, 1)]))?;
+    let old = db.snapshot();
+    let mut transaction = db.begin()?;
+    let mut new = definition("t", 3);
+    new.indexes.push(index("one", "grp", true));
+    assert!(transaction.create_table(new, IfExists::Replace)?);
+    transaction.insert("t", rows((0..100_000).map(|id| (id, id + 5))))?;
+    assert_eq!(pairs(&transaction.snapshot()?, "t", None)?.len(), 100_000, "its own view");
+    assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 1)], "everybody else's until it commits");
+    db.put("t", rows([(2, 2)]))?;
+    transaction.commit()?.into_result()?;
+    assert_eq!(pairs(&old, "t", None)?, [(1, 1)]);
+    db.flush()?;
+    drop(old);
+    for again in [false, true] {
+        let db = if again { open(&storage)? } else { db.clone() };
+        assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), 100_000);
+        assert_eq!(db.put("t", rows([(-1, 5)])).expect_err("it is unique").kind(), ErrorKind::UniqueViolation);
+        assert!(db.verify()?.problems.is_empty());
+        db.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_table_whose_replacement_fails_stays() -> Result<()> {
+    let db = database(1)?;
+    db.put("t", rows([(1, 1)]))?;
+    // Dropped without a commit, and refused by the commit.
+    let mut transaction = db.begin()?;
+    transaction.create_table(definition("t", 1), IfExists::Replace)?;
+    transaction.insert("t", rows([(5, 5)]))?;
+    drop(transaction);
+    let mut transaction = db.begin()?;
+    transaction.create_table(definition("t", 1), IfExists::Replace)?;
+    let twice = transaction.insert("t", rows([(5, 5), (5, 6)])).expect_err("twice the same key");
+    assert_eq!(twice.kind(), ErrorKind::UniqueViolation);
+    drop(transaction);
+    let too_many = db.begin()?.create_table(definition("t", 5_000), IfExists::Replace).expect_err("too many shards");
+    assert_eq!(too_many.kind(), ErrorKind::Invalid);
+    assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 1)]);
+    Ok(())
+}
+
+#[test]
+fn definitions_of_two_transactions_meet() -> Result<()> {
+    let db = database(1)?;
+    let (mut first, mut second) = (db.begin()?, db.begin()?);
+    first.create_table(definition("u", 1), IfExists::Fail)?;
+    second.create_table(definition("u", 1), IfExists::Fail)?;
+    first.insert("u", rows([(1, 1)]))?;
+    second.insert("u", rows([(2, 2)]))?;
+    first.commit()?.into_result()?;
+    assert_eq!(second.commit().expect_err("the name is taken").kind(), ErrorKind::AlreadyExists);
+    let (mut first, mut second) = (db.begin()?, db.begin()?);
+    first.create_table(definition("u", 1), IfExists::Replace)?;
+    second.create_table(definition("u", 1), IfExists::Replace)?;
+    first.commit()?.into_result()?;
+    assert_eq!(second.commit().expect_err("another was faster").kind(), ErrorKind::Conflict);
+    assert!(!db.begin()?.create_table(definition("u", 1), IfExists::Keep)?);
+    assert!(pairs(&db.snapshot(), "u", None)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_table_may_be_created_filled_and_replaced_in_one_transaction() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    let mut transaction = db.begin()?;
+    transaction.create_table(definition("u", 1), IfExists::Fail)?;
+    transaction.insert("u", rows((0..70_000).map(|id| (id, 0))))?;
+    let mark = transaction.savepoint()?;
+    transaction.create_table(definition("u", 1), IfExists::Replace)?;
+    transaction.rollback_to(mark)?;
+    assert_eq!(pairs(&transaction.snapshot()?, "u", None)?.len(), 70_000, "the first one is back");
+    transaction.create_table(definition("u", 2), IfExists::Replace)?;
+    transaction.insert("u", rows([(1, 1)]))?;
+    transaction.commit()?.into_result()?;
+    assert_eq!(pairs(&db.snapshot(), "u", None)?, [(1, 1)]);
+    drop(db);
+    let db = open(&storage)?;
+    assert_eq!(pairs(&db.snapshot(), "u", None)?, [(1, 1)]);
+    let files = storage.list("data").expect("memory is always there");
+    assert!(files.is_empty(), "nobody needs them: {files:?}");
+    Ok(())
+}
