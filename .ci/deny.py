@@ -10,10 +10,7 @@ import shutil
 import subprocess
 import sys
 
-try:
-    import tomllib
-except ImportError:  # before Python 3.11
-    from pip._vendor import tomli as tomllib
+import tomllib
 
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 
@@ -32,14 +29,19 @@ def packages(targets):
 def licence_is_allowed(expression, allowed):
     """Evaluates an SPDX expression: AND binds more than OR, an older form writes `/` for OR."""
     tokens = re.findall(r"[()]|[^\s()]+", expression.replace("/", " OR "))
+    tokens = [token.upper() if token.upper() in ("AND", "OR", "WITH") else token for token in tokens] + [None]
     position = 0
 
     def term():
         nonlocal position
         token = tokens[position]
         position += 1
+        if token in (None, ")", "AND", "OR", "WITH"):
+            raise ValueError("it ends where a licence is expected")
         if token == "(":
             value = any_of()
+            if tokens[position] != ")":
+                raise ValueError("a parenthesis is not closed")
             position += 1
             return value
         if tokens[position : position + 1] == ["WITH"]:
@@ -63,7 +65,10 @@ def licence_is_allowed(expression, allowed):
             value = all_of() or value
         return value
 
-    return any_of()
+    value = any_of()
+    if tokens[position] is not None:
+        raise ValueError(f"{tokens[position]} stands where AND or OR is expected")
+    return value
 
 
 def licences(rules, tree):
@@ -72,8 +77,12 @@ def licences(rules, tree):
         name = f"{package['name']} {package['version']}"
         if not package["license"]:
             yield f"licenses: {name} states no licence"
-        elif not licence_is_allowed(package["license"], allowed):
-            yield f"licenses: {name} is under {package['license']}"
+        else:
+            try:
+                if not licence_is_allowed(package["license"], allowed):
+                    yield f"licenses: {name} is under {package['license']}"
+            except ValueError as error:
+                yield f"licenses: {name} is under {package['license']!r}, which cannot be read: {error}"
 
 
 def bans(rules, tree):
@@ -113,7 +122,7 @@ def main():
         print(finding)
     print(f"{len(tree)} packages, {len(findings)} findings")
     if shutil.which("cargo-deny"):
-        return max(bool(findings), subprocess.run(["cargo", "deny", "check"]).returncode)
+        return bool(findings) or subprocess.run(["cargo", "deny", "check"]).returncode != 0
     return bool(findings)
 
 

@@ -11,14 +11,14 @@ import re
 import subprocess
 import sys
 
-try:
-    import tomllib
-except ImportError:  # before Python 3.11
-    from pip._vendor import tomli as tomllib
+import tomllib
 
 REFERENCE = "cargo test --workspace"
-COMMANDS = ("bench", "build", "check", "clippy", "doc", "run", "test")
-FILES = ["README.md", "CONTRIBUTING.md", "BENCHMARKS.md", ".ci/run", ".ci/over_s3.py", *map(str, pathlib.Path("examples").rglob("*.rs"))]
+COMMANDS = ("bench", "build", "check", "clippy", "doc", "install", "run", "test")
+# What selects crates or features, with a value and without.
+VALUED = ("-p", "--package", "--features", "-F", "--exclude")
+PLAIN = ("--workspace", "--no-default-features", "--all-features")
+FILES = [*map(str, pathlib.Path(".").glob("*.md")), *map(str, pathlib.Path(".").glob("grizzly-*/*.md")), ".ci/run", ".ci/over_s3.py", *map(str, pathlib.Path("examples").rglob("*.rs"))]
 
 
 def aliases():
@@ -42,15 +42,22 @@ def documented(names):
 
 def built(words):
     """What `cargo tree` says of a command: a line for each crate with its features."""
-    dev = words[0] in ("test", "bench", "clippy") or "--example" in words
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    targets = ("--example", "--examples", "--test", "--tests", "--bench", "--benches", "--all-targets")
+    dev = words[0] in ("test", "bench") or any(word in targets for word in words)
     kept, position = [], 1
     while position < len(words) and words[position] != "--":
         word = words[position]
-        if word in ("-p", "--package", "--features", "--exclude"):
+        if word in VALUED:
             kept += [word, words[position + 1]]
             position += 1
-        elif word in ("--workspace", "--no-default-features", "--all-features"):
+        elif word in PLAIN:
             kept.append(word)
+        elif word == "--path":
+            kept += ["-p", words[position + 1]]
+            position += 1
+        elif word.startswith(("-p", "-F")):
+            sys.exit(f"write `{word}` with a space")
         position += 1
     edges = "normal,build,dev" if dev else "normal,build"
     command = ["cargo", "tree", "--locked", "--prefix", "none", "--edges", edges, "--format", "{p} [{f}]", *kept]
@@ -70,7 +77,13 @@ def main():
         words = command.split()
         lines = built(short.get(words[0], words[:1]) + words[1:])
         other = sorted(lines - reference)
-        if other and any(line.startswith("datafusion ") for line in lines):
+        datafusion = any(line.startswith("datafusion ") for line in lines)
+        profile = " ".join(short.get(words[0], [])) + " " + command
+        if datafusion and words[0] != "install" and not re.search(r"--release\b|-r\b", profile):
+            findings.append(f"{file}: `cargo {command}` compiles DataFusion in another profile")
+        if words[0] == "install" and "--locked" not in words:
+            findings.append(f"{file}: `cargo {command}` ignores Cargo.lock")
+        if other and datafusion:
             findings.append(f"{file}: `cargo {command}` compiles again: {'; '.join(other[:3])} and {max(len(other) - 3, 0)} more")
     print("\n".join(findings + [f"{len(commands)} commands, {len(findings)} findings"]))
     return bool(findings)
