@@ -129,7 +129,7 @@ fn code_of_sqlstate(sqlstate: &str) -> Code {
         "XX001" => Code::DataLoss,
         other => match other.get(..2) {
             Some("08") => Code::Unavailable,
-            Some("21" | "22" | "42") => Code::InvalidArgument,
+            Some("21" | "22" | "42" | "54") => Code::InvalidArgument,
             Some("23" | "25" | "55") => Code::FailedPrecondition,
             Some("28") => Code::Unauthenticated,
             Some("53") => Code::ResourceExhausted,
@@ -251,6 +251,7 @@ mod tests {
             (ErrorKind::TransactionAborted, Code::FailedPrecondition),
             (ErrorKind::TransactionState, Code::FailedPrecondition),
             (ErrorKind::Invalid, Code::InvalidArgument),
+            (ErrorKind::TooComplex, Code::InvalidArgument),
             (ErrorKind::Unsupported, Code::Unimplemented),
             (ErrorKind::NotFound, Code::NotFound),
             (ErrorKind::AlreadyExists, Code::AlreadyExists),

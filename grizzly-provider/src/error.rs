@@ -27,6 +27,8 @@ pub enum ErrorKind {
     TransactionState,
     /// The statement, name, value or setting is wrong.
     Invalid,
+    /// The statement is nested too deeply, or too long.
+    TooComplex,
     /// Valid SQL that Grizzly does not support.
     Unsupported,
     /// A table, column, index or database of that name does not exist.
@@ -54,7 +56,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must name each of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Conflict,
         Self::UniqueViolation,
         Self::NotNullViolation,
@@ -62,6 +64,7 @@ impl ErrorKind {
         Self::TransactionAborted,
         Self::TransactionState,
         Self::Invalid,
+        Self::TooComplex,
         Self::Unsupported,
         Self::NotFound,
         Self::AlreadyExists,
@@ -85,6 +88,7 @@ impl ErrorKind {
             Self::TransactionAborted => "25P02",
             Self::TransactionState => "25000",
             Self::Invalid => "42601",
+            Self::TooComplex => "54001",
             Self::Unsupported => "0A000",
             Self::NotFound => "42P01",
             Self::AlreadyExists => "42P07",

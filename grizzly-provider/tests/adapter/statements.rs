@@ -16,7 +16,10 @@ use datafusion::{
     physical_plan::{collect, displayable},
     prelude::{SessionConfig, SessionContext},
 };
-use grizzly_provider::{Grizzly, adapter::GrizzlyTables};
+use grizzly_provider::{
+    Grizzly,
+    adapter::{GrizzlySession, GrizzlyTables, sqlstate},
+};
 
 use super::fixtures::{TestResult, insert, query, store, table_context, value};
 
@@ -105,4 +108,51 @@ async fn stock_delete_and_update_are_refused() -> TestResult {
     }
     assert_eq!(value(&context, "SELECT count(*) FROM t").await?, "10");
     Ok(())
+}
+
+/// Chains as programs write them, on a thread with as little stack as Tokio's have.
+#[test]
+fn long_statements_run_or_are_refused_on_a_small_stack() {
+    let chain = |operand: &dyn Fn(i64) -> String, operator: &str, count: i64| {
+        (0..count).map(operand).collect::<Vec<_>>().join(operator)
+    };
+    let equal = |n: i64| format!("a = {n}");
+    let cases: Vec<(String, Option<&str>)> = vec![
+        (format!("SELECT count(*) FROM t WHERE {}", chain(&equal, " OR ", 10_000)), Some("3")),
+        (format!("SELECT count(*) FROM t WHERE {}", chain(&|n| format!("a <> {}", n + 9), " AND ", 10_000)), Some("3")),
+        (format!("SELECT count(*) FROM ({})", chain(&|n| format!("SELECT {n}"), " UNION ALL ", 2_000)), Some("2000")),
+        (format!("SELECT max(a{}) FROM t", " + 0".repeat(480)), Some("2")),
+        (format!("SELECT max({}) FROM t", vec!["a"; 10_000].join(" + ")), None),
+        (format!("SELECT {}1", "- ".repeat(10_000)), None),
+        (format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000)), None),
+        (format!("SELECT {}true", "NOT ".repeat(10_000)), None),
+        (format!("CREATE VIEW v AS SELECT {} AS b FROM t", vec!["a"; 8_000].join(" + ")), None),
+        (format!("SELECT '{}'", "x".repeat(17 << 20)), None),
+    ];
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let session = GrizzlySession::new(&Grizzly::open("memory://").expect("memory is always there"));
+            session.execute("CREATE TABLE t (a BIGINT)").await.expect("it is created");
+            session.execute("INSERT INTO t VALUES (0), (1), (2)").await.expect("rows go in");
+            for (sql, expected) in cases {
+                let result = session.execute(&sql).await;
+                let start = &sql[..40];
+                match (expected, result) {
+                    (Some(expected), Ok(rows)) => {
+                        let shown = arrow::util::pretty::pretty_format_batches(&rows).expect("rows").to_string();
+                        assert!(shown.contains(&format!(" {expected} ")), "{start}: {shown}");
+                    }
+                    (None, Err(error)) => assert!(matches!(sqlstate(&error), "54001" | "42601"), "{start}: {error}"),
+                    (_, result) => unreachable!("{start}: {:?}", result.map(|rows| rows.len())),
+                }
+            }
+            // A view of a long chain can be read and dropped.
+            let text = chain(&equal, " OR ", 8_000);
+            session.execute(&format!("CREATE VIEW v AS SELECT a FROM t WHERE {text}")).await.expect("it is bounded");
+            assert_eq!(session.execute("SELECT * FROM v").await.expect("it is read").len(), 1);
+            session.execute("DROP VIEW v").await.expect("it goes");
+        });
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread").join().expect("no panic");
 }

@@ -3,7 +3,7 @@
 use std::{any::Any, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use grizzly_provider::storage::{AppendFile, ObjectMeta, PutMode, Result, Storage};
+use grizzly_provider::storage::{AppendFile, Error, ErrorKind, ObjectMeta, PutMode, Result, Storage};
 use parking_lot::{Condvar, Mutex};
 
 /// Where a process stops.
@@ -38,6 +38,8 @@ pub(crate) struct Gate {
 struct State {
     trap: Option<Point>,
     frozen: bool,
+    /// Objects below this folder are stored, and reported as failed, so often.
+    lies: Option<(&'static str, usize)>,
 }
 
 impl Gate {
@@ -55,6 +57,21 @@ impl Gate {
         self.state.0.lock().frozen = true;
     }
 
+    /// Stores the next objects below a folder, and says that it failed, as storage does whose answer gets lost.
+    pub(crate) fn lie_about(&self, folder: &'static str, times: usize) {
+        self.state.0.lock().lies = Some((folder, times));
+    }
+
+    fn lies(&self, path: &str) -> bool {
+        match &mut self.state.0.lock().lies {
+            Some((folder, times)) if *times > 0 && path.starts_with(*folder) => {
+                *times -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Waits until everything stands still.
     pub(crate) fn wait(&self) {
         let (state, changed) = &*self.state;
@@ -66,7 +83,9 @@ impl Gate {
 
     /// Goes on, to stop at this point when it is next reached.
     pub(crate) fn go_on_to(&self, point: Point) {
-        *self.state.0.lock() = State { trap: Some(point), frozen: false };
+        let mut state = self.state.0.lock();
+        (state.trap, state.frozen) = (Some(point), false);
+        drop(state);
         self.state.1.notify_all();
     }
 
@@ -103,6 +122,9 @@ impl Storage for Gate {
         self.pass(|point| matches!(point, Point::Put(folder) if path.starts_with(folder)));
         let stored = self.inner.put(path, parts, mode);
         self.pass(|point| matches!(point, Point::Stored(folder) if path.starts_with(folder)));
+        if self.lies(path) {
+            return Err(Error::new(ErrorKind::Io, format!("cannot write {path}: the connection was reset")));
+        }
         stored
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use grizzly_provider::{
-    CommitOutcome, ErrorKind, Grizzly, Result, Storage,
-    access::{IfExists, IndexDefinition, RowId},
+    BackupKind, Backups, CommitOutcome, ErrorKind, Grizzly, RestoreTo, Result, Settings, Storage,
+    access::{AsOf, IfExists, IndexDefinition, RowId},
 };
 
 use super::{
@@ -318,5 +318,117 @@ fn a_table_may_be_created_filled_and_replaced_in_one_transaction() -> Result<()>
     assert_eq!(pairs(&db.snapshot(), "u", None)?, [(1, 1)]);
     let files = storage.list("data").expect("memory is always there");
     assert!(files.is_empty(), "nobody needs them: {files:?}");
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_that_was_stored_though_the_call_failed_is_one() -> Result<()> {
+    let (db, gate, storage) = gated()?;
+    for round in 0..3 {
+        db.put("t", rows((0..100).map(|id| (id, round))))?;
+        gate.lie_about("manifest", 1);
+        db.flush()?;
+    }
+    // A list of ended rows that fails, and then the checkpoint: the next one has a number of its own.
+    db.put("t", rows((0..50).map(|id| (id, 7))))?;
+    gate.lie_about("data", 1);
+    assert!(db.flush().is_err());
+    db.flush()?;
+    assert_eq!(pairs(&db.snapshot(), "t", None)?.iter().filter(|(_, grp)| *grp == 7).count(), 50);
+    db.close()?;
+    let again = open(&storage)?;
+    assert_eq!(pairs(&again.snapshot(), "t", None)?.iter().filter(|(_, grp)| *grp == 7).count(), 50);
+    assert!(again.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn who_waits_for_room_hears_why_there_is_none() -> Result<()> {
+    let gate = Gate::new(grizzly_wal::open_storage("memory://").expect("memory is always there"));
+    let settings = Settings { flush_rows: 100, ..Settings::default() };
+    let db = Grizzly::builder("memory://").settings(settings).storage(Arc::new(gate.clone())).open()?;
+    db.create_table(definition("t", 1), false)?;
+    gate.lie_about("data", usize::MAX);
+    let refused = (0..100_i64).find_map(|round| db.put("t", rows((0..100).map(|id| (100 * round + id, 0)))).err());
+    let refused = refused.expect("memory is full at some time");
+    assert_eq!(refused.kind(), ErrorKind::Resource, "{refused}");
+    assert!(refused.message().contains("the connection was reset"), "{refused}");
+    let before = pairs(&db.snapshot(), "t", None)?.len();
+    gate.lie_about("data", 0);
+    while db.put("t", rows([(-1, 0)])).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), before + 1, "what was refused was never there");
+    Ok(())
+}
+
+#[test]
+fn a_moment_that_was_asked_about_stays_as_it_was() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    db.put("t", rows([(1, 1)]))?;
+    gate.stop_at(Point::Sync);
+    let writing = std::thread::spawn({
+        let db = db.clone();
+        move || db.put("t", rows([(2, 2)]))
+    });
+    gate.wait();
+    // The commit has its number, and is not visible yet.
+    let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later").as_micros();
+    let at = AsOf::TimestampMicros(moment as i64);
+    let asking = std::thread::spawn({
+        let db = db.clone();
+        move || pairs(&db.snapshot_at(at)?, "t", None)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    gate.thaw();
+    let first = asking.join().expect("no panic")?;
+    writing.join().expect("no panic")?;
+    db.put("t", rows([(3, 3)]))?;
+    assert_eq!(pairs(&db.snapshot_at(at)?, "t", None)?, first);
+    assert_eq!(first, [(1, 1), (2, 2)]);
+    Ok(())
+}
+
+#[test]
+fn a_restore_that_was_interrupted_is_no_database() -> Result<()> {
+    let db = database(1)?;
+    db.put("t", rows((0..100).map(|id| (id, id))))?;
+    let to = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    db.backup_into(&to, BackupKind::Full, &mut |_, _| {})?;
+    let backups = Backups::new(to);
+    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    let gate = Gate::new(Arc::clone(&storage));
+    // Everything is there but the end of it.
+    gate.stop_at(Point::Stored("manifest"));
+    let into: Arc<dyn Storage> = Arc::new(gate.clone());
+    let restoring = std::thread::spawn(move || backups.restore_into(&into, RestoreTo::Latest, &mut |_, _| {}));
+    gate.wait();
+    let refused = open(&storage).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("was not finished"), "{refused}");
+    gate.thaw();
+    restoring.join().expect("no panic")?;
+    assert_eq!(pairs(&open(&storage)?.snapshot(), "t", None)?.len(), 100);
+    Ok(())
+}
+
+#[test]
+fn every_opening_names_its_files_anew() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    let mut names = std::collections::HashSet::new();
+    let mut db = Some(db);
+    for round in 0..4 {
+        let open_db = match db.take() {
+            Some(db) => db,
+            None => open(&storage)?,
+        };
+        open_db.put("t", rows((0..10).map(|id| (100 * round + id, id))))?;
+        open_db.flush()?;
+        open_db.close()?;
+        let files = storage.list("data").expect("memory is always there");
+        let epochs: Vec<_> = files.iter().filter_map(|file| file.path.split(".e").nth(1).map(str::to_owned)).collect();
+        assert_eq!(epochs.len(), files.len(), "{files:?}");
+        names.extend(epochs.iter().filter_map(|rest| rest.split(['.', '-']).next().map(str::to_owned)));
+    }
+    assert_eq!(names.len(), 4, "{names:?}");
     Ok(())
 }

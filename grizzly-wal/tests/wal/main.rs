@@ -1,5 +1,6 @@
 //! The log as its users see it, on healthy and on failing storage.
 
+mod ambiguous;
 mod backup;
 mod crash_matrix;
 mod damage;

@@ -5,6 +5,7 @@ mod call;
 mod conflict;
 mod create_table;
 mod default_values;
+mod depth;
 mod dialect;
 mod drop_several;
 mod front;

@@ -12,8 +12,11 @@ use datafusion::{
     },
 };
 
-use super::GrizzlyDialect;
-use crate::Error;
+use super::{GrizzlyDialect, depth::bounded};
+use crate::{Error, ErrorKind};
+
+/// Bytes that a SQL text may have: its tree takes some twenty times as much.
+const MAX_BYTES: usize = 16 << 20;
 
 /// One statement.
 #[derive(Debug)]
@@ -26,6 +29,11 @@ pub(crate) struct Parsed {
 
 /// Parses the statements of `sql`, separated by semicolons.
 pub(crate) fn parse(sql: &str, recursion_limit: usize) -> Result<Vec<Parsed>> {
+    if sql.len() > MAX_BYTES {
+        let message =
+            format!("a SQL text of {} bytes exceeds the limit of {MAX_BYTES}; send rows by ingest", sql.len());
+        return Err(Error::new(ErrorKind::TooComplex, message).into());
+    }
     let tokens = Tokenizer::new(&GrizzlyDialect, sql).tokenize_with_location().map_err(ParserError::from)?;
     let statements = tokens.split(|token| token.token == Token::SemiColon);
     let statements = statements.filter(|tokens| !tokens.iter().all(|token| is_blank(&token.token)));
@@ -43,6 +51,7 @@ pub(super) fn parse_template(sql: &str) -> Result<Statement> {
 fn parse_one(mut tokens: Vec<TokenWithSpan>, recursion_limit: usize) -> Result<Parsed> {
     abort_means_rollback(&mut tokens);
     let shards = take_shards(&mut tokens)?;
+    let tokens = bounded(tokens)?;
     let builder = DFParserBuilder::new(tokens).with_dialect(&GrizzlyDialect).with_recursion_limit(recursion_limit);
     let mut statements = builder.build()?.parse_statements()?;
     match (statements.pop_front(), statements.is_empty()) {

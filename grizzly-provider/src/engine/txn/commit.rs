@@ -488,3 +488,27 @@ pub(crate) fn append_rows<'a>(
     hot.append(batch, csn.0, versions)?;
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Grizzly;
+
+    #[test]
+    fn a_record_that_the_log_refuses_changes_nothing() -> Result<()> {
+        let db = Grizzly::open("memory://")?;
+        let inner = db.inner();
+        let mut state = inner.commit.lock();
+        let before = Arc::clone(&state.version);
+        let mut next = before.as_ref().clone();
+        next.csn = inner.next_csn(next.csn);
+        let payload = vec![0; grizzly_wal::MAX_PAYLOAD + 1].into();
+        let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_COMMIT, payload };
+        let mut shared = false;
+        assert!(append(inner, &mut state, next, record, || shared = true).is_err());
+        assert!(!shared, "live indexes are not touched");
+        assert!(Arc::ptr_eq(&before, &state.version));
+        assert!(Arc::ptr_eq(&before, &inner.publisher.current()));
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! An object store that carries a request out and says that it failed, as S3 does with a 500 or a reset connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use grizzly_wal::{ErrorKind, Lsn, NewRecord, ObjectStorage, PutMode, Result, Storage, WalOptions};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult,
+};
+
+/// Stores what it is given, and reports an error while it is told to.
+#[derive(Debug, Clone, Default)]
+struct Ambiguous {
+    inner: Arc<InMemory>,
+    lies: Arc<AtomicBool>,
+}
+
+impl fmt::Display for Ambiguous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ambiguous")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Ambiguous {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let stored = self.inner.put_opts(location, payload, opts).await?;
+        match self.lies.load(Ordering::Acquire) {
+            true => Err(object_store::Error::Generic { store: "Ambiguous", source: "500 Internal Error".into() }),
+            false => Ok(stored),
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+fn storage() -> Result<(Arc<dyn Storage>, Ambiguous)> {
+    let store = Ambiguous::default();
+    Ok((Arc::new(ObjectStorage::new(Arc::new(store.clone()), Path::default(), "ambiguous://")?), store))
+}
+
+#[test]
+fn a_log_goes_on_if_its_parts_are_stored_though_the_store_says_they_are_not() -> Result<()> {
+    let (storage, store) = storage()?;
+    let wal = grizzly_wal::open(Arc::clone(&storage), "log", Lsn::FIRST, WalOptions::default())?.into_writer()?;
+    for (number, lies) in [false, true, true, false, true].into_iter().enumerate() {
+        store.lies.store(lies, Ordering::Release);
+        let payload = Bytes::from(format!("record {number}"));
+        let lsn = wal.append(NewRecord { txn: 0, commit_ts: number as u64 + 1, kind: 1, payload })?;
+        wal.wait_durable(lsn)?;
+    }
+    store.lies.store(false, Ordering::Release);
+    assert!(wal.poisoned().is_none());
+    Arc::new(wal).close()?;
+    let records: Vec<_> = grizzly_wal::read(storage, "log", Lsn::FIRST)?.collect::<Result<_>>()?;
+    assert_eq!(records.len(), 5);
+    Ok(())
+}
+
+#[test]
+fn what_is_there_counts_as_created_only_if_it_is_the_same() -> Result<()> {
+    let (storage, store) = storage()?;
+    store.lies.store(true, Ordering::Release);
+    storage.put("a", &[Bytes::from_static(b"one, "), Bytes::from_static(b"two")], PutMode::Create)?;
+    let other = storage.put("a", &[Bytes::from_static(b"one, three")], PutMode::Create).expect_err("another is there");
+    assert_eq!(other.kind(), ErrorKind::AlreadyExists);
+    let longer =
+        storage.put("a", &[Bytes::from_static(b"one, two, three")], PutMode::Create).expect_err("it is longer");
+    assert_eq!(longer.kind(), ErrorKind::AlreadyExists);
+    // Nobody knows what an overwritten object holds if the store does not say.
+    assert!(storage.put("b", &[Bytes::from_static(b"x")], PutMode::Overwrite).is_err());
+    Ok(())
+}
