@@ -1,6 +1,9 @@
 //! Changes of the catalog. Each is one commit of its own, in the same log and the same order as all others.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use grizzly_wal::NewRecord;
 
@@ -8,9 +11,7 @@ use super::{
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
     database::Inner,
     index::IndexRun,
-    key::Keys,
     maintenance::flush,
-    mvcc::tombstones::Tombstones,
     redo::{KIND_CATALOG, encode_json},
     rows,
     txn::{
@@ -160,6 +161,11 @@ pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool>
 
 pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
     let mut made = None;
+    // All rows are compared before the commit lock is taken, and under it only those that have come since.
+    let checked = match definition.unique {
+        true => check_rows(&db.commit.lock().version.clone(), table, definition)?,
+        false => None,
+    };
     let done = change(db, |catalog, state| {
         let def = catalog.table(table)?;
         if if_not_exists && def.find_index(&definition.name).is_some() {
@@ -167,7 +173,8 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
         }
         let index = def.new_index(definition)?;
         if index.unique {
-            check_unique(state.version.table(def.id)?, &index)?;
+            let runs = checked.as_ref().filter(|(id, _)| *id == def.id).map(|(_, runs)| runs);
+            check_unique(state.version.table(def.id)?, &index, runs.unwrap_or(&HashMap::new()))?;
         }
         made = Some((def.id, index.clone()));
         Ok(Some(CatalogChange::CreateIndex { table: def.id, index }))
@@ -196,22 +203,39 @@ pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()>
     Ok(())
 }
 
-/// Checks that no two live rows share a key of a new unique index.
-fn check_unique(table: &TableVersion, index: &IndexDef) -> Result<()> {
+/// Keys of segments by an index that does not exist yet.
+type Runs = HashMap<u32, Arc<IndexRun>>;
+
+/// Checks that no two live rows of a table share a key of a new unique index; returns the table's number and the keys of its
+/// files. `None` if there is nothing to check: whoever asks again under the lock says why.
+fn check_rows(version: &DatabaseVersion, table: &str, definition: &IndexDefinition) -> Result<Option<(u64, Runs)>> {
+    let Some(def) = version.catalog.find_table(table) else { return Ok(None) };
+    let Ok(index) = def.new_index(definition) else { return Ok(None) };
+    Ok(Some((def.id, check_unique(version.table(def.id)?, &index, &HashMap::new())?)))
+}
+
+/// Checks that no two live rows share a key of a new unique index, where not both are in segments that are `known` to have
+/// different keys. Returns the keys of all segment files.
+fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<Runs> {
     let encoder = table.def.key_encoder(index)?;
-    let mut runs = Vec::new();
+    let (mut runs, mut files) = (Vec::new(), HashMap::new());
     for (_, segment) in table.segments() {
-        let all = rows::segment_keys(table, segment, index)?;
-        let mut live = Keys::with_capacity(all.nbytes());
-        for (row, key) in (0_u32..).zip(all.iter()) {
-            if segment.tombstones.get(row).is_none() {
-                live.push(key);
-            }
+        let run = match known.get(&segment.id()).filter(|_| segment.cold().is_some()) {
+            Some(run) => Arc::clone(run),
+            None => Arc::new(IndexRun::build(&rows::segment_keys(table, segment, index)?, None)),
+        };
+        if segment.cold().is_some() {
+            files.insert(segment.id(), Arc::clone(&run));
         }
-        runs.push(Arc::new(IndexRun::build(&live, None)));
+        let is_known = segment.cold().is_some() && known.contains_key(&segment.id());
+        runs.push((run, segment.tombstones.clone(), is_known));
     }
-    let runs: Vec<_> = runs.into_iter().map(|run| (run, Tombstones::default())).collect();
-    conflict::check_own(table, index, &encoder, &runs)
+    // Those that are new first: each pair is looked at from its first member.
+    runs.sort_by_key(|(_, _, is_known)| *is_known);
+    let new = runs.iter().filter(|(_, _, is_known)| !is_known).count();
+    let runs: Vec<_> = runs.into_iter().map(|(run, ended, _)| (run, ended)).collect();
+    conflict::check_first(table, index, &encoder, &runs, new)?;
+    Ok(files)
 }
 
 pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists: bool) -> Result<bool> {

@@ -104,7 +104,7 @@ async fn stock_delete_and_update_are_refused() -> TestResult {
     for sql in ["DELETE FROM t WHERE id IN (SELECT 3)", "DELETE FROM t", "UPDATE t SET id = 1"] {
         let outcome = query(&context, sql).await;
         let error = outcome.err().ok_or_else(|| format!("{sql} was carried out"))?;
-        assert_eq!(grizzly_provider::adapter::sqlstate(&error), "0A000", "{error}");
+        assert_eq!(sqlstate(&error), "0A000", "{error}");
     }
     assert_eq!(value(&context, "SELECT count(*) FROM t").await?, "10");
     Ok(())
@@ -154,5 +154,5 @@ fn long_statements_run_or_are_refused_on_a_small_stack() {
             session.execute("DROP VIEW v").await.expect("it goes");
         });
     };
-    std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread").join().expect("no panic");
+    thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread").join().expect("no panic");
 }

@@ -29,7 +29,7 @@ use super::{
     result_cache::{self, ResultCacheExec},
     sql::index_to_create,
 };
-use crate::{Error, access::IndexDefinition};
+use crate::{Error, access::IndexDefinition, adapter::busy::busy};
 
 /// Plans what Grizzly adds, and asks another planner for the rest.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl SessionAction {
             Self::Begin { read_only } => return session.begin(read_only).await,
             Self::CreateIndex { table, index, if_not_exists } => {
                 session.outside_transaction("CREATE INDEX")?;
-                session.db().create_index(&table, index, if_not_exists)?;
+                busy(|| session.db().create_index(&table, index, if_not_exists))?;
                 return Ok(());
             }
             Self::Commit { chain } => {

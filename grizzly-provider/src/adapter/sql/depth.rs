@@ -312,7 +312,7 @@ mod tests {
             ("SELECT 1 WHERE a OR b", " UNION ALL "),
             ("SELECT DISTINCT 1", " UNION "),
         ] {
-            for count in [CHAIN + 2, 1_000, 4_000] {
+            for count in [4 * CHAIN, 1_000, 4_000] {
                 let sql = format!("SELECT * FROM t WHERE {}", chain(operand, operator, count));
                 let grouped = text(&sql).expect("chains of these may be long");
                 let (mut depth, mut deepest) = (0_i32, 0);

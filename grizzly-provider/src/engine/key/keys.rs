@@ -36,11 +36,6 @@ impl Keys {
         Self { shape: Shape::Variable(offsets), data }
     }
 
-    /// No keys yet, room for `bytes` bytes of them.
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { shape: Shape::default(), data: Vec::with_capacity(bytes) }
-    }
-
     /// How many keys.
     pub(crate) fn len(&self) -> usize {
         match &self.shape {
@@ -60,15 +55,6 @@ impl Keys {
     /// The bytes of all keys, one after the other.
     pub(crate) fn data(&self) -> &[u8] {
         &self.data
-    }
-
-    /// Bytes of memory held.
-    pub(crate) fn nbytes(&self) -> usize {
-        let offsets = match &self.shape {
-            Shape::Fixed { .. } => 0,
-            Shape::Variable(offsets) => offsets.capacity() * size_of::<usize>(),
-        };
-        self.data.capacity() + offsets
     }
 
     /// Key number `index`. Panics if there is none, like a slice.

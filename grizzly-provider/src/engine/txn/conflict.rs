@@ -185,8 +185,19 @@ pub(crate) fn check_own(
     encoder: &KeyEncoder,
     runs: &[(Arc<IndexRun>, Tombstones)],
 ) -> Result<()> {
+    check_first(table, index, encoder, runs, runs.len())
+}
+
+/// The same for the first `count` sets, among each other and against all others.
+pub(crate) fn check_first(
+    table: &TableVersion,
+    index: &IndexDef,
+    encoder: &KeyEncoder,
+    runs: &[(Arc<IndexRun>, Tombstones)],
+    count: usize,
+) -> Result<()> {
     let violation = |key: &[u8]| unique_violation(&table.def, &index.name, &encoder.display(key));
-    for (at, (run, ended)) in runs.iter().enumerate() {
+    for (at, (run, ended)) in runs.iter().enumerate().take(count) {
         if ended.is_empty() {
             if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {
                 return Err(violation(&key));
