@@ -90,8 +90,11 @@ impl BulkLoad {
         for ((index, encoder), keys) in table.codecs.keys.iter().zip(self.keys) {
             let Some(keys) = keys else { continue };
             let run = IndexRun::build(&keys, None);
-            let repeated =
-                run.first_duplicate().filter(|key| index.unique && !self.stamps.created && !encoder.has_null(key));
+            let repeated = if index.unique && !self.stamps.created {
+                run.first_live_duplicate(|key| !encoder.has_null(key), |_| true)
+            } else {
+                None
+            };
             if let Some(key) = repeated {
                 segment.mark_obsolete();
                 return Err(unique_violation(&table.def, &index.name, &encoder.display(&key)));

@@ -1,5 +1,6 @@
 //! The manifest: catalog, segments and the place in the log to replay from, as of a checkpoint. One is written under
-//! the next number, which must not exist yet; the one with the greatest number counts.
+//! its writer's epoch and the next number, which must not exist yet; of the greatest epoch the one with the greatest number
+//! counts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -58,8 +59,24 @@ pub(crate) struct SegmentEntry {
     pub(crate) tombstones: Option<String>,
 }
 
-fn path(number: u64) -> String {
-    format!("{DIR}/{number:020}.json")
+/// The epoch comes first: what a writer that was replaced stores late never counts, whatever its number.
+fn path(epoch: u64, number: u64) -> String {
+    format!("{DIR}/{epoch:020}-{number:020}.json")
+}
+
+/// Epoch and number of a manifest, by its path; the epoch was not part of it in earlier versions.
+fn order(path: &str) -> Option<(u64, u64)> {
+    let name = path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?;
+    let (epoch, number) = name.split_once('-').unwrap_or(("0", name));
+    Some((epoch.parse().ok()?, number.parse().ok()?))
+}
+
+/// All manifests, the one that counts last.
+fn ordered(storage: &Arc<dyn Storage>) -> Result<Vec<((u64, u64), String)>> {
+    let files = storage.list(DIR)?.into_iter().map(|file| file.path);
+    let mut found: Vec<_> = files.filter_map(|path| Some((order(&path)?, path))).collect();
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Text with its checksum in a line of its own.
@@ -86,16 +103,13 @@ fn checksum_line(json: &[u8]) -> String {
 impl Manifest {
     /// The number of the newest manifest, or 0.
     pub(crate) fn newest(storage: &Arc<dyn Storage>) -> Result<u64> {
-        let files = storage.list(DIR)?;
-        let number = |path: &str| path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok();
-        Ok(files.iter().filter_map(|file| number(&file.path)).max().unwrap_or(0))
+        Ok(ordered(storage)?.last().map_or(0, |((_, number), _)| *number))
     }
 
     /// The newest manifest, or `None` where there is no database yet.
     pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
-        let files = storage.list(DIR)?;
         let is_manifest = |path: &str| path.ends_with(".json");
-        let Some(newest) = files.iter().rfind(|file| is_manifest(&file.path)) else {
+        let Some((_, newest)) = ordered(storage)?.pop() else {
             return match Self::foreign(storage)? {
                 // Another process has created the database just now.
                 Some(path) if path.starts_with(&format!("{DIR}/")) && is_manifest(&path) => Self::load(storage),
@@ -106,8 +120,8 @@ impl Manifest {
                 None => Ok(None),
             };
         };
-        let text = storage.get(&newest.path)?;
-        Self::parse(&newest.path, &text).map(Some)
+        let text = storage.get(&newest)?;
+        Self::parse(&newest, &text).map(Some)
     }
 
     /// A file that a place without a manifest should not have: one that holds such files is not a new database.
@@ -149,7 +163,7 @@ impl Manifest {
 
     /// Stores this manifest under its number. `Unavailable` if another writer did so first.
     pub(crate) fn store(&self, storage: &Arc<dyn Storage>) -> Result<()> {
-        let (path, parts) = (path(self.number), checked(redo::encode_json(self)?));
+        let (path, parts) = (path(self.epoch, self.number), checked(redo::encode_json(self)?));
         let Err(error) = storage.put(&path, &parts, PutMode::Create) else { return Ok(()) };
         // It may be there though the call failed, or because an earlier one that seemed to fail had stored it.
         if storage.get(&path).is_ok_and(|stored| stored == parts.concat()) {
@@ -180,9 +194,8 @@ impl Manifest {
 
     /// Removes manifests that are no longer needed.
     pub(crate) fn prune(storage: &Arc<dyn Storage>) -> Result<()> {
-        let files = storage.list(DIR)?;
-        for old in files.iter().rev().skip(KEPT) {
-            storage.remove(&old.path)?;
+        for (_, old) in ordered(storage)?.iter().rev().skip(KEPT) {
+            storage.remove(old)?;
         }
         Ok(())
     }
@@ -211,9 +224,24 @@ mod tests {
     fn stored(change: impl FnOnce(String) -> String) -> Result<Option<Manifest>> {
         let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
         manifest().store(&storage).expect("it can be stored");
-        let text = String::from_utf8(storage.get(&path(1)).expect("it is there").to_vec()).expect("it is text");
-        storage.put(&path(2), &[change(text).into()], PutMode::Create).expect("it can be stored");
+        let text = String::from_utf8(storage.get(&path(1, 1)).expect("it is there").to_vec()).expect("it is text");
+        storage.put(&path(1, 2), &[change(text).into()], PutMode::Create).expect("it can be stored");
         Manifest::load(&storage)
+    }
+
+    #[test]
+    fn what_a_replaced_writer_stores_late_does_not_count() -> Result<()> {
+        let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+        for (epoch, number, csn) in [(1, 5, 1), (2, 6, 2), (1, 9, 3)] {
+            Manifest { epoch, number, csn, ..manifest() }.store(&storage)?;
+        }
+        assert_eq!(Manifest::load(&storage)?.map(|manifest| manifest.csn), Some(2));
+        assert_eq!(Manifest::newest(&storage)?, 6);
+        Manifest { epoch: 2, number: 7, csn: 4, ..manifest() }.store(&storage)?;
+        Manifest::prune(&storage)?;
+        let left: Vec<_> = ordered(&storage)?.into_iter().map(|(order, _)| order).collect();
+        assert_eq!(left, [(2, 6), (2, 7)]);
+        Ok(())
     }
 
     #[test]

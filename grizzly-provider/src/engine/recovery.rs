@@ -139,7 +139,11 @@ fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Res
     let lease = lease::take_alone(&storage, latest, held)?;
     let manifest = match held {
         // What a writer before is storing at this moment must not count any more.
-        true => promote::claim(&storage, &lease)?,
+        true => {
+            let claimed = promote::claim(&storage, &lease)?;
+            Manifest::prune(&storage)?;
+            claimed
+        }
         false => Manifest { epoch: lease.epoch(), ..load_or_create(&storage, settings.create, &url)? },
     };
     let removal = Arc::new(Removal::new(Arc::clone(&storage), Duration::ZERO));
@@ -280,7 +284,7 @@ impl Recovery {
             }
             KIND_CATALOG => {
                 let change: CatalogChange = redo::decode_json("a catalog change in the log", &record.payload)?;
-                ddl::apply(&mut self.version, &change, csn)?;
+                self.define(&change, csn)?;
             }
             KIND_REPLACE => {
                 let replace: Replace = redo::decode_json("a merge of segments in the log", &record.payload)?;
@@ -298,6 +302,15 @@ impl Recovery {
         }
         self.version.csn = self.version.csn.max(csn);
         Ok(())
+    }
+
+    fn define(&mut self, change: &CatalogChange, csn: Csn) -> Result<()> {
+        if let CatalogChange::DropTable { table } = change
+            && let Some(table) = self.version.tables.get(table)
+        {
+            self.replaced.extend(table.segments().filter_map(|(_, segment)| segment.cold().cloned()));
+        }
+        ddl::apply(&mut self.version, change, csn)
     }
 
     fn apply_op(&mut self, op: RedoOp, csn: Csn) -> Result<()> {
@@ -319,7 +332,7 @@ impl Recovery {
                 Ok(())
             }
             RedoOp::Delete { table, rows } => end_rows(self.version.change_table(table, csn)?, &rows, csn),
-            RedoOp::Define(change) => ddl::apply(&mut self.version, &change, csn),
+            RedoOp::Define(change) => self.define(&change, csn),
             RedoOp::Attach(Attach { table, shard, meta, ended }) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
                 let table = self.version.change_table(table, csn)?;

@@ -106,7 +106,9 @@ impl DatabaseVersion {
     }
 
     pub(crate) fn table(&self, id: u64) -> Result<&Arc<TableVersion>> {
-        self.tables.get(&id).ok_or_else(|| Error::not_found(format!("table number {id} was dropped")))
+        self.tables
+            .get(&id)
+            .ok_or_else(|| Error::not_found(format!("table number {id} was dropped, or is newer than the snapshot")))
     }
 
     pub(crate) fn table_named(&self, name: &str) -> Result<&Arc<TableVersion>> {
@@ -116,7 +118,8 @@ impl DatabaseVersion {
     /// The table, to change in this version only what readers do not notice: where its rows are.
     pub(crate) fn table_mut(&mut self, id: u64) -> Result<&mut TableVersion> {
         let table = self.tables.get_mut(&id);
-        let table = table.ok_or_else(|| Error::not_found(format!("table number {id} was dropped")))?;
+        let table = table
+            .ok_or_else(|| Error::not_found(format!("table number {id} was dropped, or is newer than the snapshot")))?;
         let table = Arc::make_mut(table);
         table.statistics = OnceLock::new();
         Ok(table)

@@ -244,7 +244,6 @@ fn a_table_is_replaced_in_one_moment() -> Result<()> {
     transaction.insert("t", rows((0..100_000).map(|id| (id, id + 5))))?;
     assert_eq!(pairs(&transaction.snapshot()?, "t", None)?.len(), 100_000, "its own view");
     assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 1)], "everybody else's until it commits");
-    db.put("t", rows([(2, 2)]))?;
     transaction.commit()?.into_result()?;
     assert_eq!(pairs(&old, "t", None)?, [(1, 1)]);
     db.flush()?;
@@ -256,6 +255,80 @@ fn a_table_is_replaced_in_one_moment() -> Result<()> {
         assert!(db.verify()?.problems.is_empty());
         db.close()?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_table_that_changed_meanwhile_is_not_replaced() -> Result<()> {
+    let db = database(1)?;
+    db.put("t", rows([(1, 1)]))?;
+    let mut transaction = db.begin()?;
+    transaction.create_table(definition("t", 1), IfExists::Replace)?;
+    db.put("t", rows([(2, 2)]))?;
+    assert_eq!(transaction.commit().expect_err("first committer wins").kind(), ErrorKind::Conflict);
+    assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 1), (2, 2)]);
+    Ok(())
+}
+
+#[test]
+fn nulls_hide_no_duplicates() -> Result<()> {
+    let nullable = |ids: std::ops::Range<i64>, group: fn(i64) -> Option<i64>| {
+        let batch = rows(ids.clone().map(|id| (id, 0)));
+        let groups: arrow::array::Int64Array = ids.map(group).collect();
+        let columns = vec![Arc::clone(batch.column(0)), Arc::new(groups) as _, Arc::clone(batch.column(2))];
+        arrow::array::RecordBatch::try_new(batch.schema(), columns).expect("the columns fit")
+    };
+    // Half of the groups are NULL, and one of the others comes twice.
+    let groups = |id: i64| if id % 2 == 0 { None } else { Some(id.min(1_997)) };
+    let one = || index("one", "grp", true);
+    for count in [2_000, 70_000] {
+        // Rows that are there, in memory and in files.
+        for flush in [false, true] {
+            let db = database(1)?;
+            db.put("t", nullable(0..count, groups))?;
+            if flush {
+                db.flush()?;
+            }
+            let refused = db.create_index("t", one(), false).expect_err("a group comes twice");
+            assert_eq!(refused.kind(), ErrorKind::UniqueViolation);
+        }
+        // Rows that come.
+        let db = database(1)?;
+        db.create_index("t", one(), false)?;
+        assert_eq!(db.put("t", nullable(0..count, groups)).expect_err("twice").kind(), ErrorKind::UniqueViolation);
+        db.put("t", nullable(0..count, |id| (id % 2 == 1).then_some(id)))?;
+        assert!(db.verify()?.problems.is_empty());
+    }
+    // Many NULLs meet many: that is not their product.
+    let db = database(1)?;
+    db.create_index("t", one(), false)?;
+    db.put("t", nullable(0..300_000, |_| None))?;
+    db.put("t", nullable(300_000..600_000, |_| None))?;
+    assert!(db.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_transaction_of_which_a_part_was_lost_cannot_commit() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows((0..40_000).map(|id| (id, 0))))?;
+    gate.lie_about("data", 1);
+    assert!(transaction.savepoint().is_err(), "its file cannot be stored");
+    assert_eq!(transaction.commit().expect_err("rows are gone").kind(), ErrorKind::TransactionAborted);
+    // A duplicate among rows that become a file is found late, and not forgotten.
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows((0..70_000).map(|id| (id.min(69_998), 0))))?;
+    assert!(transaction.find("t", &key(1)).is_err());
+    assert_eq!(transaction.commit().expect_err("rows are gone").kind(), ErrorKind::TransactionAborted);
+    // What fails as a whole leaves the transaction as it was.
+    let mut transaction = db.begin()?;
+    transaction.insert("t", rows([(1, 1), (2, 2)]))?;
+    assert!(transaction.insert("t", rows([(3, 3), (1, 1)])).is_err());
+    let (row, _) = transaction.find("t", &key(2))?.expect("row 2 is there");
+    assert!(transaction.delete("t", &[row, row]).is_err());
+    transaction.commit()?.into_result()?;
+    assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 1), (2, 2)]);
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use datafusion::{
     error::Result,
     execution::TaskContext,
     logical_expr::{DmlStatement, LogicalPlan, WriteOp, dml::InsertOp},
-    physical_expr::{EquivalenceProperties, PhysicalExpr},
+    physical_expr::{EquivalenceProperties, OrderingRequirements, PhysicalExpr},
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
         InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream,
@@ -127,12 +127,26 @@ pub(super) struct DmlExec {
     target: Target,
     action: Action,
     input: Arc<dyn ExecutionPlan>,
+    /// The order in which the statement says that rows come. It matters where a later row replaces an earlier one.
+    ordering: Option<OrderingRequirements>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl DmlExec {
+    /// Rows are written in the order that `input` has now: optimizer rules keep it.
     pub(super) fn new(target: Target, action: Action, input: Arc<dyn ExecutionPlan>) -> Self {
+        let inserts = !matches!(action, Action::Delete | Action::Update { .. } | Action::Merge(_));
+        let ordering = input.output_ordering().filter(|_| inserts).cloned().map(OrderingRequirements::from);
+        Self::ordered(target, action, input, ordering)
+    }
+
+    fn ordered(
+        target: Target,
+        action: Action,
+        input: Arc<dyn ExecutionPlan>,
+        ordering: Option<OrderingRequirements>,
+    ) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(count_schema()),
             Partitioning::UnknownPartitioning(1),
@@ -141,12 +155,13 @@ impl DmlExec {
         )
         .with_scheduling_type(SchedulingType::Cooperative)
         .with_evaluation_type(EvaluationType::Eager);
-        Self { target, action, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        let metrics = ExecutionPlanMetricsSet::new();
+        Self { target, action, input, ordering, properties: Arc::new(properties), metrics }
     }
 
     /// The same write of other rows.
     pub(super) fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
-        Self::new(self.target.clone(), self.action.clone(), input)
+        Self::ordered(self.target.clone(), self.action.clone(), input, self.ordering.clone())
     }
 
     pub(super) fn input(&self) -> &Arc<dyn ExecutionPlan> {
@@ -178,6 +193,10 @@ impl ExecutionPlan for DmlExec {
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.ordering.clone()]
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {

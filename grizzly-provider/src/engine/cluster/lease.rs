@@ -205,7 +205,14 @@ impl Lease {
     /// `Closed` once the lease has run out; it never comes back.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_time()?;
-        if self.storage.seal_shuts_out() && self.trusted < FOREVER {
+        if self.trusted == FOREVER {
+            // Leases of long ago are removed: the next one may be, and later ones are there.
+            return match latest_epoch(self.storage.as_ref())? > self.epoch {
+                true => Err(self.end("another writer has taken over")),
+                false => Ok(()),
+            };
+        }
+        if self.storage.seal_shuts_out() {
             return Ok(());
         }
         match self.storage.get(&path(self.epoch + 1)) {

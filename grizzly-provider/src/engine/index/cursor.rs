@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 #[cfg(test)]
 use std::ops::ControlFlow;
 
-use super::PairVisitor;
+use super::CommonKeyVisitor;
 use super::block::{Block, ENTRIES};
 use super::run::IndexRun;
 
@@ -88,10 +88,10 @@ impl<'a> RunCursor<'a> {
     }
 }
 
-/// Calls `f(key, row in a, row in b)` for every pair of entries with one key, in key order, until it breaks.
+/// Calls `f(key, rows in a, rows in b)` for every key that both have, in key order, until it breaks.
 ///
 /// Where one run has nothing between two keys of the other, that part of the other is skipped by its fences.
-pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut PairVisitor<'_>) {
+pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut CommonKeyVisitor<'_>) {
     let (mut left, mut right) = (a.cursor(), b.cursor());
     let (mut key, mut left_rows, mut right_rows) = (Vec::new(), Vec::new(), Vec::new());
     loop {
@@ -102,11 +102,8 @@ pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut PairVisito
             Ordering::Equal => {
                 left.take_rows(&mut key, &mut left_rows);
                 right.take_rows(&mut key, &mut right_rows);
-                let pairs = left_rows.iter().flat_map(|&l| right_rows.iter().map(move |&r| (l, r)));
-                for (l, r) in pairs {
-                    if f(&key, l, r).is_break() {
-                        return;
-                    }
+                if f(&key, &left_rows, &right_rows).is_break() {
+                    return;
                 }
             }
         }
@@ -117,8 +114,8 @@ pub(crate) fn for_each_common_key(a: &IndexRun, b: &IndexRun, f: &mut PairVisito
 #[cfg(test)]
 pub(crate) fn first_common_key(a: &IndexRun, b: &IndexRun) -> Option<(Vec<u8>, u32, u32)> {
     let mut found = None;
-    for_each_common_key(a, b, &mut |key, row_in_a, row_in_b| {
-        found = Some((key.to_vec(), row_in_a, row_in_b));
+    for_each_common_key(a, b, &mut |key, rows_in_a, rows_in_b| {
+        found = Some((key.to_vec(), rows_in_a[0], rows_in_b[0]));
         ControlFlow::Break(())
     });
     found

@@ -48,5 +48,8 @@ pub(crate) enum IndexError {
 /// What is called with a key and two rows that have it.
 pub(crate) type PairVisitor<'a> = dyn FnMut(&[u8], u32, u32) -> ControlFlow<()> + 'a;
 
+/// Is told a key that two runs have, and its rows in each, and says whether to go on.
+pub(crate) type CommonKeyVisitor<'a> = dyn FnMut(&[u8], &[u32], &[u32]) -> ControlFlow<()> + 'a;
+
 /// The result of reading an index.
 pub(crate) type Result<T, E = IndexError> = std::result::Result<T, E>;

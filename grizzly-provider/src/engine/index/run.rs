@@ -163,7 +163,32 @@ impl IndexRun {
         }
     }
 
+    /// The first key that more than one live row has, of the keys that `counts` takes.
+    pub(crate) fn first_live_duplicate(
+        &self,
+        counts: impl Fn(&[u8]) -> bool,
+        live: impl Fn(u32) -> bool,
+    ) -> Option<Vec<u8>> {
+        let (mut found, mut before) = (None, None::<(Vec<u8>, bool)>);
+        self.for_each_duplicate(&mut |key, row, next| {
+            if !counts(key) {
+                return ControlFlow::Continue(());
+            }
+            // Neighbours come two by two; whether one before them was live is carried along.
+            let carried = before.take().filter(|(last, _)| last == key).map(|(_, live)| live);
+            let first = carried.unwrap_or(false) || live(row);
+            if first && live(next) {
+                found = Some(key.to_vec());
+                return ControlFlow::Break(());
+            }
+            before = Some((key.to_vec(), first || live(next)));
+            ControlFlow::Continue(())
+        });
+        found
+    }
+
     /// The first key that more than one entry has.
+    #[cfg(test)]
     pub(crate) fn first_duplicate(&self) -> Option<Vec<u8>> {
         let mut found = None;
         self.for_each_duplicate(&mut |key, _, _| {

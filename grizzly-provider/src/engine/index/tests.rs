@@ -180,8 +180,8 @@ proptest! {
         // Many equal keys have too many pairs to list: the model is cut off, and so is the search.
         if expected.len() < 20_000 && b.chunk_by(|x, y| x.0 == y.0).all(|group| group.len() <= 20) {
             let mut found = Vec::new();
-            for_each_common_key(&left, &right, &mut |key, row, other| {
-                found.push((key.to_vec(), row, other));
+            for_each_common_key(&left, &right, &mut |key, rows, others| {
+                found.extend(rows.iter().flat_map(|row| others.iter().map(|other| (key.to_vec(), *row, *other))));
                 ControlFlow::Continue(())
             });
             prop_assert_eq!(&found, &expected);

@@ -80,12 +80,12 @@ fn removable(segment: &Segment, horizon: Csn) -> u32 {
 
 fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Segment>], horizon: Csn) -> Result<()> {
     let merged = merge(db, table, old, horizon)?;
-    let logged = publish(db, id, shard, old, &merged, horizon)?;
-    let Some(logged) = logged else {
+    let logged = publish(db, id, shard, old, &merged, horizon);
+    let Ok(Some(logged)) = logged else {
         if let Some(segment) = &merged.segment {
             segment.mark_obsolete();
         }
-        return Ok(());
+        return logged.map(drop);
     };
     logged.wait()?;
     db.obsolete.lock().extend(old.iter().filter_map(|segment| segment.cold().cloned()));
@@ -184,10 +184,7 @@ fn publish(
     if merged.removed_rows > 0 {
         next.history_from = next.history_from.max(horizon);
     }
-    for (segment, rows) in &merged.moved {
-        state.moved.add(*segment, Moved { compaction: next.compactions, rows: Arc::new(rows.clone()) });
-    }
-    state.moved.forget(db.snapshots.oldest(&db.publisher));
+    let compaction = next.compactions;
     let record = Replace {
         table: id,
         shard,
@@ -198,6 +195,10 @@ fn publish(
     };
     let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_REPLACE, payload: encode_json(&record)? };
     let logged = commit::append(db, &mut state, next, record, || ())?;
+    for (segment, rows) in &merged.moved {
+        state.moved.add(*segment, Moved { compaction, rows: Arc::new(rows.clone()) });
+    }
+    state.moved.forget(db.snapshots.oldest(&db.publisher));
     if let Some(segment) = &merged.segment {
         db.pins.note(logged.lsn, segment.meta.key());
     }

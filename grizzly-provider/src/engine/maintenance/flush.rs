@@ -153,6 +153,8 @@ fn adopt(db: &Inner, log: &Wal, sealed: &[Sealed], files: &BTreeMap<u32, Arc<Col
     for Sealed { table, segment } in sealed {
         let Some(file) = files.get(segment) else { continue };
         if !next.tables.contains_key(table) {
+            // Dropped meanwhile: the manifest just stored names the file, and the next one will not.
+            db.obsolete.lock().push(Arc::clone(file));
             continue;
         }
         if let Some(segment) = next.table_mut(*table)?.segment_mut(*segment) {

@@ -103,6 +103,7 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     let db = Arc::clone(&txn.db);
     let snapshot = txn.base.csn();
     let writes = txn.writes.get_mut();
+    writes.check_whole()?;
     writes.settle(&db)?;
     if writes.is_empty() {
         txn.done = true;
@@ -134,7 +135,7 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     let mut next = state.version.as_ref().clone();
     next.csn = db.next_csn(next.csn);
     let csn = next.csn;
-    let dropped = define(&mut next, &writes.definitions)?;
+    let dropped = define(&mut next, &writes.definitions, snapshot)?;
     let (written, entries) = apply(&db, &mut next, &tables)?;
     let ops: Vec<RedoOp> = writes.definitions.iter().cloned().map(RedoOp::Define).chain(written).collect();
     let record = NewRecord { txn: txn.id, commit_ts: csn.0, kind: KIND_COMMIT, payload: encode_commit(&ops)? };
@@ -184,7 +185,7 @@ impl TableCommit {
 }
 
 /// Applies the transaction's definitions to `next`. Returns the segments of tables that are gone by them.
-fn define(next: &mut DatabaseVersion, definitions: &[CatalogChange]) -> Result<Vec<Arc<ColdSegment>>> {
+fn define(next: &mut DatabaseVersion, definitions: &[CatalogChange], snapshot: Csn) -> Result<Vec<Arc<ColdSegment>>> {
     let mut dropped = Vec::new();
     for change in definitions {
         match change {
@@ -196,6 +197,16 @@ fn define(next: &mut DatabaseVersion, definitions: &[CatalogChange]) -> Result<V
                     let message = "a table that the transaction drops was dropped by another; it may be retried";
                     return Err(Error::new(ErrorKind::Conflict, message));
                 };
+                // One that this very transaction made was changed by it.
+                if table.changed > snapshot && table.changed < next.csn {
+                    let name = table.def.display_name();
+                    let message = format!(
+                        "could not serialize access: table '{name}', which the transaction replaces, was changed by \
+                         commit {}; the transaction may be retried",
+                        table.changed
+                    );
+                    return Err(Error::new(ErrorKind::Conflict, message));
+                }
                 dropped.extend(table.segments().filter_map(|(_, segment)| segment.cold().cloned()));
             }
             other => return Err(Error::internal(format!("a transaction cannot make the change {other:?}"))),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::ControlFlow,
     sync::Arc,
 };
 
@@ -141,13 +142,15 @@ impl NewKeys<'_> {
         for (_, segment) in segments {
             let other = run_of(pending, segment, self.index)?;
             let mut clash: Option<(Vec<u8>, u32)> = None;
-            for_each_common_key(run, &other, &mut |key, own, row| {
-                let live = segment.tombstones.get(row).is_none() && !ended.contains(&RowId::new(segment.id(), row));
-                if live && own_ended.get(own).is_none() && !self.encoder.has_null(key) {
-                    clash = Some((key.to_vec(), row));
-                    return std::ops::ControlFlow::Break(());
+            for_each_common_key(run, &other, &mut |key, own, rows| {
+                if self.encoder.has_null(key) || !own.iter().any(|row| own_ended.get(*row).is_none()) {
+                    return ControlFlow::Continue(());
                 }
-                std::ops::ControlFlow::Continue(())
+                let live = rows.iter().copied().find(|row| {
+                    segment.tombstones.get(*row).is_none() && !ended.contains(&RowId::new(segment.id(), *row))
+                });
+                clash = live.map(|row| (key.to_vec(), row));
+                if clash.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if let Some((key, row)) = clash {
                 return self.clash(pending, &key, segment.created(row)?, snapshot).map(Some);
@@ -198,15 +201,12 @@ pub(crate) fn check_first(
 ) -> Result<()> {
     let violation = |key: &[u8]| unique_violation(&table.def, &index.name, &encoder.display(key));
     for (at, (run, ended)) in runs.iter().enumerate().take(count) {
-        if ended.is_empty() {
-            if let Some(key) = run.first_duplicate().filter(|key| !encoder.has_null(key)) {
-                return Err(violation(&key));
-            }
-        } else if let Some(key) = common_live_key(encoder, (run, ended), (run, ended), |left, right| left < right) {
+        let live = |row| ended.get(row).is_none();
+        if let Some(key) = run.first_live_duplicate(|key| !encoder.has_null(key), live) {
             return Err(violation(&key));
         }
         for (other, other_ended) in &runs[at + 1..] {
-            if let Some(key) = common_live_key(encoder, (run, ended), (other, other_ended), |_, _| true) {
+            if let Some(key) = common_live_key(encoder, (run, ended), (other, other_ended)) {
                 return Err(violation(&key));
             }
         }
@@ -214,21 +214,20 @@ pub(crate) fn check_first(
     Ok(())
 }
 
-/// A key without NULLs that live rows of both runs have, of those pairs of rows that `pair` takes.
+/// A key without NULLs that live rows of both runs have.
 fn common_live_key(
     encoder: &KeyEncoder,
     (left, left_ended): (&IndexRun, &Tombstones),
     (right, right_ended): (&IndexRun, &Tombstones),
-    pair: impl Fn(u32, u32) -> bool,
 ) -> Option<Vec<u8>> {
     let mut clash = None;
     for_each_common_key(left, right, &mut |key, l, r| {
-        let live = left_ended.get(l).is_none() && right_ended.get(r).is_none();
-        if !live || !pair(l, r) || encoder.has_null(key) {
-            return std::ops::ControlFlow::Continue(());
+        let live = |rows: &[u32], ended: &Tombstones| rows.iter().any(|row| ended.get(*row).is_none());
+        if encoder.has_null(key) || !live(l, left_ended) || !live(r, right_ended) {
+            return ControlFlow::Continue(());
         }
         clash = Some(key.to_vec());
-        std::ops::ControlFlow::Break(())
+        ControlFlow::Break(())
     });
     clash
 }

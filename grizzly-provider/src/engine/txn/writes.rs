@@ -47,6 +47,10 @@ pub(crate) struct Writes {
     abandoned: Vec<Arc<ColdSegment>>,
     savepoints: Vec<Savepoint>,
     bulk: HashMap<Load, BulkLoad>,
+    /// Counts batches that went on their way into files.
+    loaded: u64,
+    /// Why some of what was written is not there: half of a write was done when it failed.
+    broken: Option<String>,
 }
 
 /// A state to return to.
@@ -92,11 +96,32 @@ impl Writes {
             abandoned: Vec::new(),
             savepoints: Vec::new(),
             bulk: HashMap::new(),
+            loaded: 0,
+            broken: None,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.bulk.is_empty() && self.definitions.is_empty()
+    }
+
+    /// An error if a write was left half done: then only returning to a savepoint from before it helps.
+    pub(crate) fn check_whole(&self) -> Result<()> {
+        match &self.broken {
+            None => Ok(()),
+            Some(why) => Err(Error::new(
+                ErrorKind::TransactionAborted,
+                format!("a write of this transaction failed, so that it cannot commit: {why}"),
+            )),
+        }
+    }
+
+    /// Notes that a write failed of which a part may have been done.
+    fn noted<T>(&mut self, written: Result<T>) -> Result<T> {
+        if let Err(error) = &written {
+            self.broken.get_or_insert_with(|| error.to_string());
+        }
+        written
     }
 
     /// Makes a change of the catalog, which is seen by the transaction alone until it commits.
@@ -139,14 +164,30 @@ impl Writes {
         let many = held_rows + count > BULK_ROWS || held_bytes + bytes > BULK_BYTES;
         let loading = self.bulk.keys().any(|load| load.table == id);
         let bulk = loading || many;
-        for (shard, rows, versions) in self.place(&table, &rows, versions)? {
-            if bulk {
-                self.load(db, &table, shard, &rows, &versions)?;
-            } else {
-                self.overlay(&table, shard, &rows, &versions)?;
+        let parts = self.place(&table, &rows, versions)?;
+        self.atomically(|writes| {
+            for (shard, rows, versions) in parts {
+                match bulk {
+                    true => writes.load(db, &table, shard, &rows, &versions)?,
+                    false => writes.overlay(&table, shard, &rows, &versions)?,
+                }
             }
+            Ok(count)
+        })
+    }
+
+    /// Does all of a write or nothing. Rows that were on their way into a file cannot be taken back: if they were all or
+    /// some, is not known then, and the transaction cannot commit.
+    fn atomically<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let (working, tables, loaded) = (self.working.clone(), self.tables.clone(), self.loaded);
+        let written = write(self);
+        if written.is_err() {
+            if self.loaded != loaded {
+                return self.noted(written);
+            }
+            (self.working, self.tables) = (working, tables);
         }
-        Ok(count)
+        written
     }
 
     /// Splits rows by shard, each part with the versions of its rows.
@@ -184,6 +225,7 @@ impl Writes {
         rows: &RecordBatch,
         versions: &Stamps,
     ) -> Result<()> {
+        self.loaded += 1;
         let versioned = !matches!(versions, Stamps::All(1));
         let at = Load { table: table.def.id, shard, versioned };
         let stamps = FileStamps { created: false, versions: versioned };
@@ -215,6 +257,11 @@ impl Writes {
     /// the number of statements. Their ids change. Half of what fits is many: else each small statement behind the
     /// last one that fits would be a file.
     pub(crate) fn spill(&mut self, db: &Inner) -> Result<()> {
+        let spilled = self.spill_now(db);
+        self.noted(spilled)
+    }
+
+    fn spill_now(&mut self, db: &Inner) -> Result<()> {
         let large =
             |writes: &TableWrites| writes.overlay_rows >= BULK_ROWS / 2 || writes.overlay_bytes >= BULK_BYTES / 2;
         let tables: Vec<u64> = self.tables.iter().filter(|(_, writes)| large(writes)).map(|(id, _)| *id).collect();
@@ -242,7 +289,8 @@ impl Writes {
     pub(crate) fn settle(&mut self, db: &Inner) -> Result<()> {
         let mut loads: Vec<_> = self.bulk.keys().copied().collect();
         loads.sort_unstable();
-        loads.into_iter().try_for_each(|load| self.finish_load(db, load))
+        let finished = loads.into_iter().try_for_each(|load| self.finish_load(db, load));
+        self.noted(finished)
     }
 
     fn overlay(&mut self, table: &TableVersion, shard: u32, rows: &RecordBatch, versions: &Stamps) -> Result<()> {
@@ -284,6 +332,10 @@ impl Writes {
 
     /// Ends rows, committed ones or the transaction's own.
     pub(crate) fn delete(&mut self, table: &str, rows: &[RowId]) -> Result<u64> {
+        self.atomically(|writes| writes.end(table, rows))
+    }
+
+    fn end(&mut self, table: &str, rows: &[RowId]) -> Result<u64> {
         let id = self.working.catalog.table(table)?.id;
         let version = self.working.change_table(id, UNCOMMITTED)?;
         let writes = self.tables.entry(id).or_default();
@@ -319,8 +371,10 @@ impl Writes {
             Ok(segment.row_version(row.row())? + 1)
         });
         let versions = versions.collect::<Result<Vec<_>>>()?;
-        self.delete(table, rows)?;
-        self.insert(db, table, new, Some(&versions))
+        self.atomically(|writes| {
+            writes.end(table, rows)?;
+            writes.insert(db, table, new, Some(&versions))
+        })
     }
 
     /// The transaction's own row with this primary key.
@@ -347,7 +401,14 @@ impl Writes {
         self.discard_attached(&tables);
         (self.working, self.tables) = (working, tables);
         self.definitions.truncate(definitions);
-        self.abandoned.truncate(abandoned);
+        for segment in self.abandoned.drain(abandoned..) {
+            // One from before the savepoint is in its table again.
+            let kept = self.tables.values().any(|writes| writes.attached.contains_key(&segment.meta.id));
+            if !kept {
+                segment.mark_obsolete();
+            }
+        }
+        self.broken = None;
         Ok(())
     }
 
