@@ -27,7 +27,14 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
     // The one behind what was found free: whoever has taken that meanwhile keeps it.
     let seen = member.watch.lock().seen().map(|grant| grant.epoch);
     let epoch = match seen {
-        None => Manifest::load(&db.storage)?.map_or(0, |manifest| manifest.epoch) + 1,
+        None => {
+            // In this order: the manifest of somebody who takes the first lease now has its epoch already.
+            let before = Manifest::load(&db.storage)?.map_or(0, |manifest| manifest.epoch);
+            if lease::latest_epoch(db.storage.as_ref())? > 0 {
+                return Ok(());
+            }
+            before + 1
+        }
         Some(seen) => seen + 1,
     };
     let settings = &member.settings;
