@@ -41,7 +41,12 @@ pub fn batch_bytes(batch: &RecordBatch) -> usize {
 /// # Ok::<_, arrow::error::ArrowError>(())
 /// ```
 pub fn without_waste(batch: &RecordBatch) -> RecordBatch {
-    let columns = batch.columns().iter().map(array_without_waste).collect();
+    with_columns(batch, array_without_waste)
+}
+
+/// The batch with each column copied, or not, by `copy`.
+fn with_columns(batch: &RecordBatch, copy: impl Fn(&ArrayRef) -> ArrayRef) -> RecordBatch {
+    let columns = batch.columns().iter().map(copy).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
 }
@@ -51,10 +56,7 @@ pub fn without_waste(batch: &RecordBatch) -> RecordBatch {
 pub fn pieces(batch: &RecordBatch, bytes: usize) -> Vec<RecordBatch> {
     let (rows, all) = (batch.num_rows(), batch_bytes(batch));
     if all <= bytes || rows <= 1 {
-        let columns = batch.columns().iter().map(own_strings).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let own = RecordBatch::try_new_with_options(batch.schema(), columns, &options);
-        return vec![own.unwrap_or_else(|_| batch.clone())];
+        return vec![with_columns(batch, own_strings)];
     }
     // Rows may differ much in size, so halves are looked at again.
     let half = rows / 2;
@@ -94,12 +96,13 @@ fn array_without_waste(array: &ArrayRef) -> ArrayRef {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use arrow::array::{Int64Array, StringArray, StringViewArray};
 
     use super::*;
 
-    fn large() -> RecordBatch {
+    /// 10,000 rows with a number and two texts.
+    pub(crate) fn large() -> RecordBatch {
         let texts: Vec<String> = (0..10_000).map(|n| format!("a text too long for a view, number {n}")).collect();
         let columns: [(&str, ArrayRef); 3] = [
             ("n", Arc::new(Int64Array::from_iter_values(0..10_000))),

@@ -7,7 +7,7 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::RecordBatch,
 };
 use arrow_flight::{
@@ -29,7 +29,7 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use grizzly_provider::{
     Error, ErrorKind,
     access::IfExists,
-    adapter::{create_table_as, is_own_table},
+    adapter::{create_table_as, is_own_table, stored_field},
 };
 use parking_lot::Mutex;
 use tonic::Status;
@@ -166,7 +166,7 @@ async fn create(session: &Session, table: &TableReference, schema: &SchemaRef, r
         let message = format!("table {table} cannot be created in a transaction that has written; commit first");
         return Err(status(&Error::new(ErrorKind::TransactionState, message)));
     }
-    let fields: Vec<Field> = schema.fields().iter().map(plain).collect();
+    let fields: Vec<Field> = schema.fields().iter().map(|field| stored_field(field)).collect();
     let failed = |error: DataFusionError| query_status(&error);
     let empty = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).map_err(failed)?;
     let defining = async {
@@ -179,15 +179,6 @@ async fn create(session: &Session, table: &TableReference, schema: &SchemaRef, r
     session.define(defining).await
 }
 
-/// A column of its value type: dictionaries are an encoding, and storage has its own.
-fn plain(field: &FieldRef) -> Field {
-    let kind = match field.data_type() {
-        DataType::Dictionary(_, values) => values.as_ref().clone(),
-        other => other.clone(),
-    };
-    Field::new(field.name(), kind, field.is_nullable())
-}
-
 /// Whether the rows can take the place of the table's without a change of its columns.
 fn same_columns(current: &SchemaRef, incoming: &SchemaRef) -> bool {
     current.fields().len() == incoming.fields().len()
@@ -195,7 +186,7 @@ fn same_columns(current: &SchemaRef, incoming: &SchemaRef) -> bool {
             .fields()
             .iter()
             .zip(incoming.fields())
-            .all(|(a, b)| a.name() == b.name() && meaning(a.data_type()) == meaning(plain(b).data_type()))
+            .all(|(a, b)| a.name() == b.name() && meaning(a.data_type()) == meaning(stored_field(b).data_type()))
 }
 
 /// A type without the choice of its layout in memory.

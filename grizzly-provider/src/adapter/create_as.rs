@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
     common::TableReference,
     error::Result,
@@ -42,7 +42,7 @@ pub fn create_table_as(
     let missing = || Error::unsupported(format!("{table} is not a table of this database"));
     let session = state.config().get_extension::<SessionHandle>().ok_or_else(missing)?;
     let (schema_name, name) = own_name(state.config_options(), table).ok_or_else(missing)?;
-    let fields: Vec<Field> = input.schema().fields().iter().map(plain).collect();
+    let fields: Vec<Field> = input.schema().fields().iter().map(|field| stored_field(field)).collect();
     let schema = Arc::new(Schema::new(fields));
     let values = schema.fields().iter().map(|field| {
         let column = col(datafusion::common::Column::from_name(field.name()));
@@ -62,7 +62,8 @@ pub fn create_table_as(
     create_and_fill(session.db(), definition, existing, input)
 }
 
-fn plain(field: &FieldRef) -> Field {
+/// A column as it is stored, of its value type: dictionaries are an encoding, and storage has its own.
+pub fn stored_field(field: &Field) -> Field {
     let kind = match field.data_type() {
         DataType::Dictionary(_, values) => values.as_ref().clone(),
         other => other.clone(),

@@ -25,7 +25,7 @@ mod time_travel;
 
 pub use busy::CommitNotice;
 pub use catalog::GrizzlyCatalog;
-pub use create_as::{create_table_as, is_own_table};
+pub use create_as::{create_table_as, is_own_table, stored_field};
 pub use error::{grizzly_error, sqlstate};
 pub use metadata_aggregate::MetadataAggregateExec;
 pub use options::GrizzlyOptions;

@@ -1,11 +1,7 @@
 //! `t FOR SYSTEM_TIME AS OF x`: reads a table as it was. `x` is a commit number or a point in time. Without this planner
 //! DataFusion would ignore the clause and return present data. Views that cannot be read are refused here, too.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc};
 
 use arrow::{
     datatypes::{DataType, TimeUnit},
@@ -21,7 +17,7 @@ use datafusion::{
         simplify::SimplifyContext,
     },
     optimizer::simplify_expressions::ExprSimplifier,
-    sql::sqlparser::ast::{self, TableFactor, TableVersion},
+    sql::sqlparser::ast::{TableFactor, TableVersion},
 };
 
 use super::{catalog::refuse_broken, table::GrizzlyTable};
@@ -43,14 +39,18 @@ pub enum PointInTime {
 pub struct RelativeTime {
     expr: Expr,
     text: String,
+    read: Reading,
 }
+
+/// What a value says: a commit, a time, or either.
+type Reading = fn(&ScalarValue) -> Result<AsOf>;
 
 impl PointInTime {
     /// The point in time for a statement that starts at `now`, in microseconds since 1970.
     pub(crate) fn at(&self, now: i64) -> Result<AsOf> {
         match self {
             Self::Fixed(at) => Ok(*at),
-            Self::Relative(relative) => any_point(&evaluate(&relative.expr, now, &relative.text)?),
+            Self::Relative(relative) => (relative.read)(&evaluate(&relative.expr, now, &relative.text)?),
         }
     }
 }
@@ -71,11 +71,9 @@ impl fmt::Display for PointInTime {
     }
 }
 
-/// The present, in microseconds since 1970: the clock's, or the newest commit's where the clock is behind that, as
-/// after it was set back.
+/// The present, in microseconds since 1970: see [`Grizzly::present`].
 pub(crate) fn present(db: &Grizzly) -> i64 {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros();
-    i64::try_from(clock.max(u128::from(db.snapshot().csn().0))).unwrap_or(i64::MAX)
+    i64::try_from(db.present().0).unwrap_or(i64::MAX)
 }
 
 /// Plans tables with a point in time, and says why a view cannot be read.
@@ -108,38 +106,24 @@ impl RelationPlanner for TimeTravelPlanner {
 }
 
 fn point_in_time(version: TableVersion, context: &mut dyn RelationPlannerContext) -> DataFusionResult<PointInTime> {
-    let expr = match &version {
-        TableVersion::ForSystemTimeAsOf(expr) | TableVersion::TimestampAsOf(expr) => expr,
-        _ => return Ok(PointInTime::Fixed(fixed(version, context)?)),
+    let (expr, read): (_, Reading) = match version {
+        TableVersion::ForSystemTimeAsOf(expr) => (expr, any_point),
+        TableVersion::VersionAsOf(expr) => (expr, commit),
+        TableVersion::TimestampAsOf(expr) => (expr, time),
+        other => return Err(Error::unsupported(format!("{other}: use FOR SYSTEM_TIME AS OF")).into()),
     };
     let text = expr.to_string();
-    let expr = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
+    let expr = context.sql_to_expr(expr, &DFSchema::empty())?;
     let (early, late) = (evaluate(&expr, 0, &text)?, evaluate(&expr, MANY_YEARS, &text)?);
-    if early == late {
-        return Ok(PointInTime::Fixed(fixed(version, context)?));
-    }
-    any_point(&early)?;
-    Ok(PointInTime::Relative(Arc::new(RelativeTime { expr, text })))
+    let at = read(&early)?;
+    Ok(match early == late {
+        true => PointInTime::Fixed(at),
+        false => PointInTime::Relative(Arc::new(RelativeTime { expr, text, read })),
+    })
 }
 
 /// Far enough from 1970 for every expression with the present in it to differ.
 const MANY_YEARS: i64 = 40 * 365 * 24 * 60 * 60 * 1_000_000 + 1;
-
-fn fixed(version: TableVersion, context: &mut dyn RelationPlannerContext) -> DataFusionResult<AsOf> {
-    match version {
-        TableVersion::ForSystemTimeAsOf(expr) => Ok(any_point(&constant(expr, context)?)?),
-        TableVersion::VersionAsOf(expr) => Ok(commit(&constant(expr, context)?)?),
-        TableVersion::TimestampAsOf(expr) => Ok(time(&constant(expr, context)?)?),
-        other => Err(Error::unsupported(format!("{other}: use FOR SYSTEM_TIME AS OF")).into()),
-    }
-}
-
-/// The value of an expression without columns.
-fn constant(expr: ast::Expr, context: &mut dyn RelationPlannerContext) -> DataFusionResult<ScalarValue> {
-    let text = expr.to_string();
-    let expr = context.sql_to_expr(expr, &DFSchema::empty())?;
-    Ok(evaluate(&expr, 0, &text)?)
-}
 
 /// The value of an expression without columns in a statement that starts at `now`, in microseconds since 1970.
 fn evaluate(expr: &Expr, now: i64, text: &str) -> Result<ScalarValue> {

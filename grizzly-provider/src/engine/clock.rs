@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::database::Inner;
+use super::database::{Grizzly, Inner};
 use crate::{access::Csn, error::Result};
 
 /// How far commit numbers may be ahead of the clock without a word: many commits in a moment do that, too.
@@ -15,6 +15,13 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// The present moment as a commit number.
 pub(crate) fn now() -> Csn {
     Csn(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64))
+}
+
+impl Grizzly {
+    /// The present: the clock's, or the newest commit's where the clock is behind that, as after it was set back.
+    pub(crate) fn present(&self) -> Csn {
+        now().max(self.inner().publisher.current().csn)
+    }
 }
 
 impl Inner {

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use super::{
     backup::{pins::Pins, restore},
     catalog::Catalog,
-    clock::now,
     cluster::{Member, lease::Lease},
     ddl,
     extension::Extensions,
@@ -213,7 +212,7 @@ impl Grizzly {
             AsOf::Csn(csn) => csn,
             AsOf::TimestampMicros(micros) => {
                 let wanted = Csn(u64::try_from(micros).unwrap_or_default());
-                if wanted > now().max(version.csn) {
+                if wanted > self.present() {
                     return Err(Error::invalid(format!("timestamp {micros} us lies in the future")));
                 }
                 if wanted > version.csn && self.inner.settle(wanted)? > version.csn {

@@ -18,7 +18,7 @@ use super::{
         commit::{self, CommitState, Logged},
         conflict,
     },
-    version::{DatabaseVersion, SegmentData, TableVersion},
+    version::{DatabaseVersion, Segment, SegmentData, TableVersion},
 };
 use crate::{
     access::{Csn, IndexDefinition, TableDefinition},
@@ -163,7 +163,10 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
     let mut made = None;
     // All rows are compared before the commit lock is taken, and under it only those that have come since.
     let checked = match definition.unique {
-        true => check_rows(&db.commit.lock().version.clone(), table, definition)?,
+        true => {
+            let newest = Arc::clone(&db.commit.lock().version);
+            check_rows(&newest, table, definition)?
+        }
         false => None,
     };
     let done = change(db, |catalog, state| {
@@ -195,10 +198,16 @@ pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()>
     let version = Arc::clone(&db.commit.lock().version);
     let table = version.table(table)?;
     for (_, segment) in table.segments() {
-        let Some(cold) = segment.cold() else { continue };
-        if cold.run(index.id)?.is_none() {
-            cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
-        }
+        build_run(table, segment, index)?;
+    }
+    Ok(())
+}
+
+/// Gives a segment its run of an index, if it is a file that lacks it.
+pub(super) fn build_run(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<()> {
+    let Some(cold) = segment.cold() else { return Ok(()) };
+    if cold.run(index.id)?.is_none() {
+        cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
     }
     Ok(())
 }

@@ -96,6 +96,23 @@ pub(crate) fn unchecked<'t>(path: &str, text: &'t [u8]) -> Result<&'t [u8]> {
     }
 }
 
+/// What is wrong with the objects of a folder, which `parse` reads. One that is removed meanwhile is no problem.
+pub(crate) fn unreadable<T>(
+    storage: &dyn Storage,
+    dir: &str,
+    parse: impl Fn(&str, &[u8]) -> Result<T>,
+) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for file in storage.list(dir)? {
+        let text = match storage.get(&file.path) {
+            Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => continue,
+            text => text.map_err(Error::from),
+        };
+        problems.extend(text.and_then(|text| parse(&file.path, &text)).err().map(|error| error.to_string()));
+    }
+    Ok(problems)
+}
+
 fn checksum_line(json: &[u8]) -> String {
     format!("\n{:08x}", crc32c::crc32c(json))
 }
@@ -180,16 +197,7 @@ impl Manifest {
 
     /// What is wrong with the manifests on storage, the older ones included.
     pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<Vec<String>> {
-        let mut problems = Vec::new();
-        for file in storage.list(DIR)? {
-            let text = match storage.get(&file.path) {
-                // A checkpoint has removed it meanwhile.
-                Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => continue,
-                text => text.map_err(Error::from),
-            };
-            problems.extend(text.and_then(|text| Self::parse(&file.path, &text)).err().map(|error| error.to_string()));
-        }
-        Ok(problems)
+        unreadable(storage.as_ref(), DIR, Self::parse)
     }
 
     /// Removes manifests that are no longer needed.

@@ -133,10 +133,10 @@ pub(super) fn open(url: String, mut settings: Settings, storage: Arc<dyn Storage
 /// Opens it for this process alone.
 fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
     let lock = storage.lock()?;
-    let latest = load_or_create(&storage, settings.create, &url)?.epoch;
+    let found = load_or_create(&storage, settings.create, &url)?;
     // A lock of this machine keeps nobody else out of a bucket.
     let held = !storage.lock_excludes();
-    let lease = lease::take_alone(&storage, latest, held)?;
+    let lease = lease::take_alone(&storage, found.epoch, held)?;
     let manifest = match held {
         // What a writer before is storing at this moment must not count any more.
         true => {
@@ -144,7 +144,7 @@ fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Res
             Manifest::prune(&storage)?;
             claimed
         }
-        false => Manifest { epoch: lease.epoch(), ..load_or_create(&storage, settings.create, &url)? },
+        false => Manifest { epoch: lease.epoch(), ..found },
     };
     let removal = Arc::new(Removal::new(Arc::clone(&storage), Duration::ZERO));
     let cache = new_cache(&settings);

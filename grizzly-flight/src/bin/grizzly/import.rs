@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 use arrow::{
     array::ArrayRef,
     compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{Schema, SchemaRef},
     record_batch::RecordBatch,
 };
 use clap::ValueEnum;
@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use grizzly_provider::{
     Grizzly,
     access::{IfExists, TableDefinition},
+    adapter::stored_field,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -126,12 +127,8 @@ fn definition(args: &Args, columns: &Schema) -> TableDefinition {
         None => ("public".to_owned(), args.table.clone()),
     };
     let fields = columns.fields().iter().map(|field| {
-        let kind = match field.data_type() {
-            DataType::Dictionary(_, values) => values.as_ref().clone(),
-            other => other.clone(),
-        };
         let nullable = field.is_nullable() && !args.primary_key.contains(field.name());
-        Field::new(field.name(), kind, nullable)
+        stored_field(field).with_nullable(nullable)
     });
     TableDefinition {
         schema_name,

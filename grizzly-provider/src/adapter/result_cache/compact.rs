@@ -4,6 +4,7 @@ use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef, e
 
 /// Batches of fewer rows are joined up to this many.
 const ROWS: usize = 8192;
+
 /// The same rows in fewer batches, where there are many small ones.
 pub(super) fn joined(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut joined = Vec::new();
@@ -36,22 +37,12 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::{
-        array::{ArrayRef, Int64Array, RecordBatchOptions, StringArray, StringViewArray},
+        array::RecordBatchOptions,
         datatypes::{Field, Schema},
     };
 
     use super::*;
-    use crate::batch::without_waste;
-
-    fn large() -> RecordBatch {
-        let texts: Vec<String> = (0..10_000).map(|n| format!("a text too long for a view, number {n}")).collect();
-        let columns: [(&str, ArrayRef); 3] = [
-            ("n", Arc::new(Int64Array::from_iter_values(0..10_000))),
-            ("text", Arc::new(StringArray::from_iter_values(&texts))),
-            ("view", Arc::new(StringViewArray::from_iter_values(&texts))),
-        ];
-        RecordBatch::try_from_iter(columns).expect("columns of one length")
-    }
+    use crate::batch::{tests::large, without_waste};
 
     #[test]
     fn small_batches_are_joined_and_rows_without_columns_counted() {

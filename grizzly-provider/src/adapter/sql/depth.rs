@@ -28,7 +28,7 @@ pub(super) fn bounded(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
         reader.read(at, &token.token);
     }
     while !reader.frames.is_empty() {
-        reader.close(tokens.len());
+        reader.close();
     }
     if reader.deepest > MAX_DEPTH {
         let message = format!(
@@ -81,7 +81,7 @@ impl Reader {
     fn read(&mut self, at: usize, token: &Token) {
         match token {
             Token::LParen | Token::LBracket | Token::LBrace => self.frames.push(Frame::default()),
-            Token::RParen | Token::RBracket | Token::RBrace => self.close_inner(at),
+            Token::RParen | Token::RBracket | Token::RBrace => self.close_inner(),
             Token::Comma | Token::SemiColon => self.end_expression(),
             Token::Word(word) if word.quote_style.is_none() => self.keyword(at, word.keyword),
             Token::Whitespace(_) | Token::EOF | Token::Period | Token::Number(..) | Token::SingleQuotedString(_) => {}
@@ -116,7 +116,7 @@ impl Reader {
                 self.operator();
             }
             Keyword::CASE => self.frames.push(Frame::default()),
-            Keyword::END => self.close_inner(at),
+            Keyword::END => self.close_inner(),
             Keyword::UNION => {
                 self.end_expression();
                 if let Some(frame) = self.frames.last_mut() {
@@ -218,14 +218,14 @@ impl Reader {
         }
     }
 
-    fn close_inner(&mut self, at: usize) {
+    fn close_inner(&mut self) {
         // One too many is the parser's to report.
         if self.frames.len() > 1 {
-            self.close(at);
+            self.close();
         }
     }
 
-    fn close(&mut self, _at: usize) {
+    fn close(&mut self) {
         self.end_expression();
         self.end_unions();
         self.frames.pop();

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    manifest::{checked, unchecked},
+    manifest::{checked, unchecked, unreadable},
     redo::{decode_json, encode_json},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -122,16 +122,7 @@ fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
 
 /// What is wrong with the leases on storage.
 pub(crate) fn verify(storage: &dyn Storage) -> Result<Vec<String>> {
-    let mut problems = Vec::new();
-    for file in storage.list(DIR)? {
-        let text = match storage.get(&file.path) {
-            // A successor has removed it meanwhile.
-            Err(error) if error.kind() == Below::NotFound => continue,
-            text => text.map_err(Error::from),
-        };
-        problems.extend(text.and_then(|text| parse(&file.path, &text)).err().map(|error| error.to_string()));
-    }
-    Ok(problems)
+    unreadable(storage, DIR, parse)
 }
 
 /// How long the holder trusts a lease.

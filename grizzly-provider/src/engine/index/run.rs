@@ -187,17 +187,6 @@ impl IndexRun {
         found
     }
 
-    /// The first key that more than one entry has.
-    #[cfg(test)]
-    pub(crate) fn first_duplicate(&self) -> Option<Vec<u8>> {
-        let mut found = None;
-        self.for_each_duplicate(&mut |key, _, _| {
-            found = Some(key.to_vec());
-            ControlFlow::Break(())
-        });
-        found
-    }
-
     /// The positions of the first entry in `range` and of the first one after it.
     fn span(&self, range: &KeyRange) -> (usize, usize) {
         let (lower, after_lower) = match &range.lower {

@@ -163,7 +163,7 @@ proptest! {
             found.push((key.to_vec(), a, b));
             ControlFlow::Continue(())
         });
-        prop_assert_eq!(run.first_duplicate(), expected.first().map(|(key, _, _)| key.clone()));
+        prop_assert_eq!(run.first_live_duplicate(|_| true, |_| true), expected.first().map(|(key, _, _)| key.clone()));
         prop_assert_eq!(found, expected);
     }
 
@@ -215,7 +215,7 @@ proptest! {
                 run.lookup(&range, &mut Vec::new());
                 run.for_each_rev(&range, &mut |_, _| ControlFlow::Continue(()));
             }
-            let _ = (all(&run), run.first_duplicate(), first_common_key(&run, &run));
+            let _ = (all(&run), run.first_live_duplicate(|_| true, |_| true), first_common_key(&run, &run));
         }
     }
 

@@ -16,7 +16,6 @@ use super::{
         key::Keys,
         mvcc::tombstones::Tombstones,
         redo::{Attach, EncodedRows, KIND_COMMIT, RedoOp, encode_commit},
-        rows,
         segment::cold::ColdSegment,
         shard::hot::{HotIndexes, HotSegment},
         stamps::Stamps,
@@ -24,10 +23,11 @@ use super::{
     },
     conflict::{self, MovedRows, NewKeys},
     transaction::{CommitOutcome, Conflict, Transaction},
-    writes::{TableWrites, Writes, memory_of},
+    writes::{TableWrites, Writes},
 };
 use crate::{
     access::{Csn, RowId},
+    batch::batch_bytes,
     error::{Error, ErrorKind, Result},
 };
 
@@ -150,7 +150,7 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     db.obsolete.lock().extend(dropped);
     txn.done = true;
     let added = tables.iter().flat_map(|table| &table.rows);
-    let added = added.map(|rows| (rows.batch.num_rows() as u64, memory_of(&rows.batch)));
+    let added = added.map(|rows| (rows.batch.num_rows() as u64, batch_bytes(&rows.batch) as u64));
     let (rows, bytes) = added.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
     db.added(rows, bytes);
     Ok((CommitOutcome::Committed { csn }, Some(logged)))
@@ -252,11 +252,8 @@ fn prepare(writes: &Writes, base: &DatabaseVersion, newest: &DatabaseVersion) ->
 /// Gives the transaction's own segments the runs of indexes that were created after they were written.
 fn add_runs(table: &TableVersion, written: &TableWrites) -> Result<()> {
     for segment in written.attached.keys().filter_map(|id| table.segment(*id)) {
-        let Some(cold) = segment.cold() else { continue };
         for (index, _) in &table.codecs.keys {
-            if cold.run(index.id)?.is_none() {
-                cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
-            }
+            ddl::build_run(table, segment, index)?;
         }
     }
     Ok(())

@@ -158,7 +158,7 @@ impl Writes {
         let table = Arc::clone(self.working.table(id)?);
         let rows = conform(&table.def, rows)?;
         let count = rows.num_rows() as u64;
-        let bytes = memory_of(&rows);
+        let bytes = batch_bytes(&rows) as u64;
         let (held_rows, held_bytes) =
             self.tables.get(&id).map_or((0, 0), |writes| (writes.overlay_rows, writes.overlay_bytes));
         let many = held_rows + count > BULK_ROWS || held_bytes + bytes > BULK_BYTES;
@@ -326,7 +326,7 @@ impl Writes {
         hot.append(rows, 0, versions)?;
         writes.keys = held;
         writes.overlay_rows += rows.num_rows() as u64;
-        writes.overlay_bytes += memory_of(rows);
+        writes.overlay_bytes += batch_bytes(rows) as u64;
         Ok(())
     }
 
@@ -492,9 +492,4 @@ fn with_column(rows: &RecordBatch, versions: ArrayRef) -> Result<RecordBatch> {
     let mut columns = rows.columns().to_vec();
     columns.push(versions);
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-}
-
-/// Bytes that the rows themselves take.
-pub(crate) fn memory_of(rows: &RecordBatch) -> u64 {
-    batch_bytes(rows) as u64
 }
