@@ -60,7 +60,11 @@ pub(crate) async fn ingest(
     }
     let (schema, rows) = incoming(data).await?;
     // The open transaction, if there is one; else one of its own, as replacing takes two statements.
-    let own = if in_transaction || session.open()?.in_transaction() { None } else { Some(state.fresh_session()?) };
+    let own = if in_transaction || session.open()?.in_transaction() {
+        None
+    } else {
+        Some(state.fresh_session(session.owner())?)
+    };
     let prepared = match prepare_table(&session, &command, &schema).await? {
         Found::There(target) => target,
         Found::ToCreate(table, existing) => {

@@ -7,6 +7,7 @@
 //! session in a header; a transaction begun by a Flight SQL action is a session of its own. What a session left open
 //! is rolled back when its connection ends or it expires.
 
+mod attended;
 mod auth;
 mod batch;
 mod builder;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{
+    attended::TimeLimit,
     parameters::Parameters,
     query::{Bound, Statement, announce, run_update},
     sessions::{Session, SessionKey, State},
@@ -39,10 +40,10 @@ struct Planned {
 }
 
 impl Planned {
-    async fn new(session: &Session, sql: &str) -> Result<Self, Status> {
+    async fn new(session: &Arc<Session>, time: TimeLimit, sql: &str) -> Result<Self, Status> {
         // Read before planning: what changes meanwhile makes the plan outdated, not the other way round.
         let catalog_version = session.open()?.handle().db().catalog_version();
-        let understood = understand(session, sql).await?;
+        let understood = understand(session, time, sql).await?;
         let parameters = match &understood.kind {
             Kind::Read(plan) | Kind::Write(plan) => Parameters::of(plan)?,
             Kind::Control => Parameters::none(),
@@ -57,19 +58,19 @@ impl Prepared {
     }
 
     /// The plan, made anew if tables were created or dropped since: the names may mean others now.
-    async fn planned(&self) -> Result<Arc<Planned>, Status> {
+    async fn planned(&self, state: &State) -> Result<Arc<Planned>, Status> {
         let planned = Arc::clone(&self.planned.lock());
         if planned.catalog_version == self.session.open()?.handle().db().catalog_version() {
             return Ok(planned);
         }
-        let planned = Arc::new(Planned::new(&self.session, &planned.understood.sql).await?);
+        let planned = Arc::new(Planned::new(&self.session, state.time_limit(), &planned.understood.sql).await?);
         *self.planned.lock() = Arc::clone(&planned);
         Ok(planned)
     }
 
     /// The statement with `rows`, or with the values bound before.
-    async fn bind(&self, rows: Option<RecordBatch>) -> Result<Bound, Status> {
-        let planned = self.planned().await?;
+    async fn bind(&self, state: &State, rows: Option<RecordBatch>) -> Result<Bound, Status> {
+        let planned = self.planned(state).await?;
         let parameters = planned.parameters.clone();
         let rows = rows.or_else(|| self.rows.lock().clone());
         let rows = match rows {
@@ -98,7 +99,7 @@ pub(crate) async fn create(
     sql: &str,
 ) -> Result<ActionCreatePreparedStatementResult, Status> {
     let session = state.session(key, transaction)?;
-    let planned = Planned::new(&session, sql).await?;
+    let planned = Planned::new(&session, state.time_limit(), sql).await?;
     // JDBC's driver takes a statement with columns for a query and one without for an update.
     let dataset_schema = match &planned.understood.kind {
         Kind::Read(_) => ipc(&wire_schema(&planned.understood.schema))?,
@@ -117,20 +118,20 @@ pub(crate) async fn plan(
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo, Status> {
     let prepared = state.prepared.get(handle)?;
-    let bound = prepared.bind(None).await?;
-    announce(state, Statement::new(Arc::clone(&prepared.session), bound), descriptor)
+    let bound = prepared.bind(state, None).await?;
+    announce(state, Arc::clone(&prepared.session), bound, state.time_limit(), descriptor)
 }
 
 /// Runs it now; for clients that make the ticket themselves.
 pub(crate) async fn fetch(state: &Arc<State>, handle: &[u8]) -> Result<FlightStream, Status> {
     let prepared = state.prepared.get(handle)?;
-    let bound = prepared.bind(None).await?;
-    Statement::new(Arc::clone(&prepared.session), bound).fetch(state).await
+    let bound = prepared.bind(state, None).await?;
+    Statement::new(Arc::clone(&prepared.session), bound, state.time_limit()).fetch(state).await
 }
 
 /// The columns of its result.
 pub(crate) async fn schema(state: &Arc<State>, handle: &[u8]) -> Result<SchemaRef, Status> {
-    let planned = state.prepared.get(handle)?.planned().await?;
+    let planned = state.prepared.get(handle)?.planned(state).await?;
     Ok(wire_schema(&planned.understood.schema))
 }
 
@@ -140,7 +141,7 @@ pub(crate) async fn bind(state: &Arc<State>, handle: &[u8], data: PeekableFlight
     let rows = rows(data).await?;
     if let Some(rows) = &rows {
         // Told now rather than at execution: values that do not fit.
-        prepared.planned().await?.parameters.fit(rows)?;
+        prepared.planned(state).await?.parameters.fit(rows)?;
     }
     *prepared.rows.lock() = rows;
     Ok(())
@@ -150,7 +151,7 @@ pub(crate) async fn bind(state: &Arc<State>, handle: &[u8], data: PeekableFlight
 pub(crate) async fn update(state: &Arc<State>, handle: &[u8], data: PeekableFlightDataStream) -> Result<i64, Status> {
     let prepared = state.prepared.get(handle)?;
     let rows = rows(data).await?;
-    run_update(state, &prepared.session, prepared.bind(rows).await?).await
+    run_update(state, &prepared.session, prepared.bind(state, rows).await?, state.time_limit()).await
 }
 
 /// Reads all values that follow; none if no schema follows.

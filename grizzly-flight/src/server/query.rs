@@ -9,6 +9,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use arrow::{
@@ -18,22 +19,30 @@ use arrow::{
 };
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket, sql::TicketStatementQuery};
 use bytes::Bytes;
-use datafusion::{common::ParamValues, logical_expr::LogicalPlan, prelude::DataFrame};
+use datafusion::{
+    common::ParamValues,
+    execution::{SendableRecordBatchStream, TaskContext},
+    logical_expr::LogicalPlan,
+    physical_plan::{self, ExecutionPlan, execute_stream},
+    prelude::DataFrame,
+};
 use futures::{
     FutureExt, StreamExt, TryStreamExt,
     future::{BoxFuture, Shared},
 };
-use grizzly_provider::{Error, ErrorKind, adapter::CommitNotice};
+use grizzly_provider::{Error, ErrorKind, adapter::unhurried};
+use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{
+    attended::{TimeLimit, attended, failed_unexpectedly},
     batch::insert_of_all,
     forward::{self, Sent, Written},
     handles::packed,
     parameters::Parameters,
     sessions::{Session, SessionKey, State},
     statement::{Kind, Understood, is_definition, understand},
-    stream::{BatchStream, CancelSwitch, FlightStream, deadline, encode, guarded, wire_schema},
+    stream::{BatchStream, CancelSwitch, FlightStream, encode, guarded, wire_schema},
 };
 use crate::error::{invalid, query_status, status};
 
@@ -68,12 +77,21 @@ impl Bound {
 
 /// A planned statement that waits for its ticket.
 pub(crate) struct Statement {
-    session: Arc<Session>,
-    bound: Bound,
+    schema: SchemaRef,
     switch: CancelSwitch,
+    /// What to run. Of a write that has ended, only its answer is kept.
+    work: Mutex<Option<Arc<Work>>>,
     outcome: OnceLock<Outcome>,
     /// All rows of a query were fetched once, or as many as the client wanted.
     fetched: Arc<AtomicBool>,
+}
+
+/// A statement in its session.
+struct Work {
+    session: Arc<Session>,
+    bound: Bound,
+    time: TimeLimit,
+    switch: CancelSwitch,
 }
 
 /// Notes, when it is dropped, that a query's rows were fetched.
@@ -86,12 +104,16 @@ impl Drop for Fetched {
 }
 
 impl Statement {
-    pub(crate) fn new(session: Arc<Session>, bound: Bound) -> Self {
-        Self { session, bound, switch: CancelSwitch::new(), outcome: OnceLock::new(), fetched: Arc::default() }
+    pub(crate) fn new(session: Arc<Session>, bound: Bound, time: TimeLimit) -> Self {
+        let (schema, switch) = (Arc::clone(&bound.understood.schema), CancelSwitch::new());
+        let work = Work { session, bound, time, switch: switch.clone() };
+        let work = Mutex::new(Some(Arc::new(work)));
+        Self { schema, switch, work, outcome: OnceLock::new(), fetched: Arc::default() }
     }
 
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.session
+    /// Whether its session has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.work.lock().as_ref().is_some_and(|work| work.session.has_ended())
     }
 
     /// Whether the stream of its rows has ended.
@@ -100,7 +122,7 @@ impl Statement {
     }
 
     /// Whether a write has begun, or is done.
-    pub(crate) fn has_started(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         self.outcome.get().is_some()
     }
 
@@ -111,55 +133,73 @@ impl Statement {
 
     /// The result, under the schema that GetFlightInfo announced.
     pub(crate) async fn fetch(&self, state: &Arc<State>) -> Result<FlightStream, Status> {
-        let schema = Arc::clone(&self.bound.understood.schema);
-        let batches = match &self.bound.understood.kind {
-            Kind::Read(plan) => {
-                let rows = read(state, &self.session, &self.bound, plan, &self.switch).await?;
-                let fetched = Fetched(Arc::clone(&self.fetched));
-                rows.inspect(move |_| _ = &fetched).boxed()
-            }
-            Kind::Write(_) | Kind::Control => {
-                let outcome = self.outcome.get_or_init(|| self.start(state)).clone();
-                let batches = outcome.await?.to_vec();
-                futures::stream::iter(batches.into_iter().map(Ok)).boxed()
+        let work = self.work.lock().clone();
+        let batches = match work {
+            Some(work) => match &work.bound.understood.kind {
+                Kind::Read(plan) => {
+                    let rows = work.read(plan).await?;
+                    let fetched = Fetched(Arc::clone(&self.fetched));
+                    rows.inspect(move |_| _ = &fetched).boxed()
+                }
+                Kind::Write(_) | Kind::Control => self.answer(Some(&work), state).await?,
+            },
+            None => self.answer(None, state).await?,
+        };
+        Ok(encode(Arc::clone(&self.schema), batches))
+    }
+
+    /// What a write yields, run by whoever asks first.
+    async fn answer(&self, work: Option<&Arc<Work>>, state: &Arc<State>) -> Result<BatchStream, Status> {
+        let outcome = match (self.outcome.get(), work) {
+            (Some(outcome), _) => outcome,
+            (None, Some(work)) => self.outcome.get_or_init(|| work.start(state)),
+            (None, None) => {
+                let message = "a statement has neither work nor an answer";
+                return Err(status(&Error::new(ErrorKind::Internal, message)));
             }
         };
-        Ok(encode(schema, batches))
+        let answer = outcome.clone().await;
+        // Its session may go, and whatever it was given.
+        drop(self.work.lock().take());
+        let batches = answer?.to_vec();
+        Ok(futures::stream::iter(batches.into_iter().map(Ok)).boxed())
+    }
+}
+
+impl Work {
+    /// The rows of a query, read as they are asked for.
+    async fn read(&self, plan: &Arc<LogicalPlan>) -> Result<BatchStream, Status> {
+        let (session, deadline) = (&self.session, self.time.deadline());
+        let guarded = |stream| guarded(stream, self.switch.clone(), deadline, session.lease());
+        if session.forward.is_open() {
+            let rows = session.forward.read(session.open()?, self.bound.sent()).await?;
+            return Ok(guarded(forward::stream(rows)));
+        }
+        session.forward.settle(session.open()?).await?;
+        let (planning, bound, plan) = (Arc::clone(session), self.bound.clone(), Arc::clone(plan));
+        let started =
+            attended(session, &self.switch, deadline, async move { start_all(&planning, &bound, &plan).await });
+        let streams: Vec<_> = started.await?.into_iter().map(guarded).collect();
+        // A statement that fails while its rows are fetched has failed: it aborts the open transaction as any other does.
+        let session = Arc::clone(session);
+        Ok(futures::stream::iter(streams).flatten().inspect_err(move |_| session.abort()).boxed())
     }
 
     /// Starts the write in a task of its own: a client that goes away must not leave it half answered.
     fn start(&self, state: &Arc<State>) -> Outcome {
         let (state, session, bound) = (Arc::clone(state), Arc::clone(&self.session), self.bound.clone());
-        let switch = self.switch.clone();
+        let (switch, deadline) = (self.switch.clone(), self.time.deadline());
         let task = tokio::spawn(async move {
-            let until = deadline(state.limits.statement_timeout);
-            let commits = CommitNotice::default();
-            let writing = commits.watch(write(&state, &session, &bound));
-            tokio::pin!(writing);
-            let stopped = tokio::select! {
-                biased;
-                status = switch.stopped(until) => status,
-                result = &mut writing => return result.map(Arc::from),
-            };
-            // What is being committed may be durable at any moment: the answer waits for it, however late that is.
-            if commits.has_begun() {
-                return writing.await.map(Arc::from);
-            }
-            session.abort();
-            Err(stopped)
+            let work = write(state, Arc::clone(&session), bound);
+            attended(&session, &switch, deadline, work).await.map(Arc::from)
         });
-        let joined = async move {
-            task.await.unwrap_or_else(|error| {
-                Err(status(&Error::new(ErrorKind::Internal, "the statement failed unexpectedly").with_source(error)))
-            })
-        };
-        joined.boxed().shared()
+        task.map(|ended| ended.unwrap_or_else(|error| Err(failed_unexpectedly(&error)))).boxed().shared()
     }
 }
 
 impl fmt::Debug for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Statement").field("sql", &self.bound.understood.sql).finish_non_exhaustive()
+        f.debug_struct("Statement").field("schema", &self.schema).finish_non_exhaustive()
     }
 }
 
@@ -172,13 +212,15 @@ pub(crate) async fn plan(
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo, Status> {
     let session = state.session(key, transaction)?;
-    let understood = understand(&session, sql).await?;
+    let begun = Instant::now();
+    let understood = understand(&session, state.time_limit(), sql).await?;
+    let left = state.time_limit().after(begun.elapsed());
     if let Kind::Read(plan) | Kind::Write(plan) = &understood.kind
         && !Parameters::of(plan)?.is_empty()
     {
         return Err(invalid("the statement has parameters; prepare it and bind their values"));
     }
-    announce(state, Statement::new(session, Bound::plain(understood)), descriptor)
+    announce(state, session, Bound::plain(understood), left, descriptor)
 }
 
 /// The columns of a statement, without keeping it.
@@ -189,18 +231,21 @@ pub(crate) async fn schema(
     sql: &str,
 ) -> Result<SchemaRef, Status> {
     let session = state.session(key, transaction)?;
-    Ok(wire_schema(&understand(&session, sql).await?.schema))
+    Ok(wire_schema(&understand(&session, state.time_limit(), sql).await?.schema))
 }
 
 /// Keeps the statement and describes how to fetch it.
 pub(crate) fn announce(
     state: &Arc<State>,
-    statement: Statement,
+    session: Arc<Session>,
+    bound: Bound,
+    time: TimeLimit,
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo, Status> {
-    let schema = wire_schema(&statement.bound.understood.schema);
-    let writes = !matches!(statement.bound.understood.kind, Kind::Read(_));
-    let statement_handle = state.statements.insert(statement.session.owner(), statement)?;
+    let schema = wire_schema(&bound.understood.schema);
+    let writes = !matches!(bound.understood.kind, Kind::Read(_));
+    let owner = session.owner();
+    let statement_handle = state.statements.insert(owner, Statement::new(session, bound, time))?;
     let info = flight_info(&schema, packed(&TicketStatementQuery { statement_handle }), descriptor)?;
     // A driver that knows the columns may fetch in the background, and let its user go on as if the write were done.
     // Without them it must wait for the stream's first message, which is sent when it is.
@@ -227,59 +272,45 @@ pub(crate) async fn update(
     sql: &str,
 ) -> Result<i64, Status> {
     let session = state.session(key, transaction)?;
-    let bound = Bound::plain(understand(&session, sql).await?);
-    run_update(state, &session, bound).await
+    let begun = Instant::now();
+    let bound = Bound::plain(understand(&session, state.time_limit(), sql).await?);
+    run_update(state, &session, bound, state.time_limit().after(begun.elapsed())).await
 }
 
 /// Runs a bound statement, in a task of its own, and says how many rows it changed.
-pub(crate) async fn run_update(state: &Arc<State>, session: &Arc<Session>, bound: Bound) -> Result<i64, Status> {
-    let statement = Statement::new(Arc::clone(session), bound);
-    if let Kind::Read(plan) = &statement.bound.understood.kind {
+pub(crate) async fn run_update(
+    state: &Arc<State>,
+    session: &Arc<Session>,
+    bound: Bound,
+    time: TimeLimit,
+) -> Result<i64, Status> {
+    let work = Work { session: Arc::clone(session), bound, time, switch: CancelSwitch::new() };
+    if let Kind::Read(plan) = &work.bound.understood.kind {
         // A query sent as an update: it runs, its rows are dropped one batch at a time.
-        let rows = read(state, session, &statement.bound, plan, &statement.switch).await?;
+        let rows = work.read(plan).await?;
         rows.try_for_each(|_| async { Ok(()) }).await?;
         return Ok(0);
     }
-    let batches = statement.start(state).await?;
-    Ok(count(&batches))
+    Ok(count(&work.start(state).await?))
 }
 
-async fn read(
-    state: &Arc<State>,
-    session: &Arc<Session>,
+/// Starts a query once for each row of parameters.
+async fn start_all(
+    session: &Session,
     bound: &Bound,
-    plan: &Arc<LogicalPlan>,
-    switch: &CancelSwitch,
-) -> Result<BatchStream, Status> {
-    let until = deadline(state.limits.statement_timeout);
-    if session.forward.is_open() {
-        let rows = session.forward.read(session.open()?, bound.sent()).await?;
-        return Ok(guarded(forward::stream(rows), switch.clone(), until, session.lease()));
-    }
-    session.forward.settle(session.open()?).await?;
+    plan: &LogicalPlan,
+) -> Result<Vec<SendableRecordBatchStream>, Status> {
     let mut streams = Vec::new();
     for values in bound.runs()? {
-        let starting = async {
-            let frame = frame(session, bound, plan, values).await?;
-            frame.execute_stream().await.map_err(|error| query_status(&error))
-        };
-        let stream = tokio::select! {
-            biased;
-            status = switch.stopped(until) => {
-                session.abort();
-                return Err(status);
-            }
-            stream = starting => stream?,
-        };
-        streams.push(guarded(stream, switch.clone(), until, session.lease()));
+        let (plan, context) = physical(frame(session, bound, plan, values).await?).await?;
+        streams.push(execute_stream(plan, context).map_err(|error| query_status(&error))?);
     }
-    // A statement that fails while its rows are fetched has failed: it aborts the open transaction as any other does.
-    let session = Arc::clone(session);
-    Ok(futures::stream::iter(streams).flatten().inspect_err(move |_| session.abort()).boxed())
+    Ok(streams)
 }
 
 /// Carries out a write or a control statement and collects its small result.
-async fn write(state: &Arc<State>, session: &Arc<Session>, bound: &Bound) -> Result<Vec<RecordBatch>, Status> {
+async fn write(state: Arc<State>, session: Arc<Session>, bound: Bound) -> Result<Vec<RecordBatch>, Status> {
+    let (state, session, bound) = (&state, &session, &bound);
     let _lease = session.lease();
     let plan = match &bound.understood.kind {
         Kind::Read(plan) | Kind::Write(plan) => plan,
@@ -324,7 +355,7 @@ async fn write_rows(
     if session.open()?.in_transaction() {
         return write_each(session, plan, runs).await;
     }
-    let own = state.fresh_session()?;
+    let own = state.fresh_session(session.owner())?;
     own.say("BEGIN").await?;
     let changed = write_each(&own, plan, runs).await?;
     own.say("COMMIT").await?;
@@ -357,14 +388,21 @@ async fn run_plan(session: &Session, plan: &LogicalPlan, values: ParamValues) ->
     session.open()?.execute_plan(plan, values).await.map_err(|error| query_status(&error))
 }
 
+/// What executes the rows of `frame`.
+async fn physical(frame: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Status> {
+    let context = Arc::new(frame.task_ctx());
+    let plan = unhurried(frame.create_physical_plan()).await.map_err(|error| query_status(&error))?;
+    Ok((plan, context))
+}
+
 /// Runs a write to its end. As in any session, a failure aborts the open transaction.
 pub(crate) async fn collect(
     session: &Session,
     plan: &LogicalPlan,
     values: ParamValues,
 ) -> Result<Vec<RecordBatch>, Status> {
-    let result = run_plan(session, plan, values).await?.collect().await;
-    result.map_err(|error| {
+    let (plan, context) = physical(run_plan(session, plan, values).await?).await?;
+    physical_plan::collect(plan, context).await.map_err(|error| {
         session.abort();
         query_status(&error)
     })

@@ -19,6 +19,7 @@ use arrow_flight::{
     },
 };
 use futures::{Stream, stream::BoxStream};
+use grizzly_provider::adapter::unhurried;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -106,7 +107,7 @@ impl Service {
 
     async fn answer(&self, command: impl Metadata, request: Request<Ticket>) -> Data {
         let session = self.state.session(&self.key(&request), None)?;
-        let batch = command.rows(session.open()?).await?;
+        let batch = unhurried(command.rows(session.open()?)).await?;
         Ok(Response::new(encode(batch.schema(), futures::stream::iter([Ok(batch)]))))
     }
 

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{
+    attended::TimeLimit,
     connection::ConnectionId,
     forward::Forward,
     handles::{Handles, Owner, WhenFull},
@@ -76,6 +77,7 @@ impl Default for Limits {
 /// A session and what the server knows of its use.
 pub(crate) struct Session {
     grizzly: GrizzlySession,
+    owner: Owner,
     /// The way to another node, if that one writes.
     pub(crate) forward: Forward,
     /// Whether it is a transaction that a driver began, which most do unasked.
@@ -93,16 +95,16 @@ pub(crate) struct Session {
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
 impl Session {
-    fn new(state: &State, is_transaction: bool) -> Result<Self, Status> {
+    fn new(state: &State, owner: Owner, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
         let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone()));
         let (ended, is_left) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { grizzly, forward, is_transaction, ended, touched, busy: Arc::default(), is_left })
+        Ok(Self { grizzly, owner, forward, is_transaction, ended, touched, busy: Arc::default(), is_left })
     }
 
-    /// Whose the handles are that are opened in this session.
-    pub(crate) fn owner(self: &Arc<Self>) -> Owner {
-        Owner::of(&Arc::as_ptr(self))
+    /// Whose the handles are that are opened in this session: those of a transaction count as its beginner's.
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Runs a definition (CREATE, DROP…), which cannot be part of a transaction. A driver's transaction that has not
@@ -276,14 +278,19 @@ impl State {
         }
     }
 
+    /// How long a statement may take.
+    pub(crate) fn time_limit(&self) -> TimeLimit {
+        TimeLimit::new(self.limits.statement_timeout)
+    }
+
     /// A session nobody else has.
-    pub(crate) fn fresh_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(self, false).map(Arc::new)
+    pub(crate) fn fresh_session(&self, owner: Owner) -> Result<Arc<Session>, Status> {
+        Session::new(self, owner, false).map(Arc::new)
     }
 
     /// A session for a driver's transaction.
-    pub(crate) fn transaction_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(self, true).map(Arc::new)
+    pub(crate) fn transaction_session(&self, owner: Owner) -> Result<Arc<Session>, Status> {
+        Session::new(self, owner, true).map(Arc::new)
     }
 
     /// The transaction's session if a handle is given, else the caller's own.
@@ -305,7 +312,7 @@ impl State {
             return Ok(session);
         }
         // Made outside the lock: a factory may be slow. If two calls race, the first one's session wins.
-        let session = self.fresh_session()?;
+        let session = self.fresh_session(key.owner())?;
         let mut sessions = self.sessions.lock();
         let gone = match sessions.contains_key(key) {
             true => None,
@@ -313,8 +320,17 @@ impl State {
         };
         let session = Arc::clone(sessions.entry(key.clone()).or_insert(session));
         drop(sessions);
-        drop(gone);
+        if let Some((key, _)) = gone {
+            self.forget_handles(key.owner());
+        }
         Ok(session)
+    }
+
+    /// Forgets everything that an owner has opened but transactions.
+    fn forget_handles(&self, owner: Owner) {
+        self.prepared.remove_all(owner);
+        self.statements.remove_all(owner);
+        self.savepoints.remove_all(owner);
     }
 
     /// Takes out the session that was idle longest where a connection has opened too many by name.
@@ -322,7 +338,7 @@ impl State {
         &self,
         sessions: &mut HashMap<SessionKey, Arc<Session>>,
         key: &SessionKey,
-    ) -> Result<Option<Arc<Session>>, Status> {
+    ) -> Result<Option<(SessionKey, Arc<Session>)>, Status> {
         let Some(connection) = key.opened_over() else { return Ok(None) };
         let own = || sessions.iter().filter(|(key, _)| key.opened_over() == Some(connection));
         let most = self.limits.sessions_per_connection;
@@ -334,7 +350,7 @@ impl State {
             let message = format!("{most} sessions of this connection are at work; end some");
             return Err(status(&Error::new(ErrorKind::Resource, message)));
         };
-        Ok(sessions.remove(&oldest))
+        Ok(sessions.remove_entry(&oldest))
     }
 
     /// The connection is gone: so is its session and what belongs to it.
@@ -349,14 +365,10 @@ impl State {
         };
         let transactions = self.transactions.remove_all(key.owner());
         let transactions = transactions.iter().map(|session| Arc::clone(&**session));
-        let mut any = false;
         for session in transactions.chain(session) {
             session.abandon();
-            any = true;
         }
-        if any {
-            self.drop_ended();
-        }
+        self.forget_handles(key.owner());
     }
 
     /// Forgets what has been idle for too long.
@@ -386,8 +398,8 @@ impl State {
     /// Drops the handles that belong to ended sessions.
     pub(crate) fn drop_ended(&self) {
         self.prepared.retain(|prepared, _| !prepared.session().has_ended());
-        // The stored answer of a finished write stays: its ticket may be sent again.
-        self.statements.retain(|statement, _| !statement.session().has_ended() || statement.has_started());
+        // The answer of a write stays: its ticket may be sent again.
+        self.statements.retain(|statement, _| statement.is_answered() || !statement.has_ended());
         self.savepoints.retain(|savepoint, _| !savepoint.session().has_ended());
     }
 }

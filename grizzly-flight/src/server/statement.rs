@@ -14,7 +14,11 @@ use datafusion::{
 use grizzly_provider::adapter::is_call;
 use tonic::Status;
 
-use super::sessions::Session;
+use super::{
+    attended::{TimeLimit, attended},
+    sessions::Session,
+    stream::CancelSwitch,
+};
 use crate::error::{invalid, query_status};
 
 /// A statement as far as it is understood without running it.
@@ -79,7 +83,14 @@ pub(crate) fn is_definition(sql: &str) -> bool {
 }
 
 /// Finds out what `sql` is, and plans it if it reads or writes rows.
-pub(crate) async fn understand(session: &Session, sql: &str) -> Result<Understood, Status> {
+pub(crate) async fn understand(session: &Arc<Session>, time: TimeLimit, sql: &str) -> Result<Understood, Status> {
+    let (planning, sql) = (Arc::clone(session), sql.to_owned());
+    // There is no handle yet by which it could be cancelled; a client that goes away drops this.
+    let nobody = CancelSwitch::new();
+    attended(session, &nobody, time.deadline(), async move { plan(&planning, &sql).await }).await
+}
+
+async fn plan(session: &Session, sql: &str) -> Result<Understood, Status> {
     let grizzly = session.open()?;
     let sql = number_parameters(sql)?;
     let word = first_word(&sql).ok_or_else(|| invalid("the statement is empty"))?.to_ascii_uppercase();

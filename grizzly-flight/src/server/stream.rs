@@ -1,16 +1,16 @@
 //! Result batches on their way out: one at a time as the client takes them, cancellable, with a deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use arrow_flight::{FlightData, encode::FlightDataEncoderBuilder, error::FlightError};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use grizzly_provider::{Error, ErrorKind, batch::pieces};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tonic::Status;
 
-use super::sessions::Lease;
+use super::{attended::Deadline, sessions::Lease};
 use crate::{
     conform::conform,
     error::{query_status, status},
@@ -41,7 +41,7 @@ impl CancelSwitch {
     }
 
     /// Resolves, with the error to report, once the statement is cancelled or has run for `timeout`.
-    pub(crate) async fn stopped(&self, deadline: Option<(Instant, Duration)>) -> Status {
+    pub(crate) async fn stopped(&self, deadline: Deadline) -> Status {
         let mut receiver = self.0.subscribe();
         let cancelled = receiver.wait_for(|cancelled| *cancelled);
         let message = match deadline {
@@ -58,20 +58,15 @@ impl CancelSwitch {
     }
 }
 
-/// When a statement that starts now must be done.
-pub(crate) fn deadline(timeout: Option<Duration>) -> Option<(Instant, Duration)> {
-    timeout.map(|timeout| (Instant::now() + timeout, timeout))
-}
-
 /// `input` until it ends, the switch is thrown or the time is up; the latter two end it with an error, so that a
 /// cut result is never taken for a whole one. Dropping the stream cancels the query.
 pub(crate) fn guarded(
     input: SendableRecordBatchStream,
     switch: CancelSwitch,
-    until: Option<(Instant, Duration)>,
+    deadline: Deadline,
     lease: Lease,
 ) -> BatchStream {
-    let stopped = Box::pin(async move { switch.stopped(until).await });
+    let stopped = Box::pin(async move { switch.stopped(deadline).await });
     futures::stream::unfold(Some((input, stopped, lease)), |state| async move {
         let (mut input, mut stopped, lease) = state?;
         tokio::select! {

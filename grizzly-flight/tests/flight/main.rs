@@ -14,6 +14,7 @@ mod gate;
 mod ingest;
 mod limits;
 mod metadata;
+mod planning;
 mod prepared;
 mod remote_table;
 mod slt;

@@ -32,13 +32,16 @@ impl Served {
         configure: impl FnOnce(FlightSqlServerBuilder) -> FlightSqlServerBuilder,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let db = Grizzly::open("memory://")?;
-        let server = configure(FlightSqlServer::builder(factory(&db))).listen("127.0.0.1:0").await?;
+        Ok(Self::of(configure(FlightSqlServer::builder(factory(&db))).listen("127.0.0.1:0").await?))
+    }
+
+    pub(crate) fn of(server: FlightSqlServer) -> Self {
         let url = server.url();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(server.serve_with_shutdown(async {
             let _ = stopped.await;
         }));
-        Ok(Self { url, _stop: stop })
+        Self { url, _stop: stop }
     }
 
     pub(crate) async fn connect(&self) -> Result<FlightSqlConnection, grizzly_provider::Error> {

@@ -12,8 +12,10 @@ use super::estimate;
 
 /// Inputs of one group, at most; sets of them are bits.
 const MAX_INPUTS: usize = 32;
-/// A semi join moves down if it keeps at most this share of the rows.
+/// A semi join moves down if it keeps at most this share of the rows,
 const SELECTIVE: f64 = 0.3;
+/// or this share where it looks at no more rows below than above: what it drops is joined with nothing then.
+const USEFUL: f64 = 0.5;
 
 /// A set of inputs: one bit each.
 pub(super) type Set = u64;
@@ -210,7 +212,9 @@ impl Flat {
             return None;
         }
         let input = &mut left.inputs[about.trailing_zeros() as usize];
-        if estimate::semi_join_share(input, join)? > SELECTIVE {
+        let share = estimate::semi_join_share(input, join)?;
+        let looks_at_fewer = || Some(estimate::of(input)?.rows <= estimate::of(&join.left)?.rows);
+        if share > SELECTIVE && (share > USEFUL || looks_at_fewer() != Some(true)) {
             return None;
         }
         let moved = Join::try_new(

@@ -1,5 +1,6 @@
 //! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
 
+mod bounds;
 mod busy;
 mod catalog;
 mod create_as;
@@ -7,6 +8,9 @@ mod defaults;
 mod dml;
 mod error;
 mod estimate;
+mod interrupt;
+mod join_fallback;
+mod memory_pool;
 mod metadata_aggregate;
 mod misleading_keys;
 mod options;
@@ -23,10 +27,12 @@ mod system_tables;
 mod table;
 mod time_travel;
 
-pub use busy::CommitNotice;
+pub use busy::unhurried;
 pub use catalog::GrizzlyCatalog;
 pub use create_as::{create_table_as, is_own_table, stored_field};
 pub use error::{grizzly_error, sqlstate};
+pub use interrupt::Interrupt;
+pub use memory_pool::SpillingPool;
 pub use metadata_aggregate::MetadataAggregateExec;
 pub use options::GrizzlyOptions;
 pub use scan::{AccessChoice, GrizzlyScanExec};

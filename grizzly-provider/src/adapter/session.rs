@@ -11,13 +11,17 @@ use datafusion::{
     error::Result,
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    optimizer::{AnalyzerRule, OptimizerRule},
     prelude::SessionContext,
 };
 use futures::future::BoxFuture;
 
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
+    bounds::Bounds,
+    busy::{busy, unhurried},
     dml::{DmlRule, SubqueriesBelowSink},
+    interrupt,
     misleading_keys::MisleadingKeys,
     plan_cache::{PlanCache, ShapeCache, TemplateCache, keepable},
     planner::GrizzlyQueryPlanner,
@@ -62,17 +66,19 @@ impl GrizzlySessionExt for SessionStateBuilder {
         }
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         // First, while plans have the shape the SQL planner gives them.
-        self.analyzer().get_or_insert_default().rules.insert(0, Arc::new(DmlRule));
-        // PREPARE optimizes without analyzing.
+        let analyzer = &mut self.analyzer().get_or_insert_default().rules;
+        analyzer.splice(0..0, [Arc::new(Bounds) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(DmlRule)]);
+        // PREPARE optimizes without analyzing. Keys are hidden before any rule that asks for them.
         let optimizer = &mut self.optimizer().get_or_insert_default().rules;
-        optimizer.insert(0, Arc::new(DmlRule));
-        // Before any rule that asks for keys.
-        optimizer.insert(1, Arc::new(MisleadingKeys));
+        let first: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
+            [Arc::new(Bounds), Arc::new(DmlRule), Arc::new(MisleadingKeys)];
+        optimizer.splice(0..0, first);
         self.relation_planners().get_or_insert_default().insert(0, Arc::new(TimeTravelPlanner));
         let physical = &mut self.physical_optimizers().get_or_insert_default().rules;
         // Without DataFusion's rule there are no dynamic filters, and where ours stands does not matter.
         let place = physical.iter().position(|rule| rule.name() == DynamicFilterNames::BEFORE);
         physical.insert(place.unwrap_or(physical.len()), Arc::new(DynamicFilterNames));
+        physical.insert(0, Arc::new(Bounds));
         let planner = GrizzlyQueryPlanner::around(self.query_planner().take());
         self.with_config(config)
             .with_query_planner(Arc::new(planner))
@@ -142,7 +148,7 @@ impl GrizzlySession {
                 self.handle.check_usable()?;
                 return Ok(DataFrame::new(self.context.state(), plan));
             }
-            let planned = self.sql_uncached(sql).await;
+            let planned = unhurried(self.sql_uncached(sql)).await;
             self.abort_if_failed(planned)
         })
     }
@@ -161,7 +167,7 @@ impl GrizzlySession {
         Box::pin(async move {
             if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
                 self.handle.check_usable()?;
-                let rows = DataFrame::new(self.context.state(), plan).collect().await;
+                let rows = collect(DataFrame::new(self.context.state(), plan)).await;
                 return self.abort_if_failed(rows);
             }
             let rows = self.execute_uncached(sql).await;
@@ -170,11 +176,12 @@ impl GrizzlySession {
     }
 
     async fn execute_uncached(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        let statements = self.parse(sql)?;
+        let statements = busy(|| self.parse(sql))?;
         let text = (statements.len() == 1).then_some(sql);
         let mut rows = Vec::new();
         for statement in statements {
-            rows = self.run(statement, text).await?.collect().await?;
+            let frame = unhurried(self.run(statement, text)).await?;
+            rows = collect(frame).await?;
         }
         Ok(rows)
     }
@@ -192,7 +199,7 @@ impl GrizzlySession {
                 };
                 plan_statement(&self.context.state(), statement.statement).await
             });
-            self.abort_if_failed(planned.await)
+            self.abort_if_failed(unhurried(planned).await)
         })
     }
 
@@ -218,7 +225,7 @@ impl GrizzlySession {
                 let plan = plan.clone().with_param_values(params)?;
                 self.context.execute_logical_plan(plan).await
             };
-            self.abort_if_failed(executed.await)
+            self.abort_if_failed(unhurried(executed).await)
         })
     }
 
@@ -270,6 +277,9 @@ impl GrizzlySession {
         {
             return Ok(DataFrame::new(self.context.state(), plan));
         }
+        if matches!(plan, LogicalPlan::Ddl(_)) {
+            interrupt::begin_commit()?;
+        }
         self.context.execute_logical_plan(plan).await
     }
 
@@ -279,4 +289,11 @@ impl GrizzlySession {
         }
         result
     }
+}
+
+/// Runs to the end; planning is not hurried, execution yields by itself.
+async fn collect(frame: DataFrame) -> Result<Vec<RecordBatch>> {
+    let context = Arc::new(frame.task_ctx());
+    let plan = unhurried(frame.create_physical_plan()).await?;
+    datafusion::physical_plan::collect(plan, context).await
 }

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{busy, result_cache::SessionResults};
+use super::{interrupt, result_cache::SessionResults};
 use crate::{Error, ErrorKind, Grizzly, Result, Snapshot, Transaction, access::Csn};
 
 /// The state of one session: at most one open transaction on one database.
@@ -128,7 +128,7 @@ impl SessionHandle {
             let message = "a statement of this transaction had failed: it was rolled back instead of committed";
             return Err(Error::new(ErrorKind::TransactionAborted, message));
         }
-        busy::commit(open.transaction).await?.into_result()
+        interrupt::commit(open.transaction).await?.into_result()
     }
 
     /// Forgets the open transaction's writes and ends it.

@@ -6,6 +6,7 @@ mod ddl;
 mod dml;
 mod dynamic_filters;
 mod fixtures;
+mod memory;
 mod predicates;
 mod result_cache;
 mod result_cache_model;

@@ -14,7 +14,7 @@ use grizzly_flight::{Cluster, FederationExt, GrizzlyClusterExt, RemoteCatalog, S
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
     ClusterSettings, EncryptionKey, Error, ErrorKind, Grizzly, Settings,
-    adapter::{GrizzlySession, GrizzlySessionExt},
+    adapter::{GrizzlySession, GrizzlySessionExt, SpillingPool},
 };
 
 /// A database and what its sessions share.
@@ -89,7 +89,7 @@ impl Database {
         if let Some(memory) = memory {
             // Half for what the database keeps in memory, half for queries, which spill beyond it.
             settings.memory_bytes = memory / 2;
-            runtime = runtime.with_memory_limit(memory / 2, 1.0);
+            runtime = runtime.with_memory_pool(Arc::new(SpillingPool::new(memory / 2)));
         }
         let builder = Grizzly::builder(url).settings(settings);
         let grizzly = match key {

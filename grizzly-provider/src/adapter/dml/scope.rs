@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{
     Error, Grizzly, Result, Snapshot, Transaction,
     adapter::{
-        SessionHandle, busy,
+        SessionHandle, interrupt,
         statement::{bind_to, same_database},
     },
 };
@@ -90,7 +90,7 @@ impl WriteScope {
         match &mut self.transaction {
             Scope::Own(transaction) => {
                 let transaction = transaction.take().ok_or_else(ended)?;
-                busy::commit(*transaction).await?.into_result()?;
+                interrupt::commit(*transaction).await?.into_result()?;
             }
             Scope::Session { session, mark, .. } => {
                 if let Some(mark) = mark.take() {

@@ -25,6 +25,7 @@ use datafusion::{
 
 use super::{
     SessionHandle,
+    join_fallback::JoinFallbackExec,
     plan_cache::CachedPlan,
     result_cache::{self, ResultCacheExec},
     sql::index_to_create,
@@ -46,7 +47,10 @@ impl GrizzlyQueryPlanner {
     async fn plan_with_inner(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         match &self.inner {
             Some(inner) => inner.create_physical_plan(plan, session).await,
-            None => DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await,
+            None => {
+                let physical = DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await?;
+                JoinFallbackExec::above(physical, plan, session)
+            }
         }
     }
 

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     Error,
     access::{IfExists, IndexDefinition, TableDefinition},
-    adapter::{busy, dml::create_and_fill},
+    adapter::{dml::create_and_fill, interrupt},
 };
 
 /// How a table is divided.
@@ -73,7 +73,7 @@ pub(super) async fn run(
         LogicalPlan::EmptyRelation(rows) if !rows.produce_one_row => {
             let mut transaction = db.begin()?;
             transaction.create_table(definition, existing)?;
-            busy::commit(transaction).await?.into_result()?;
+            interrupt::commit(transaction).await?.into_result()?;
         }
         query => {
             let plan = create_and_fill(db, definition, existing, query.clone())?;

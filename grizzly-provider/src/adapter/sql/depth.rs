@@ -21,14 +21,18 @@ const CHAIN: usize = 32;
 /// The same statement with its long chains grouped.
 ///
 /// # Errors
-/// `TooComplex` if operators are nested, or chained in an order that matters, too deeply.
-pub(super) fn bounded(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
-    let mut reader = Reader { frames: vec![Frame::default()], groups: Vec::new(), deepest: 0 };
+/// `TooComplex` if operators are nested, or chained in an order that matters, too deeply, or if parentheses and CASE are
+/// nested deeper than `most_nested`, which the parser would not follow.
+pub(super) fn bounded(tokens: Vec<TokenWithSpan>, most_nested: usize) -> Result<Vec<TokenWithSpan>> {
+    let mut reader = Reader { frames: vec![Frame::default()], groups: Vec::new(), deepest: 0, nested: 0 };
     for (at, token) in tokens.iter().enumerate() {
         reader.read(at, &token.token);
     }
     while !reader.frames.is_empty() {
         reader.close();
+    }
+    if reader.nested > most_nested {
+        return Err(too_nested(most_nested));
     }
     if reader.deepest > MAX_DEPTH {
         let message = format!(
@@ -38,6 +42,15 @@ pub(super) fn bounded(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
         return Err(Error::new(ErrorKind::TooComplex, message));
     }
     Ok(grouped(tokens, reader.groups))
+}
+
+/// The error for a statement that is nested deeper than the parser follows.
+pub(super) fn too_nested(most: usize) -> Error {
+    let message = format!(
+        "the statement is nested more than {most} levels deep; write it with fewer, or with WITH queries or views \
+         (datafusion.sql_parser.recursion_limit)"
+    );
+    Error::new(ErrorKind::TooComplex, message)
 }
 
 /// Parentheses to be added: before which token, and how many open or close there.
@@ -55,6 +68,8 @@ struct Reader {
     frames: Vec<Frame>,
     groups: Groups,
     deepest: usize,
+    /// The most that were open at a time.
+    nested: usize,
 }
 
 /// The expressions between two parentheses.
@@ -79,6 +94,7 @@ struct Union {
 
 impl Reader {
     fn read(&mut self, at: usize, token: &Token) {
+        self.nested = self.nested.max(self.frames.len() - 1);
         match token {
             Token::LParen | Token::LBracket | Token::LBrace => self.frames.push(Frame::default()),
             Token::RParen | Token::RBracket | Token::RBrace => self.close_inner(),
@@ -282,7 +298,7 @@ mod tests {
 
     fn text(sql: &str) -> Result<String> {
         let tokens = Tokenizer::new(&GrizzlyDialect, sql).tokenize_with_location().expect("it has tokens");
-        Ok(bounded(tokens)?.iter().map(|token| token.token.to_string()).collect())
+        Ok(bounded(tokens, 50)?.iter().map(|token| token.token.to_string()).collect())
     }
 
     fn chain(operand: &str, operator: &str, count: usize) -> String {
@@ -338,6 +354,8 @@ mod tests {
             format!("SELECT {}1", "- ".repeat(2_000)),
             format!("SELECT {}", chain("SELECT 1", " UNION SELECT 2 UNION ALL ", 1_000)),
             format!("SELECT {} true", "NOT ".repeat(2_000)),
+            format!("SELECT {}1{}", "(".repeat(100), ")".repeat(100)),
+            format!("SELECT {}1{}", "CASE WHEN a THEN 1 ELSE ".repeat(100), " END".repeat(100)),
         ] {
             let refused = text(&sql).expect_err("it is deep");
             assert_eq!(refused.kind(), ErrorKind::TooComplex);

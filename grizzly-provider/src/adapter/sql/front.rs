@@ -14,9 +14,12 @@ use std::sync::Arc;
 
 use super::{
     Parsed, call, conflict, create_table, default_values, drop_several, index, joined, normalize::normalize,
-    parse::parse_template, refuse, transaction,
+    parse::parse_template, refuse, size, transaction,
 };
-use crate::{Error, adapter::SessionHandle};
+use crate::{
+    Error,
+    adapter::{SessionHandle, bounds, interrupt},
+};
 
 /// One session's SQL.
 #[derive(Clone, Copy)]
@@ -43,18 +46,24 @@ impl Front<'_> {
         match parsed.statement {
             Statement::Statement(statement) => match *statement {
                 SqlStatement::CreateTable(create) => {
+                    if let Some(query) = &create.query {
+                        size::check(&state, &SqlStatement::Query(query.clone())).await?;
+                    }
                     create_table::run(self, &state, create, parsed.shards).await?;
                     Ok(None)
                 }
                 SqlStatement::CreateIndex(create) => {
+                    interrupt::begin_commit()?;
                     index::create(self, &state, &create)?;
                     Ok(None)
                 }
                 SqlStatement::Drop { object_type: ObjectType::Index, names, table, if_exists, .. } => {
+                    interrupt::begin_commit()?;
                     index::drop(self, &state, &names, table.as_ref(), if_exists)?;
                     Ok(None)
                 }
                 several if drop_several::is_meant(&several) => {
+                    interrupt::begin_commit()?;
                     drop_several::run(self, &state, several).await?;
                     Ok(None)
                 }
@@ -80,15 +89,19 @@ fn definition(statement: &SqlStatement) -> Option<&'static str> {
 
 /// The plan of a statement; nothing is carried out.
 pub(crate) async fn plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
-    match statement {
+    interrupt::check()?;
+    let plan = match statement {
         Statement::Statement(statement) => plan_sql(state, *statement).await,
         Statement::Explain(explain) => plan_explain(state, explain).await,
         other => state.statement_to_plan(other).await,
-    }
+    }?;
+    bounds::check(&plan)?;
+    Ok(plan)
 }
 
 async fn plan_sql(state: &SessionState, mut statement: SqlStatement) -> Result<LogicalPlan> {
     refuse::refuse_unsupported(&statement)?;
+    size::check(state, &statement).await?;
     normalize(state, &mut statement)?;
     default_values::fill_in(state, &mut statement).await?;
     match statement {

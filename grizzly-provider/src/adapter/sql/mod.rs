@@ -15,6 +15,7 @@ mod names;
 mod normalize;
 mod parse;
 mod refuse;
+mod size;
 mod transaction;
 
 pub use call::is_call;

@@ -1,7 +1,7 @@
 //! From text to statements: what sqlparser cannot parse is taken out of the tokens first.
 
 use datafusion::{
-    error::Result,
+    error::{DataFusionError, Result},
     sql::{
         parser::{DFParserBuilder, Statement},
         sqlparser::{
@@ -12,7 +12,10 @@ use datafusion::{
     },
 };
 
-use super::{GrizzlyDialect, depth::bounded};
+use super::{
+    GrizzlyDialect,
+    depth::{bounded, too_nested},
+};
 use crate::{Error, ErrorKind};
 
 /// Bytes that a SQL text may have: its tree takes some twenty times as much.
@@ -51,9 +54,14 @@ pub(super) fn parse_template(sql: &str) -> Result<Statement> {
 fn parse_one(mut tokens: Vec<TokenWithSpan>, recursion_limit: usize) -> Result<Parsed> {
     abort_means_rollback(&mut tokens);
     let shards = take_shards(&mut tokens)?;
-    let tokens = bounded(tokens)?;
+    let tokens = bounded(tokens, recursion_limit)?;
     let builder = DFParserBuilder::new(tokens).with_dialect(&GrizzlyDialect).with_recursion_limit(recursion_limit);
-    let mut statements = builder.build()?.parse_statements()?;
+    let mut statements = builder.build()?.parse_statements().map_err(|error| match error.find_root() {
+        DataFusionError::SQL(cause, _) if **cause == ParserError::RecursionLimitExceeded => {
+            too_nested(recursion_limit).into()
+        }
+        _ => error,
+    })?;
     match (statements.pop_front(), statements.is_empty()) {
         (Some(statement), true) => Ok(Parsed { statement, shards }),
         _ => Err(Error::invalid("statements must be separated by semicolons").into()),

@@ -1,0 +1,180 @@
+//! Planning that takes long holds up nobody else, and ends for its own client when that has had enough.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::datatypes::DataType;
+use datafusion::{
+    common::ScalarValue,
+    error::Result as DataFusionResult,
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+};
+use futures::TryStreamExt;
+use grizzly_flight::{FlightSqlServer, Limits, SessionFactory, error::sqlstate_of};
+use grizzly_provider::{ErrorKind, Grizzly, adapter::GrizzlySession};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::support::{Served, TestResult, ask, numbers, ticket};
+
+/// Where planning stands still as long as it is closed.
+#[derive(Debug, Default)]
+struct Barrier {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    waiting: usize,
+}
+
+impl Barrier {
+    fn set(&self, closed: bool) {
+        self.state.lock().closed = closed;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        self.changed.wait_while(&mut state, |state| state.closed);
+        state.waiting -= 1;
+    }
+
+    async fn until_waiting(&self, count: usize) {
+        while self.state.lock().waiting != count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// `stall()` is 7, and whoever plans it passes the barrier.
+#[derive(Debug)]
+struct Stall {
+    barrier: Arc<Barrier>,
+    signature: Signature,
+}
+
+impl PartialEq for Stall {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.barrier, &other.barrier)
+    }
+}
+
+impl Eq for Stall {}
+
+impl std::hash::Hash for Stall {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        "stall".hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Stall {
+    fn name(&self) -> &str {
+        "stall"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> DataFusionResult<DataType> {
+        self.barrier.pass();
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(ScalarValue::Int64(Some(7))))
+    }
+}
+
+/// A server whose sessions know `stall()`.
+async fn served(limits: Limits) -> Result<(Served, Arc<Barrier>), Box<dyn std::error::Error>> {
+    let (db, barrier) = (Grizzly::open("memory://")?, Arc::new(Barrier::default()));
+    let function = Stall { barrier: Arc::clone(&barrier), signature: Signature::nullary(Volatility::Volatile) };
+    let function = ScalarUDF::from(function);
+    let factory: SessionFactory = Arc::new(move || {
+        let session = GrizzlySession::new(&db);
+        session.context().register_udf(function.clone());
+        Ok(session)
+    });
+    let server = FlightSqlServer::builder(factory).limits(limits).listen("127.0.0.1:0").await?;
+    Ok((Served::of(server), barrier))
+}
+
+const SLOW: &str = "SELECT stall()";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn planning_holds_up_nobody() -> TestResult {
+    let (served, barrier) = served(Limits::default()).await?;
+    let (slow, quick) = (served.connect().await?, served.connect().await?);
+    barrier.set(true);
+    let planning: Vec<_> = (0..8)
+        .map(|_| {
+            let slow = slow.clone();
+            tokio::spawn(async move { slow.execute(SLOW).await })
+        })
+        .collect();
+    barrier.until_waiting(planning.len()).await;
+    assert_eq!(ask(&quick, "SELECT 1").await?, 1);
+    assert_eq!(ask(&served.connect().await?, "SELECT 1").await?, 1, "a new client gets in");
+    let defining = tokio::spawn(async move { quick.update("CREATE TABLE t AS SELECT stall() AS a").await });
+    barrier.until_waiting(planning.len() + 1).await;
+    assert_eq!(ask(&served.connect().await?, "SELECT 2").await?, 2);
+    barrier.set(false);
+    for planned in planning {
+        assert_eq!(numbers(&planned.await??), [7]);
+    }
+    defining.await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn planning_takes_no_longer_than_its_statement_may() -> TestResult {
+    let limits = Limits { statement_timeout: Some(Duration::from_millis(300)), ..Limits::default() };
+    let (served, barrier) = served(limits).await?;
+    let connection = served.connect().await?;
+    connection.update("CREATE TABLE t (a BIGINT)").await?;
+    let mut stock = served.stock_client().await?;
+    let planned = stock.execute(SLOW.to_owned(), None).await?;
+    barrier.set(true);
+    for sql in
+        [SLOW, "INSERT INTO t SELECT stall()", "CREATE TABLE u AS SELECT stall()", "CREATE VIEW v AS SELECT stall()"]
+    {
+        let slow = connection.update(sql).await.err().ok_or("nothing passes the barrier")?;
+        assert_eq!(slow.kind(), ErrorKind::Cancelled, "{sql}: {slow}");
+    }
+    let rows = match stock.do_get(ticket(&planned)?).await {
+        Ok(rows) => rows.try_collect::<Vec<_>>().await.map(drop),
+        Err(error) => Err(error.into()),
+    };
+    let Err(arrow_flight::error::FlightError::Tonic(status)) = rows else { return Err("it was fetched".into()) };
+    assert_eq!(sqlstate_of(&status).as_deref(), Some("57014"));
+    barrier.set(false);
+    barrier.until_waiting(0).await;
+    // What was called cancelled does not happen later.
+    for table in ["t", "u", "v"] {
+        let count = format!("SELECT count(*) FROM information_schema.tables WHERE table_name = '{table}'");
+        assert_eq!(ask(&connection, &count).await?, i64::from(table == "t"), "{table}");
+    }
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_statement_whose_client_left_while_it_was_planned_does_nothing() -> TestResult {
+    let (served, barrier) = served(Limits::default()).await?;
+    let (connection, left) = (served.connect().await?, served.connect().await?);
+    connection.update("CREATE TABLE t (a BIGINT)").await?;
+    barrier.set(true);
+    let planning = tokio::spawn(async move { left.update("INSERT INTO t SELECT stall()").await });
+    barrier.until_waiting(1).await;
+    planning.abort();
+    assert!(planning.await.is_err_and(|error| error.is_cancelled()));
+    assert_eq!(ask(&connection, "SELECT 1").await?, 1);
+    barrier.set(false);
+    barrier.until_waiting(0).await;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 0);
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Memory for queries. DataFusion's greedy pool gives all there is to whoever asks first; a sort that comes later cannot
+//! even take in its first batch, and fails although it could spill. Its fair pool divides what there is by the number of
+//! operators, most of which need nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use datafusion::{
+    error::{DataFusionError, Result},
+    execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size},
+};
+
+/// Gives memory to whoever asks, but the last of it only to operators that hold little: an operator that can spill does so
+/// when three quarters are used, one that cannot is refused when nine tenths are, and what is left is for the first
+/// batches of others.
+///
+/// ```
+/// use std::sync::Arc;
+/// use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+/// use grizzly_provider::adapter::SpillingPool;
+///
+/// let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(SpillingPool::new(256 << 20))).build_arc()?;
+/// # Ok::<(), datafusion::error::DataFusionError>(())
+/// ```
+#[derive(Debug)]
+pub struct SpillingPool {
+    size: usize,
+    used: AtomicUsize,
+}
+
+impl SpillingPool {
+    /// A pool of `size` bytes.
+    pub fn new(size: usize) -> Self {
+        Self { size, used: AtomicUsize::new(0) }
+    }
+
+    /// How much may be used after an operator took more.
+    fn bound(&self, reservation: &MemoryReservation) -> usize {
+        if reservation.size() < self.size / 32 {
+            self.size
+        } else if reservation.consumer().can_spill() {
+            self.size / 4 * 3
+        } else {
+            self.size / 10 * 9
+        }
+    }
+}
+
+impl MemoryPool for SpillingPool {
+    fn name(&self) -> &str {
+        "spilling"
+    }
+
+    fn register(&self, _consumer: &MemoryConsumer) {}
+
+    fn unregister(&self, _consumer: &MemoryConsumer) {}
+
+    fn grow(&self, _reservation: &MemoryReservation, additional: usize) {
+        self.used.fetch_add(additional, Ordering::Relaxed);
+    }
+
+    fn shrink(&self, _reservation: &MemoryReservation, shrink: usize) {
+        self.used.fetch_sub(shrink, Ordering::Relaxed);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let bound = self.bound(reservation);
+        let within = |used: usize| used.checked_add(additional).filter(|used| *used <= bound);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) {
+            Ok(_) => Ok(()),
+            Err(used) => Err(DataFusionError::ResourcesExhausted(format!(
+                "{} holds {} and asks for {} more; queries use {} of {}",
+                reservation.consumer().name(),
+                human_readable_size(reservation.size()),
+                human_readable_size(additional),
+                human_readable_size(used),
+                human_readable_size(self.size)
+            ))),
+        }
+    }
+
+    fn reserved(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.size)
+    }
+}
+
+impl std::fmt::Display for SpillingPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let used = human_readable_size(self.reserved());
+        write!(f, "{}(used: {used}, size: {})", self.name(), human_readable_size(self.size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn who_holds_much_leaves_room_for_who_holds_little() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(SpillingPool::new(1_000));
+        let sort = MemoryConsumer::new("sort").with_can_spill(true).register(&pool);
+        let join = MemoryConsumer::new("join").register(&pool);
+        sort.try_grow(700).expect("there is enough");
+        assert!(sort.try_grow(100).is_err(), "it can spill");
+        join.try_grow(200).expect("it holds nothing yet");
+        assert!(join.try_grow(50).is_err(), "nine tenths are used");
+        let other = MemoryConsumer::new("other").with_can_spill(true).register(&pool);
+        other.try_grow(100).expect("its first batch");
+        assert!(other.try_grow(1).is_err());
+        drop(sort);
+        join.try_grow(500).expect("there is room again");
+        assert_eq!(pool.reserved(), 800);
+    }
+}

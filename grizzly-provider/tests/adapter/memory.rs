@@ -1,0 +1,94 @@
+//! Queries that need more memory than there is: they spill, or take joins that do, and answer the same.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int64Array, StringArray},
+    record_batch::RecordBatch,
+};
+use datafusion::{
+    execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
+    prelude::{SessionConfig, SessionContext},
+};
+use grizzly_provider::{
+    Grizzly,
+    adapter::{GrizzlySession, GrizzlySessionExt, GrizzlyTables, SpillingPool, sqlstate},
+};
+
+use super::fixtures::{TestResult, store};
+
+const ROWS: i64 = 200_000;
+/// Less than a side of the joins needs.
+const SMALL: usize = 7 << 20;
+
+/// Rows of about a hundred bytes, in an order that is not that of `k`.
+fn wide(name: &str) -> TestResult<RecordBatch> {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
+    let keys: ArrayRef =
+        Arc::new(Int64Array::from_iter((0..ROWS).map(|id| (id % 11 != 3).then_some(id * 7919 % ROWS))));
+    let texts = (0..ROWS).map(|id| format!("{name} {id:0>80}"));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    Ok(RecordBatch::try_from_iter([("id", ids), ("k", keys), ("text", texts)])?)
+}
+
+/// What makes sessions whose queries have so many bytes.
+fn builder(memory: usize, partitions: usize) -> TestResult<SessionStateBuilder> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(SpillingPool::new(memory))).build_arc()?;
+    let mut config = SessionConfig::new().with_target_partitions(partitions);
+    config.options_mut().execution.sort_spill_reservation_bytes = 1 << 20;
+    Ok(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features())
+}
+
+fn session(db: &Grizzly, memory: usize, partitions: usize) -> TestResult<GrizzlySession> {
+    Ok(GrizzlySession::with_state(builder(memory, partitions)?.with_grizzly(db).build())?)
+}
+
+/// A session of DataFusion alone.
+fn plain(db: &Grizzly, memory: usize, partitions: usize) -> TestResult<SessionContext> {
+    let context = SessionContext::new_with_state(builder(memory, partitions)?.build());
+    for table in ["a", "b"] {
+        context.register_table(table, db.table(table)?)?;
+    }
+    Ok(context)
+}
+
+async fn rows(session: &GrizzlySession, sql: &str) -> TestResult<String> {
+    let batches = session.execute(sql).await.map_err(|error| format!("{sql}: {error}"))?;
+    Ok(arrow::util::pretty::pretty_format_batches(&batches)?.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_that_do_not_fit_in_memory_sort_instead() -> TestResult {
+    let db = Grizzly::open("memory://")?;
+    store(&db, "a", &wide("a")?, &["id"], 2)?;
+    store(&db, "b", &wide("b")?, &["id"], 2)?;
+    for partitions in [1, 2] {
+        let (small, large) = (session(&db, SMALL, partitions)?, session(&db, 4 << 30, partitions)?);
+        for sql in [
+            "SELECT count(*), min(a.text || b.text), max(b.text || a.text) FROM a JOIN b ON a.k = b.k",
+            "SELECT count(*), count(b.text), max(b.text) FROM a LEFT JOIN b ON a.k = b.k AND a.id < b.id",
+            "SELECT count(*), count(a.text), count(b.text) FROM a FULL JOIN b ON a.k = b.k + 1000",
+            "SELECT count(*), max(a.text) FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.text > a.text)",
+            "SELECT count(*), max(a.text) FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.text < a.text)",
+            "SELECT a.text, b.text FROM a JOIN b ON a.k = b.k ORDER BY a.text DESC, b.text LIMIT 3",
+        ] {
+            let hashed = plain(&db, SMALL, partitions)?.sql(sql).await?.collect().await;
+            assert!(hashed.is_err_and(|error| sqlstate(&error) == "53200"), "a hash join fits: {sql}");
+            assert_eq!(rows(&small, sql).await?, rows(&large, sql).await?, "{sql}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_other_way_is_refused_by_name() -> TestResult {
+    let db = Grizzly::open("memory://")?;
+    store(&db, "a", &wide("a")?, &["id"], 2)?;
+    let small = session(&db, 4 << 20, 2)?;
+    // NOT IN over NULLs compares with every row.
+    let sql = "SELECT count(*) FROM a WHERE text NOT IN (SELECT text FROM a WHERE k > 5)";
+    let refused = small.execute(sql).await.err().ok_or("it cannot fit")?;
+    assert_eq!(sqlstate(&refused), "53200", "{refused}");
+    assert_eq!(rows(&small, "SELECT count(*) AS n FROM a WHERE id < 10").await?.matches("10").count(), 1);
+    Ok(())
+}
