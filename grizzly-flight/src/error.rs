@@ -258,6 +258,7 @@ mod tests {
             (ErrorKind::OutcomeUnknown, Code::Unknown),
             (ErrorKind::Unavailable, Code::Unavailable),
             (ErrorKind::Resource, Code::ResourceExhausted),
+            (ErrorKind::DiskFull, Code::ResourceExhausted),
             (ErrorKind::Cancelled, Code::Cancelled),
             (ErrorKind::Corrupt, Code::DataLoss),
             (ErrorKind::Closed, Code::Unavailable),

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::codec::{FILE_HEADER, FileHeader, Frame, read_frame};
+use crate::codec::{FileHeader, Frame, read_frame};
 use crate::encryption::FileCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, LogFile};
 use crate::ids::Lsn;
+use crate::known::{Known, check_link};
 use crate::record::Record;
 use crate::storage::Storage;
 
@@ -25,6 +26,7 @@ pub struct LogTail {
     /// The record to yield next.
     next: Lsn,
     place: Option<Place>,
+    known: Known,
     quiet: u32,
 }
 
@@ -41,16 +43,31 @@ struct Place {
 }
 
 impl Place {
-    fn start(storage: &dyn Storage, file: LogFile, header: FileHeader) -> Result<Self> {
+    fn start(storage: &dyn Storage, known: &Known, file: LogFile, header: FileHeader) -> Result<Self> {
+        known.check_file(&file.path, &header, None)?;
         let cipher = files::cipher(storage, &file.path, &header)?.map(Arc::new);
-        Ok(Self { file, header, cipher, offset: FILE_HEADER as u64, at: header.first_lsn })
+        Ok(Self { file, header, cipher, offset: header.len() as u64, at: header.first_lsn })
     }
 }
 
 impl LogTail {
     /// Will yield the record `next` of the log in folder `dir` first.
     pub fn new(storage: Arc<dyn Storage>, dir: &str, next: Lsn) -> Self {
-        Self { storage, dir: dir.to_owned(), next: next.max(Lsn::FIRST), place: None, quiet: 0 }
+        Self {
+            storage,
+            dir: dir.to_owned(),
+            next: next.max(Lsn::FIRST),
+            place: None,
+            known: Known::default(),
+            quiet: 0,
+        }
+    }
+
+    /// The same place, in the log of `owner`: a file of another one is [`ErrorKind::Corrupt`].
+    #[must_use]
+    pub fn of(mut self, owner: u128) -> Self {
+        self.known.owner = Some(owner);
+        self
     }
 
     /// The record that comes next.
@@ -101,6 +118,9 @@ impl LogTail {
                 );
                 return Err(Error::new(ErrorKind::Corrupt, message));
             }
+            // A file without records may be followed by one that was written after another.
+            let before = self.place.as_ref().filter(|place| place.header.first_lsn < follower.at);
+            check_link(&follower.file.path, &follower.header, before.map(|place| place.header.salt))?;
             self.place = Some(follower);
         }
     }
@@ -111,7 +131,7 @@ impl LogTail {
         for file in files::list(self.storage.as_ref(), &self.dir)?.into_iter().rev() {
             let Some(header) = probe(self.storage.as_ref(), &file)? else { continue };
             if header.first_lsn <= self.next {
-                return Place::start(self.storage.as_ref(), file, header).map(Some);
+                return Place::start(self.storage.as_ref(), &self.known, file, header).map(Some);
             }
             first = Some(header.first_lsn);
         }
@@ -129,7 +149,7 @@ impl LogTail {
             return if look { self.later(place.file.number) } else { Ok(None) };
         };
         match probe(storage, &next)? {
-            Some(header) => Place::start(storage, next, header).map(Some),
+            Some(header) => Place::start(storage, &self.known, next, header).map(Some),
             None => Ok(None),
         }
     }
@@ -146,7 +166,7 @@ impl LogTail {
         let storage = self.storage.as_ref();
         for file in files::list(storage, &self.dir)?.into_iter().filter(|file| file.number > number) {
             if let Some(header) = probe(storage, &file)? {
-                return Place::start(storage, file, header).map(Some);
+                return Place::start(storage, &self.known, file, header).map(Some);
             }
         }
         Ok(None)

@@ -9,6 +9,7 @@ use super::{
     database::Inner,
     index::IndexRun,
     key::Keys,
+    label::Label,
     segment::{
         SegmentBuilder,
         cold::{ColdSegment, SegmentMeta, file_schema},
@@ -128,11 +129,13 @@ fn store(
     builder: SegmentBuilder,
 ) -> Result<Arc<ColdSegment>> {
     let rows = builder.rows() as u32;
-    let built = builder.finish()?;
+    let epoch = db.file_epoch()?;
+    let label = Label::new(db.identity, table.def.id, id, epoch);
+    let mark = Some(label.mark);
+    let built = builder.labelled(label).finish()?;
     let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
     let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
-    let epoch = db.file_epoch()?;
-    let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version };
+    let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark };
     db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
     let file = db.built_segment(&meta, &table.def.schema, built)?;
     Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.removal))))

@@ -14,6 +14,7 @@ use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
 use parking_lot::Mutex;
 
 use super::{
+    alone::Grounded,
     backup::{pins::Pins, restore},
     catalog::Catalog,
     cluster::{Member, lease::Lease},
@@ -85,8 +86,9 @@ pub(crate) struct Inner {
     pub(super) term: AtomicU64,
     /// Among several processes that share the database.
     pub(super) member: Option<Member>,
-    /// Without a cluster, where nothing else keeps other writers out.
-    pub(super) alone: Option<Arc<Lease>>,
+    /// Without a cluster, while this process writes.
+    pub(super) alone: ArcSwapOption<Lease>,
+    pub(super) grounded: Grounded,
     pub(super) removal: Arc<Removal>,
     pub(super) next_segment: AtomicU32,
     pub(super) next_transaction: AtomicU64,
@@ -246,6 +248,7 @@ impl Grizzly {
         if snapshot.csn() != snapshot.version().csn {
             return Err(Error::invalid("a snapshot of the past cannot be written to"));
         }
+        self.inner.begin_to_write();
         Ok(Transaction::new(Arc::clone(&self.inner), snapshot))
     }
 
@@ -465,7 +468,12 @@ impl Inner {
     /// An error once the database is closed or its log failed.
     pub(super) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        match self.log()?.poisoned() {
+        let log = self.log()?;
+        match log.poisoned() {
+            Some(_) if log.can_go_on() => {
+                let refused = log.check().map_err(Error::from);
+                refused.map_err(|error| error.at(&format!("database '{}' can be read but not written now", self.url)))
+            }
             Some(cause) => Err(Error::new(
                 ErrorKind::Closed,
                 format!("database '{}' refuses writes since its log failed: {cause}", self.url),
@@ -477,10 +485,13 @@ impl Inner {
     /// The log to write to.
     ///
     /// # Errors
-    /// `Unavailable`, naming the writer, if this process is not it.
+    /// `Unavailable`, naming the writer, if this process is not it; whatever keeps it from writing if it is alone.
     pub(super) fn log(&self) -> Result<Arc<Wal>> {
         let log = self.wal.load_full();
-        log.filter(|_| self.member.as_ref().is_none_or(Member::may_write)).ok_or_else(|| self.not_writer())
+        match &self.member {
+            None => log.ok_or_else(|| self.grounded.refusal(&self.url)),
+            Some(member) => log.filter(|_| member.may_write()).ok_or_else(|| self.not_writer()),
+        }
     }
 
     /// Changes whenever this process begins or ends to write. Transactions end with the term they began in.

@@ -60,6 +60,7 @@ fn seal(table: &mut TableVersion) {
 
 /// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing.
 fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
+    db.begin_to_write();
     db.check_writable()?;
     let logged = {
         let mut state = db.commit.lock();

@@ -27,6 +27,9 @@ pub(super) struct Position {
     pub(super) lsn: u64,
     /// When the backup was taken, in microseconds since 1970.
     pub(super) created: u64,
+    /// Whose backup it is; not known in earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) database: Option<uuid::Uuid>,
 }
 
 /// Keeps log and files from being removed.
@@ -59,17 +62,28 @@ fn path(chain: &str) -> String {
     format!("{DIR}/{chain}.json")
 }
 
-fn read(storage: &Arc<dyn Storage>, path: &str) -> Result<Position> {
+/// The position stored as `path`, of a chain of backups of `database`.
+fn read(storage: &Arc<dyn Storage>, path: &str, database: uuid::Uuid) -> Result<Position> {
     let text = storage.get(path)?;
-    redo::decode_json(path, unchecked(path, &text)?)
+    let position: Position = redo::decode_json(path, unchecked(path, &text)?)?;
+    let ours = position.database.is_none_or(|found| found == database);
+    match ours && self::path(&position.chain) == path {
+        true => Ok(position),
+        false => Err(Error::corrupt(format!("'{path}' was exchanged: it is that of chain {}", position.chain))),
+    }
 }
 
 impl Pins {
     /// Goes on with the positions on storage, and with the segments that the log names.
-    pub(crate) fn resume(&self, storage: &Arc<dyn Storage>, named: BTreeMap<SegmentKey, u64>) -> Result<()> {
+    pub(crate) fn resume(
+        &self,
+        storage: &Arc<dyn Storage>,
+        database: uuid::Uuid,
+        named: BTreeMap<SegmentKey, u64>,
+    ) -> Result<()> {
         let mut positions = BTreeMap::new();
         for file in storage.list(DIR)? {
-            match read(storage, &file.path) {
+            match read(storage, &file.path, database) {
                 Ok(position) => drop(positions.insert(position.chain.clone(), position)),
                 // The database works without; the next incremental backup will be refused.
                 Err(error) => tracing::warn!(file = file.path, %error, "cannot read how far a backup has come"),
@@ -81,9 +95,13 @@ impl Pins {
     }
 
     /// What is wrong with the positions on storage.
-    pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<Vec<String>> {
+    pub(crate) fn verify(storage: &Arc<dyn Storage>, database: uuid::Uuid) -> Result<Vec<String>> {
         let files = storage.list(DIR)?;
-        Ok(files.iter().filter_map(|file| read(storage, &file.path).err()).map(|error| error.to_string()).collect())
+        Ok(files
+            .iter()
+            .filter_map(|file| read(storage, &file.path, database).err())
+            .map(|error| error.to_string())
+            .collect())
     }
 
     /// The record `lsn` of the log names `segment`.

@@ -38,6 +38,7 @@ impl Following {
         let manifest = manifest.ok_or_else(|| crate::Error::not_found(format!("'{}' is gone", storage.url())))?;
         let recovery = Recovery::from_manifest(Arc::clone(removal), Arc::clone(cache), &manifest)?;
         let tail = LogTail::new(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from));
+        let tail = tail.of(manifest.database.as_u128());
         Ok(Self { recovery, tail, manifest: manifest.number, looked: Instant::now() })
     }
 

@@ -185,7 +185,7 @@ impl Inner {
     /// An error if somebody else may be writing by now. What was stored before this call is safe if it passes.
     pub(super) fn check_lease(&self) -> Result<()> {
         match &self.member {
-            None => self.alone.as_ref().map_or(Ok(()), |lease| lease.check()),
+            None => self.alone.load().as_ref().map_or(Ok(()), |lease| lease.check()),
             Some(member) => member.lease.load().as_ref().ok_or_else(|| self.not_writer())?.check(),
         }
     }
@@ -308,7 +308,7 @@ pub(super) fn open(
     let publisher = Arc::new(Publisher::new(following.version()));
     let member = Member::new(cluster);
     *member.following.lock() = Some(following);
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member), alone: None };
+    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
     let db = Arc::new(Inner::new(parts, manifest.database));
     patiently(|| step(&db))?;
     patiently(|| settle(&db))?;

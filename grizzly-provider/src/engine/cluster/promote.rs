@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use grizzly_wal::Storage;
+use grizzly_wal::{Known, Storage};
 
 use super::{
     super::{
@@ -39,7 +39,19 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
     };
     let settings = &member.settings;
     let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
-    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false, nonce: uuid::Uuid::new_v4() };
+    let stored = Manifest::load(&db.storage)?.map_or(Known::default(), |manifest| manifest.known_log());
+    let known = lease::known_log(db.storage.as_ref(), db.identity)?.and(stored);
+    let grant = Grant {
+        epoch,
+        holder,
+        url,
+        renewal: 0,
+        millis,
+        released: false,
+        nonce: uuid::Uuid::new_v4(),
+        database: Some(db.identity),
+        log: Some(known.into()),
+    };
     let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant, Trust::Time)? else { return Ok(()) };
     member.taken.store(epoch, Ordering::Release);
     lease.keep()?;
@@ -65,8 +77,9 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
 /// Reads the log to its end, shuts out whoever wrote it, and goes on.
 fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: &Arc<Lease>) -> Result<()> {
     let _no_maintenance = db.checkpoint.lock();
-    let options = recovery::wal_options(&db.publisher, lease.epoch(), Some(lease));
-    let mut replay = grizzly_wal::open(Arc::clone(&db.storage), LOG_DIR, following.tail.next_lsn(), options)?;
+    let options = recovery::wal_options(&db.publisher, db.identity, lease.epoch(), Some(lease));
+    let replay = grizzly_wal::open(Arc::clone(&db.storage), LOG_DIR, following.tail.next_lsn(), options)?;
+    let mut replay = replay.knowing(lease.known_log());
     for record in &mut replay {
         following.recovery.apply(&record?)?;
     }
@@ -76,6 +89,8 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     let manifest = claim(&db.storage, lease)?;
     lease.check()?;
     member.lease.store(Some(Arc::clone(lease)));
+    let wal = Arc::new(wal);
+    lease.follow_log(&wal);
     recovery::install(db, following.recovery, (wal, torn), &manifest)
 }
 

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::super::{
     database::Inner,
     manifest::Manifest,
-    segment::cold::{DATA_DIR, SegmentKey, segment_of_path, writer_of_list},
+    segment::cold::{DATA_DIR, SegmentKey, checkpoint_of_list, segment_of_path},
 };
 use crate::error::Result;
 
@@ -44,7 +44,7 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     }
     for file in db.storage.list(DATA_DIR)? {
         // A list of a later epoch belongs to a writer that has replaced this one.
-        let replaced = writer_of_list(&file.path).is_some_and(|writer| writer <= manifest.epoch)
+        let replaced = checkpoint_of_list(&file.path).is_some_and(|(_, writer)| writer <= manifest.epoch)
             && !named.tombstones.contains(&file.path);
         if replaced && segment_of_path(&file.path).is_some_and(|segment| named.segments.contains(&segment)) {
             db.removal.remove(file.path);

@@ -109,7 +109,8 @@ fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
 
 fn look_around(db: &Inner, compact: bool) -> Result<()> {
     collect::sweep(db);
-    if db.member.is_some() && db.check_writable().is_err() {
+    db.begin_to_write();
+    if db.check_writable().is_err() {
         return Ok(());
     }
     let flush = db.needs_flush();

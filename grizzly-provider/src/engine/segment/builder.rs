@@ -10,6 +10,7 @@ use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
+use super::super::label::Label;
 use super::footer::{BlobMeta, ChunkMeta, ColumnSummary, SegmentFooter};
 use super::{CHUNK_ROWS, DistinctSketch, EncodedColumn, Result, SegmentError, ZoneMap};
 
@@ -76,6 +77,12 @@ impl SegmentBuilder {
             parts: vec![header],
             schema,
         }
+    }
+
+    /// Lets the file say that it is this one.
+    pub(crate) fn labelled(mut self, label: Label) -> Self {
+        self.footer.label = Some(label);
+        self
     }
 
     /// Encodes the columns of a chunk on this many threads (default: one per core, at most four).

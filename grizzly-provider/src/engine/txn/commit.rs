@@ -5,7 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use arrow::{array::ArrayRef, compute::concat_batches, record_batch::RecordBatch};
-use grizzly_wal::{Lsn, NewRecord, Wal};
+use grizzly_wal::{ErrorKind as Below, Lsn, NewRecord, Wal};
 
 use super::{
     super::{
@@ -59,7 +59,8 @@ impl Logged {
     /// Blocks until the record is durable.
     ///
     /// # Errors
-    /// `OutcomeUnknown` if that will never be: what the storage holds of the record is found when it is read again.
+    /// `DiskFull` or `Unavailable` if it never will be and the storage holds nothing of it; `OutcomeUnknown` if it is not
+    /// known what the storage holds: that is found when it is read again.
     pub(crate) fn wait(&self) -> Result<()> {
         self.log.wait_durable(self.lsn).map_err(unknown)
     }
@@ -70,7 +71,12 @@ impl Logged {
     }
 }
 
+/// What the log's failure means for a commit.
 fn unknown(error: grizzly_wal::Error) -> Error {
+    if matches!(error.kind(), Below::Full | Below::Io) {
+        let error = Error::from(error);
+        return Error::new(error.kind(), "the commit did not take place").with_source(error);
+    }
     let message = "it is not known whether the commit took effect: the log failed while it was written";
     Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
 }
@@ -101,6 +107,7 @@ struct NewRows {
 /// Commits up to the log; the caller waits for the returned record.
 pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logged>)> {
     let db = Arc::clone(&txn.db);
+    db.begin_to_write();
     let snapshot = txn.base.csn();
     let writes = txn.writes.get_mut();
     writes.check_whole()?;
