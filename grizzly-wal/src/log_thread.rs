@@ -97,6 +97,7 @@ impl LogThread {
     fn write_until_closed(&mut self) -> Result<()> {
         let mut spare = Vec::new();
         while let Some(Batch { mut frames, split }) = self.take(spare) {
+            self.check_given_up()?;
             let (offset, first) = split.unwrap_or((frames.len(), Lsn::default()));
             let (before, after) = frames.split_at_mut(offset);
             self.commit(before)?;
@@ -152,7 +153,13 @@ impl LogThread {
 
     /// Whether what was just synced still counts.
     fn check_fence(&self) -> Result<()> {
+        // Whoever gave up has told everybody who waited.
+        self.check_given_up()?;
         self.fence.as_ref().map_or(Ok(()), |fence| fence())
+    }
+
+    fn check_given_up(&self) -> Result<()> {
+        self.shared.progress.failure().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Ends the file and starts the next one, whose first record is `first`.

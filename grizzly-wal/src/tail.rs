@@ -26,6 +26,8 @@ pub struct LogTail {
     next: Lsn,
     place: Option<Place>,
     quiet: u32,
+    /// The next look lists the folder.
+    thorough: bool,
 }
 
 /// A place in a file.
@@ -50,7 +52,7 @@ impl Place {
 impl LogTail {
     /// Will yield the record `next` of the log in folder `dir` first.
     pub fn new(storage: Arc<dyn Storage>, dir: &str, next: Lsn) -> Self {
-        Self { storage, dir: dir.to_owned(), next: next.max(Lsn::FIRST), place: None, quiet: 0 }
+        Self { storage, dir: dir.to_owned(), next: next.max(Lsn::FIRST), place: None, quiet: 0, thorough: false }
     }
 
     /// The record that comes next.
@@ -64,9 +66,10 @@ impl LogTail {
         self.place.as_ref().map_or(0, |place| place.header.epoch)
     }
 
-    /// Makes the next look list the folder, for callers who know that there is a later file: numbers can be missing.
+    /// Makes the next look list the folder, for callers who know that there may be a later file: numbers can be
+    /// missing. A file that such a look does not find had not begun before it, and no record was durable in it.
     pub fn search(&mut self) {
-        self.quiet = LIST_AFTER;
+        self.thorough = true;
     }
 
     /// What has come since the last look, perhaps nothing.
@@ -75,6 +78,12 @@ impl LogTail {
     /// [`ErrorKind::Corrupt`] if the records that come next are damaged, or were removed meanwhile: then only a newer
     /// checkpoint helps. After an error this place must not be used any more; an earlier clone may.
     pub fn poll(&mut self) -> Result<Vec<Record>> {
+        let records = self.read_all()?;
+        self.thorough = false;
+        Ok(records)
+    }
+
+    fn read_all(&mut self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         loop {
             let Some(place) = &self.place else {
@@ -125,13 +134,19 @@ impl LogTail {
     fn successor(&self, place: &Place) -> Result<Option<Place>> {
         let storage = self.storage.as_ref();
         let Some(next) = files::successor(storage, &self.dir, &place.file)? else {
-            let look = self.quiet >= LIST_AFTER && self.quiet.is_multiple_of(LIST_AFTER);
-            return if look { self.later(place.file.number) } else { Ok(None) };
+            return if self.looks_further() { self.later(place.file.number) } else { Ok(None) };
         };
         match probe(storage, &next)? {
             Some(header) => Place::start(storage, next, header).map(Some),
+            // Its writer may have died before it wrote the header, and another one may have begun behind it.
+            None if self.looks_further() => self.later(place.file.number),
             None => Ok(None),
         }
+    }
+
+    /// Whether it is time to list the folder.
+    fn looks_further(&self) -> bool {
+        self.thorough || (self.quiet >= LIST_AFTER && self.quiet.is_multiple_of(LIST_AFTER))
     }
 
     /// The first file that is left, when the present one is not there any more.

@@ -251,7 +251,7 @@ impl Wal {
             self.shared.work.notify_one();
         }
         while queue.file_first < first {
-            if queue.stopped {
+            if queue.stopped || self.shared.progress.failure().is_some() {
                 return self.shared.refuse_if_ended(&queue).map(|()| first);
             }
             self.shared.room.wait(&mut queue);
@@ -281,6 +281,26 @@ impl Wal {
     /// Why this log takes no more records, if it failed.
     pub fn poisoned(&self) -> Option<String> {
         self.shared.progress.failure().map(|error| error.message().to_owned())
+    }
+
+    /// Ends the log at once: whoever waits for a record that is not durable yet hears `why`, and no more are taken.
+    /// Does not wait for a write that is under way, now or at the close: its thread ends by itself when the storage
+    /// has answered, and nobody hears of that. For a writer that knows that it may not acknowledge anything, while
+    /// its storage is silent.
+    pub fn give_up(&self, why: Error) {
+        self.shared.progress.fail(why);
+        // Those who look under this lock have either seen the failure or sleep by now.
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.closing = true;
+            queue.idle = false;
+        }
+        self.shared.work.notify_one();
+        self.shared.room.notify_all();
+        // Whoever closes the log at this moment waits already.
+        if let Some(mut thread) = self.thread.try_lock() {
+            drop(thread.take());
+        }
     }
 
     /// What was done since the log was opened.

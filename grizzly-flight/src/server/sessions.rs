@@ -18,7 +18,7 @@ use tonic::Status;
 
 use super::{
     connection::ConnectionId,
-    forward::Forward,
+    forward::{Forward, Lag},
     handles::{Handles, Owner, WhenFull},
     prepared::Prepared,
     query::Statement,
@@ -93,9 +93,9 @@ pub(crate) struct Session {
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
 impl Session {
-    fn new(state: &State, is_transaction: bool) -> Result<Self, Status> {
+    fn new(state: &State, lag: Arc<Lag>, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
-        let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone()));
+        let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone(), lag));
         let (ended, is_left) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { grizzly, forward, is_transaction, ended, touched, busy: Arc::default(), is_left })
     }
@@ -278,12 +278,13 @@ impl State {
 
     /// A session nobody else has.
     pub(crate) fn fresh_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(self, false).map(Arc::new)
+        Session::new(self, Arc::default(), false).map(Arc::new)
     }
 
-    /// A session for a driver's transaction.
-    pub(crate) fn transaction_session(&self) -> Result<Arc<Session>, Status> {
-        Session::new(self, true).map(Arc::new)
+    /// A session for a driver's transaction. What is seen in it, the caller's own session has seen.
+    pub(crate) fn transaction_session(&self, key: &SessionKey) -> Result<Arc<Session>, Status> {
+        let lag = Arc::clone(self.own_session(key)?.forward.lag());
+        Session::new(self, lag, true).map(Arc::new)
     }
 
     /// The transaction's session if a handle is given, else the caller's own.

@@ -7,6 +7,7 @@ mod crash;
 mod gate;
 mod history;
 mod indexes;
+mod links;
 mod model;
 mod open;
 mod rows;

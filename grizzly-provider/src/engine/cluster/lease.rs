@@ -257,6 +257,8 @@ impl Lease {
 
     /// Lets somebody else take the next epoch at once. Nothing may be written under this lease any more.
     pub(crate) fn release(&self) -> Result<()> {
+        // Without waiting for a renewal that is under way: what has run out need not be given back.
+        self.check_time()?;
         let mut grant = self.grant.lock();
         self.check_time()?;
         self.ended.store(true, Ordering::Release);

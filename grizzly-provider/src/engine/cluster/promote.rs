@@ -98,6 +98,7 @@ pub(in super::super) fn claim(storage: &Arc<dyn Storage>, lease: &Lease) -> Resu
 
 /// Stops writing. What was not acknowledged by now never will be.
 pub(super) fn step_down(db: &Inner, member: &Member) {
+    give_up(db, member);
     let _roles = member.roles.lock();
     let _no_maintenance = db.checkpoint.lock();
     let (log, lease) = {
@@ -114,4 +115,16 @@ pub(super) fn step_down(db: &Inner, member: &Member) {
     // Its log has ended, so that others need not wait if the lease was not what failed.
     drop(lease.map(|lease| lease.release()));
     *member.following.lock() = None;
+}
+
+/// Tells whoever waits for a commit that its outcome is not known, if the lease has run out. The log's thread would say
+/// the same once the storage has answered it, which may be long after another one has begun to write.
+fn give_up(db: &Inner, member: &Member) {
+    let (lease, log) = (member.lease.load_full(), db.wal.load_full());
+    if let (Some(lease), Some(log)) = (lease, log)
+        && !lease.in_time()
+    {
+        let message = format!("the lease of epoch {} has run out", lease.epoch());
+        log.give_up(grizzly_wal::Error::new(grizzly_wal::ErrorKind::AlreadyExists, message));
+    }
 }
