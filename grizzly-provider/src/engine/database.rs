@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -99,6 +99,8 @@ pub(crate) struct Inner {
     pub(super) hot: HotRows,
     pub(super) signals: Arc<Signals>,
     pub(super) extensions: Extensions,
+    /// What whoever uses the database wants done now and then.
+    pub(super) now_and_then: OnceLock<fn()>,
     pub(super) closed: AtomicBool,
     /// Keeps other writers out while it lives.
     pub(super) lock: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
@@ -297,8 +299,7 @@ impl Grizzly {
         ddl::drop_view(&self.inner, name, if_exists)
     }
 
-    /// Builds an index over all rows and keeps it up to date from then on. Rows can be read and written meanwhile;
-    /// for a unique index writers wait until its rows were checked.
+    /// Builds an index over all rows and keeps it up to date from then on. Rows can be read and written meanwhile.
     ///
     /// # Errors
     /// `AlreadyExists` unless `if_not_exists`; `NotFound` for table or columns; `UniqueViolation`.
@@ -387,14 +388,15 @@ impl Grizzly {
         flush::checkpoint(&self.inner)
     }
 
-    /// Merges each shard's segments into one and drops rows that nobody may read any more.
+    /// Merges each shard's segments into as few as one merge may take in, mostly one, and drops rows that nobody may
+    /// read any more.
     ///
     /// # Errors
     /// `NotFound` for the table, or whatever the storage reports; nothing is lost then.
     pub fn compact(&self, table: &str) -> Result<()> {
         let id = self.inner.publisher.current().catalog.table(table)?.id;
         flush::checkpoint(&self.inner)?;
-        compact::compact(&self.inner, Some(id), true)?;
+        compact::compact_table(&self.inner, id)?;
         flush::checkpoint(&self.inner)
     }
 
@@ -446,6 +448,11 @@ impl Grizzly {
 
     pub(super) fn inner(&self) -> &Inner {
         &self.inner
+    }
+
+    /// Lets the maintenance thread do something small now and then, on a database at rest too: the first that is given.
+    pub fn now_and_then(&self, work: fn()) {
+        self.inner.now_and_then.get_or_init(|| work);
     }
 
     /// Two handles on the same open database.

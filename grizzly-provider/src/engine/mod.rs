@@ -30,6 +30,7 @@ mod nodes;
 mod planning;
 mod recovery;
 mod redo;
+mod redo_rows;
 mod rows;
 mod scan;
 pub(crate) mod segment;

@@ -29,7 +29,10 @@ use super::{
         worker::{self, Signals},
     },
     manifest::{FORMAT, Manifest},
-    redo::{self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_REPLACE, RedoOp, Replace},
+    redo::{
+        self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_LISTING_COMMIT, KIND_LISTING_REPLACE, KIND_REPLACE, RedoOp,
+        Replace,
+    },
     segment::{
         ChunkCache, SegmentFile,
         cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentKey, SegmentMeta, segment_of_path},
@@ -113,6 +116,7 @@ impl Inner {
             hot: Default::default(),
             signals: Arc::new(Signals::default()),
             extensions: Default::default(),
+            now_and_then: Default::default(),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         }
@@ -274,7 +278,7 @@ impl Recovery {
     pub(super) fn apply(&mut self, record: &Record) -> Result<()> {
         let csn = Csn(record.header.commit_ts);
         match record.header.kind {
-            KIND_COMMIT => {
+            KIND_COMMIT | KIND_LISTING_COMMIT => {
                 for op in redo::decode_commit(record.payload.clone())? {
                     if let RedoOp::Attach(attach) = &op {
                         self.named.insert(attach.meta.key(), record.header.lsn.0);
@@ -286,12 +290,12 @@ impl Recovery {
                 let change: CatalogChange = redo::decode_json("a catalog change in the log", &record.payload)?;
                 self.define(&change, csn)?;
             }
-            KIND_REPLACE => {
-                let replace: Replace = redo::decode_json("a merge of segments in the log", &record.payload)?;
+            kind @ (KIND_REPLACE | KIND_LISTING_REPLACE) => {
+                let replace = redo::decode_replace(kind, record.payload.clone())?;
                 if let Some(added) = &replace.added {
                     self.named.insert(added.key(), record.header.lsn.0);
                 }
-                self.replace(&replace)?;
+                self.replace(replace)?;
             }
             kind => {
                 return Err(Error::new(
@@ -333,16 +337,16 @@ impl Recovery {
             }
             RedoOp::Delete { table, rows } => end_rows(self.version.change_table(table, csn)?, &rows, csn),
             RedoOp::Define(change) => self.define(&change, csn),
-            RedoOp::Attach(Attach { table, shard, meta, ended }) => {
+            RedoOp::Attach(Attach { table, shard, meta, ended, .. }) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
                 let table = self.version.change_table(table, csn)?;
                 let segment = cold_segment(&self.removal, &self.cache, &meta, table)?;
-                commit::attach(table, shard, segment, ended.into_iter().map(|row| (row, Csn(0))).collect())
+                commit::attach(table, shard, segment, ended)
             }
         }
     }
 
-    fn replace(&mut self, replace: &Replace) -> Result<()> {
+    fn replace(&mut self, replace: Replace) -> Result<()> {
         let table = self.version.table_mut(replace.table)?;
         let added = match &replace.added {
             Some(meta) => {
@@ -353,8 +357,7 @@ impl Recovery {
         };
         let removed: HashSet<u32> = replace.removed.iter().copied().collect();
         self.replaced.extend(removed.iter().filter_map(|id| table.segment(*id)?.cold().cloned()));
-        let ended = replace.ended.iter().map(|(row, csn)| (*row, Csn(*csn))).collect();
-        compact::exchange(table, replace.shard, &removed, added, ended)?;
+        compact::exchange(table, replace.shard, &removed, added, replace.ended)?;
         self.version.history_from = Csn(replace.history_from);
         Ok(())
     }

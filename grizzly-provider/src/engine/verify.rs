@@ -151,7 +151,7 @@ fn verify_index(table: &TableVersion, segment: &Segment, index: u32, report: &mu
     };
     let Some(stored) = stored else { return Ok(()) };
     let Some((def, encoder)) = table.codecs.keys.iter().find(|(def, _)| def.id == index) else { return Ok(()) };
-    let expected = IndexRun::build(&rows::segment_keys(table, segment, def)?, None);
+    let expected = rows::segment_run(table, segment, def)?;
     report.index_entries += expected.len() as u64;
     let collect = |run: &IndexRun| {
         let mut entries = Vec::with_capacity(run.len());

@@ -45,6 +45,14 @@ struct State {
     named: BTreeMap<SegmentKey, u64>,
 }
 
+impl State {
+    /// Positions that are not older than `window`.
+    fn recent(&self, window: Duration) -> impl Iterator<Item = &Position> {
+        let oldest = now().0.saturating_sub(window.as_micros() as u64);
+        self.positions.values().filter(move |position| position.created >= oldest)
+    }
+}
+
 /// Ends the protection of what a running backup reads.
 #[derive(Debug)]
 pub(super) struct Running<'a>(&'a Pins);
@@ -95,11 +103,8 @@ impl Pins {
     /// Backups older than `window` keep nothing.
     pub(crate) fn keep_from(&self, replay_from: Lsn, window: Duration) -> Lsn {
         let mut state = self.state.lock();
-        let oldest = now().0.saturating_sub(window.as_micros() as u64);
-        let positions = state.positions.values().filter(|position| position.created >= oldest);
-        let positions = positions.map(|position| position.lsn);
         let running = state.running.flatten().map(|lsn| lsn.0);
-        let keep = positions.chain(running).fold(replay_from.0, u64::min);
+        let keep = state.recent(window).map(|position| position.lsn).chain(running).fold(replay_from.0, u64::min);
         state.named.retain(|_, lsn| *lsn >= keep);
         Lsn(keep)
     }
@@ -122,6 +127,13 @@ impl Pins {
     pub(crate) fn holds(&self, segment: SegmentKey) -> bool {
         let state = self.state.lock();
         state.running.is_some() || state.named.contains_key(&segment)
+    }
+
+    /// Whether a backup that is not older than `window`, or one that runs, needs the files of a segment.
+    pub(crate) fn keeps(&self, segment: SegmentKey, window: Duration) -> bool {
+        let state = self.state.lock();
+        let needed = |named: &u64| state.recent(window).any(|position| position.lsn <= *named);
+        state.running.is_some() || state.named.get(&segment).is_some_and(needed)
     }
 
     /// Whether files are being copied now.

@@ -1,12 +1,12 @@
 //! Files that nothing names any more. Only what this database wrote, under names that are never used again, and only
 //! once no manifest, version or snapshot needs it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::super::{
     database::Inner,
     manifest::Manifest,
-    segment::cold::{DATA_DIR, SegmentKey, segment_of_path, writer_of_list},
+    segment::cold::{ColdSegment, DATA_DIR, SegmentKey, segment_of_path, writer_of_list},
 };
 use crate::error::Result;
 
@@ -24,6 +24,15 @@ impl Named {
             tombstones: entries().filter_map(|entry| entry.tombstones.clone()).collect(),
         }
     }
+}
+
+/// How long files that nothing needs any more wait for a checkpoint that comes by itself.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Whether files would go with a checkpoint, and none has come for a while: where nobody writes, none comes by itself.
+pub(crate) fn is_overdue(db: &Inner) -> bool {
+    let goes = |segment: &Arc<ColdSegment>| !db.pins.keeps(segment.meta.key(), db.settings.backup_window);
+    db.checkpoints.is_older_than(WAIT) && db.obsolete.lock().iter().any(goes)
 }
 
 /// After a checkpoint: segments that were replaced or dropped before it go when their last reader does, and lists

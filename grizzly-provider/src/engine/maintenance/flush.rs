@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -15,7 +16,6 @@ use super::{
     super::{
         bulk::write_segment,
         database::Inner,
-        index::IndexRun,
         manifest::{FORMAT, Manifest, SegmentEntry},
         rows,
         segment::cold::{ColdSegment, SegmentMeta, file_schema},
@@ -102,7 +102,7 @@ fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<C
             None => {
                 let data = SegmentData::Hot(hot.clone());
                 let whole = Segment { data, tombstones: Default::default() };
-                IndexRun::build(&rows::segment_keys(table, &whole, index)?, None)
+                rows::segment_run(table, &whole, index)?
             }
         };
         segment.add_run(index.id, run)?;
@@ -174,6 +174,8 @@ pub(crate) struct Checkpoints {
 #[derive(Debug, Default)]
 struct CheckpointState {
     number: u64,
+    /// When the last one began.
+    began: Option<Instant>,
     /// Segment -> path of its list, and how many rows that has.
     tombstones: BTreeMap<u32, (String, u32)>,
 }
@@ -181,7 +183,7 @@ struct CheckpointState {
 impl Checkpoints {
     /// Continues behind a manifest.
     pub(crate) fn resume(&self, number: u64, tombstones: BTreeMap<u32, (String, u32)>) {
-        *self.inner.lock() = CheckpointState { number, tombstones };
+        *self.inner.lock() = CheckpointState { number, began: None, tombstones };
     }
 
     /// The next number. It is not used again even if the checkpoint fails: its manifest and its lists may be on
@@ -189,7 +191,13 @@ impl Checkpoints {
     fn begin(&self) -> u64 {
         let mut state = self.inner.lock();
         state.number += 1;
+        state.began = Some(Instant::now());
         state.number
+    }
+
+    /// Whether none has begun for so long.
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
+        self.inner.lock().began.is_none_or(|began| began.elapsed() >= age)
     }
 
     /// The path of the list of a segment's ended rows, written now if it has changed.
