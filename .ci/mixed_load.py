@@ -120,10 +120,10 @@ def under_load(server, db, load, seconds):
     return samples
 
 
-def steady(samples, seconds):
-    """What has grown under the load."""
+def steady(samples, seconds, memory):
+    """What has grown under the load of a server that may take `memory` bytes."""
     reference = min(REFERENCE_SECONDS, seconds / 3)
-    return growth(samples, reference, window=max(SAMPLE_SECONDS, reference / 10))
+    return growth(samples, reference, max(SAMPLE_SECONDS, reference / 10), memory)
 
 
 def waited(samples):
@@ -161,7 +161,7 @@ def data(server, ledgers):
 
 def loaded(arguments, db, backups, seconds):
     """The load and the quiet after it; returns ledgers and violations."""
-    with serve(arguments.grizzly, db, "--memory", arguments.memory, log=arguments.log) as server:
+    with serve(arguments.grizzly, db, "--memory", f"{arguments.memory}MB", log=arguments.log) as server:
         with server.connect() as connection:
             tables.create(connection)
         before = at_rest(server, db)
@@ -169,7 +169,7 @@ def loaded(arguments, db, backups, seconds):
         samples = under_load(server, db, load, seconds)
         violations = load.end()
         print(load.totals())
-        violations += steady(samples, seconds) + waited(samples)
+        violations += steady(samples, seconds, arguments.memory * 1_000_000) + waited(samples)
         for wait in load.waits():
             print(f"a wait: {wait}")
         violations += left_behind(server, db, before) + data(server, load.ledgers())
@@ -178,7 +178,7 @@ def loaded(arguments, db, backups, seconds):
 
 def killed(arguments, db, backups):
     """A kill in the middle of the load; returns ledgers and violations."""
-    with serve(arguments.grizzly, db, "--memory", arguments.memory, log=arguments.log) as server:
+    with serve(arguments.grizzly, db, "--memory", f"{arguments.memory}MB", log=arguments.log) as server:
         load = Load(server, backups, cast(arguments.grizzly, 1))
         time.sleep(KILL_SECONDS)
         load.shared.dying.set()
@@ -212,7 +212,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grizzly", type=Path, help="the command under test")
     parser.add_argument("minutes", type=float, help="how long the load lasts; 1 or 2 for CI, 60 for the promise")
-    parser.add_argument("--memory", default="512MB", help="as for `grizzly serve`")
+    parser.add_argument("--memory", type=int, default=512, metavar="MB", help="what the server may take")
     parser.add_argument("--log", type=Path, help="where the server's log goes, if not here")
     arguments = parser.parse_args()
     arguments.grizzly = arguments.grizzly.resolve(strict=True)

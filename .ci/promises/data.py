@@ -13,7 +13,7 @@ from promises.place import Beside, check
 from served import refused, rows, sqlstate, value, write
 
 
-@check(long=True)
+@check
 def a_commit_of_more_than_a_gigabyte_is_whole_or_nothing(place):
     with place.serve() as server, server.connect() as db:
         write(db, "CREATE TABLE t (id BIGINT PRIMARY KEY, text VARCHAR)")
