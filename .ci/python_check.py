@@ -4,72 +4,18 @@ Usage: python_check.py PATH_TO_GRIZZLY. Starts `grizzly serve` on an empty datab
 a failed assertion, and exit code 1, at the first thing that is not as it should be.
 """
 
-import contextlib
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flight_sql
 import pyarrow as pa
 
+from served import refused, rows, serve, write
+
 
 def say(text):
     print(f"python: {text}", flush=True)
-
-
-@contextlib.contextmanager
-def serve(grizzly, folder):
-    """A running server; yields its address, and ends it as an operator would."""
-    command = [grizzly, "serve", "--db", f"file://{folder}", "--listen", "127.0.0.1:0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(60, server.kill)
-    watchdog.start()
-    try:
-        line = server.stdout.readline().strip()
-        assert line.startswith("listening on grpc://127.0.0.1:"), f"first line of serve: {line!r}"
-        watchdog.cancel()
-        yield line.removeprefix("listening on ")
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(timeout=60)
-        assert code == 0, f"serve ended with {code} after SIGTERM"
-    finally:
-        watchdog.cancel()
-        server.kill()
-        server.wait()
-
-
-def rows(connection, sql, parameters=None):
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return cursor.fetchall()
-
-
-def write(connection, sql, parameters=None):
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-
-
-def sqlstate(error):
-    """Where the driver shows a server's SQLSTATE: as such, in the error's details, or in its message."""
-    details = " ".join(f"{key} {value!r}" for key, value in error.details)
-    return f"{error.sqlstate} {details} {error}"
-
-
-@contextlib.contextmanager
-def refused(code, *words):
-    """The body must fail with this SQLSTATE and a message that names `words`."""
-    try:
-        yield
-    except flight_sql.Error as error:
-        assert code in sqlstate(error), f"no SQLSTATE {code} in: {sqlstate(error)}"
-        for word in words:
-            assert word in str(error), f"no {word!r} in: {error}"
-        say(f"  refused as it should be: {code}")
-    else:
-        raise AssertionError(f"nothing was refused, expected {code}")
 
 
 def create_and_ingest(db):
@@ -161,7 +107,8 @@ def after_restart(address):
 def main(grizzly):
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "db"
-        with serve(grizzly, folder) as address:
+        with serve(grizzly, folder) as server:
+            address = server.address
             say(f"connects to {address}")
             with flight_sql.connect(address, autocommit=True) as db:
                 say("creates a table, ingests 10,000 rows, reads them back")
@@ -174,9 +121,9 @@ def main(grizzly):
                 prepared(db)
                 say("is refused what is wrong")
                 errors(db)
-        with serve(grizzly, folder) as address:
+        with serve(grizzly, folder) as server:
             say("finds everything again after a restart")
-            after_restart(address)
+            after_restart(server.address)
     say("all as it should be")
 
 

@@ -42,6 +42,41 @@ pub fn query_status(error: &DataFusionError) -> Status {
 
 /// What a status received from a server means here. `remote` names the server in the message.
 pub fn from_status(status: &Status, remote: &str) -> Error {
+    let error = meaning(status, remote);
+    let is_answer = sqlstate_of(status).is_some() || error.kind() != ErrorKind::Unavailable;
+    if is_answer || was_not_sent(status) { error } else { error.with_source(Unanswered) }
+}
+
+/// The cause of the error of a call that may have arrived and was not answered: what the server did is not known.
+#[derive(Debug)]
+pub(crate) struct Unanswered;
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the call may have arrived")
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
+/// Whether the call that failed may have been carried out all the same.
+pub(crate) fn is_unanswered(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<Unanswered>())
+}
+
+/// There was no connection to send it over.
+fn was_not_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn meaning(status: &Status, remote: &str) -> Error {
     if let Some(kind) = sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)) {
         return Error::new(kind, format!("{remote}: {}", status.message()));
     }
@@ -77,7 +112,7 @@ pub(crate) fn from_flight(error: &FlightError, remote: &str) -> Error {
     match error {
         FlightError::Tonic(status) => from_status(status, remote),
         FlightError::Arrow(inner) => Error::new(ErrorKind::Invalid, format!("{remote}: {inner}")),
-        other => Error::new(ErrorKind::Unavailable, format!("{remote}: {other}")),
+        other => Error::new(ErrorKind::Unavailable, format!("{remote}: {other}")).with_source(Unanswered),
     }
 }
 
@@ -233,6 +268,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_answered_is_told_from_what_was_refused_or_never_sent() {
+        let refused = status(&Error::new(ErrorKind::Unavailable, "another node writes"));
+        assert!(!is_unanswered(&from_status(&refused, "there")));
+        assert!(is_unanswered(&from_status(&Status::unavailable("connection reset"), "there")));
+        let broken = Status::from_error("the connection broke".into());
+        assert!(is_unanswered(&from_status(&broken, "there")));
+        let never = Status::from_error(Box::new(tonic::ConnectError("connection refused".into())));
+        let never = from_status(&never, "there");
+        assert_eq!((never.kind(), is_unanswered(&never)), (ErrorKind::Unavailable, false));
+    }
+
+    #[test]
     fn details_alone_carry_the_sqlstate() {
         for kind in ErrorKind::ALL {
             let sent = status(&Error::new(kind, "broken"));
@@ -258,6 +305,7 @@ mod tests {
             (ErrorKind::OutcomeUnknown, Code::Unknown),
             (ErrorKind::Unavailable, Code::Unavailable),
             (ErrorKind::Resource, Code::ResourceExhausted),
+            (ErrorKind::DiskFull, Code::ResourceExhausted),
             (ErrorKind::Cancelled, Code::Cancelled),
             (ErrorKind::Corrupt, Code::DataLoss),
             (ErrorKind::Closed, Code::Unavailable),

@@ -40,8 +40,10 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The storage, or a remote, cannot be reached, or another writer holds the database.
     Unavailable,
-    /// Memory, disk or another limit is used up.
+    /// Memory or another limit is used up.
     Resource,
+    /// The storage has no room. Nothing was written; writing is possible again when there is room.
+    DiskFull,
     /// The statement was cancelled or ran out of time.
     Cancelled,
     /// Stored bytes are not what was written.
@@ -56,7 +58,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must name each of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Conflict,
         Self::UniqueViolation,
         Self::NotNullViolation,
@@ -71,6 +73,7 @@ impl ErrorKind {
         Self::OutcomeUnknown,
         Self::Unavailable,
         Self::Resource,
+        Self::DiskFull,
         Self::Cancelled,
         Self::Corrupt,
         Self::Closed,
@@ -95,6 +98,7 @@ impl ErrorKind {
             Self::OutcomeUnknown => "08007",
             Self::Unavailable => "08006",
             Self::Resource => "53000",
+            Self::DiskFull => "53100",
             Self::Cancelled => "57014",
             Self::Corrupt => "XX001",
             Self::Closed => "57P01",

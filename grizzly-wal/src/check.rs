@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::{ErrorKind, Result};
 use crate::files;
 use crate::ids::Lsn;
+use crate::known::Known;
 use crate::reader;
 use crate::storage::Storage;
 
@@ -23,25 +24,25 @@ pub struct LogCheck {
 }
 
 /// Reads every record of the log in folder `dir` that is needed, also while it is being written: from `needed` on, and
-/// from `wanted` on if the log reaches back so far.
+/// from `wanted` on if the log reaches back so far. What is `known` of it is compared.
 ///
 /// # Errors
 /// Only if reading is impossible; damage is in the result.
-pub fn check_log(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn) -> Result<LogCheck> {
+pub fn check_log(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn, known: Known) -> Result<LogCheck> {
     for _ in 1..ATTEMPTS {
-        match attempt(storage, dir, needed, wanted) {
+        match attempt(storage, dir, needed, wanted, known) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             outcome => return outcome,
         }
     }
-    attempt(storage, dir, needed, wanted)
+    attempt(storage, dir, needed, wanted, known)
 }
 
-fn attempt(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn) -> Result<LogCheck> {
+fn attempt(storage: &Arc<dyn Storage>, dir: &str, needed: Lsn, wanted: Lsn, known: Known) -> Result<LogCheck> {
     let mut check = LogCheck::default();
     let outcome = oldest(storage, dir).and_then(|oldest| {
         let from = if oldest.is_some_and(|oldest| oldest <= wanted) { wanted } else { needed };
-        let mut reader = reader::read(Arc::clone(storage), dir, from)?;
+        let mut reader = reader::read(Arc::clone(storage), dir, from)?.knowing(known);
         for record in &mut reader {
             record?;
             check.records += 1;

@@ -1,24 +1,24 @@
 //! Records and file headers to bytes and back. Pure, and the only file that knows the layout drawn in FORMAT.md.
 
+mod file_header;
+
 use std::io::Read;
 
 use bytes::Bytes;
 
-use crate::encryption::{FileCipher, SALT, TAG, no_key};
+pub(crate) use self::file_header::{
+    FILE_KEY_ID, FORMAT_VERSION, FileEncryption, FileHeader, FilePlace, HeaderProblem, LONGEST_HEADER,
+};
+use crate::encryption::{FileCipher, TAG, no_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
 use crate::record::{Record, RecordHeader};
 
-/// The layout version this build writes. It reads this one and all older ones.
-pub(crate) const FORMAT_VERSION: u16 = 1;
-/// Bytes of the header every log file starts with.
-pub(crate) const FILE_HEADER: usize = 64;
 /// Bytes of a frame before its payload.
 pub(crate) const FRAME_HEADER: usize = 48;
 /// The largest payload of one record, before compression.
 pub const MAX_PAYLOAD: usize = 1 << 30;
 
-const MAGIC: [u8; 8] = *b"GRIZZLOG";
 const ALIGNMENT: usize = 8;
 /// The payload is a zstd frame.
 const FLAG_ZSTD: u8 = 1;
@@ -26,97 +26,10 @@ const FLAG_ZSTD: u8 = 1;
 const FLAG_SEAL: u8 = 2;
 /// The payload is encrypted, its last bytes are the tag.
 const FLAG_ENCRYPTED: u8 = 4;
-/// In a file's header: all payloads are encrypted.
-const FILE_ENCRYPTED: u16 = 1;
-/// In a file's header: it names the epoch of its writer.
-const FILE_EPOCH: u16 = 2;
-/// Bytes of a key's identity in a file's header.
-pub(crate) const FILE_KEY_ID: usize = 4;
+/// The `kind` of a seal whose file was followed by another one before the seal was written.
+const SEAL_FOLLOWED: u8 = 1;
 /// Payloads up to this size are copied out of the file's buffer instead of keeping all of it alive.
 const COPY_BELOW: usize = 64 * 1024;
-
-/// What a log file says about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileHeader {
-    /// The number in its name.
-    pub(crate) number: u64,
-    /// The number of the first record in it.
-    pub(crate) first_lsn: Lsn,
-    /// Seeds every frame checksum, so bytes of another log inside a payload are never taken for a frame of this one.
-    pub(crate) salt: u64,
-    /// Which of several writers that replace each other wrote it, or 0. Files before it end at its first record,
-    /// whatever their writer may have added after it was replaced.
-    pub(crate) epoch: u64,
-    /// From what the key of this file is derived, if its payloads are encrypted.
-    pub(crate) encryption: Option<FileEncryption>,
-}
-
-/// What an encrypted log file says of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileEncryption {
-    /// The second half of what the key is derived from; the first is the file's salt.
-    pub(crate) salt: [u8; 8],
-    pub(crate) key_id: [u8; FILE_KEY_ID],
-}
-
-impl FileEncryption {
-    /// What the key of a file is derived from: both of its salts.
-    pub(crate) fn key_salt(&self, file_salt: u64) -> [u8; SALT] {
-        let mut salt = [0; SALT];
-        salt[..8].copy_from_slice(&file_salt.to_le_bytes());
-        salt[8..].copy_from_slice(&self.salt);
-        salt
-    }
-}
-
-/// Why 64 bytes are not a file header.
-#[derive(Debug)]
-pub(crate) enum HeaderProblem {
-    /// Wrong magic or checksum: never completely written, or damaged.
-    Invalid,
-    /// Sound, but of a version or with flags this build does not know.
-    Newer { version: u16, flags: u16 },
-}
-
-impl FileHeader {
-    pub(crate) fn encode(&self) -> [u8; FILE_HEADER] {
-        let mut bytes = [0; FILE_HEADER];
-        bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        let encrypted = if self.encryption.is_some() { FILE_ENCRYPTED } else { 0 };
-        let replaces = if self.epoch > 0 { FILE_EPOCH } else { 0 };
-        bytes[10..12].copy_from_slice(&(encrypted | replaces).to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.first_lsn.0.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.epoch.to_le_bytes());
-        if let Some(encryption) = &self.encryption {
-            bytes[48..56].copy_from_slice(&encryption.salt);
-            bytes[56..60].copy_from_slice(&encryption.key_id);
-        }
-        let crc = crc32c::crc32c(&bytes[..60]);
-        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
-        bytes
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderProblem> {
-        let Some(bytes) = bytes.get(..FILE_HEADER) else {
-            return Err(HeaderProblem::Invalid);
-        };
-        if bytes[..8] != MAGIC || crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
-            return Err(HeaderProblem::Invalid);
-        }
-        let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
-        if version == 0 || version > FORMAT_VERSION || flags & !(FILE_ENCRYPTED | FILE_EPOCH) != 0 {
-            return Err(HeaderProblem::Newer { version, flags });
-        }
-        let encryption = (flags & FILE_ENCRYPTED != 0)
-            .then(|| FileEncryption { salt: array_at(bytes, 48), key_id: array_at(bytes, 56) });
-        let epoch = if flags & FILE_EPOCH != 0 { u64_at(bytes, 40) } else { 0 };
-        let (number, first_lsn) = (u64_at(bytes, 16), Lsn(u64_at(bytes, 24)));
-        Ok(Self { number, first_lsn, salt: u64_at(bytes, 32), epoch, encryption })
-    }
-}
 
 /// A payload ready for the log: compressed if that pays, with its checksum. Made outside of any lock.
 #[derive(Debug)]
@@ -221,9 +134,19 @@ fn bound_header(header: &[u8]) -> [u8; 40] {
     bound
 }
 
+/// Why a file was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SealKind {
+    /// The log was closed.
+    Closed,
+    /// The log goes on in another file, which was there before this seal.
+    Followed,
+}
+
 /// The frame that ends a file on purpose; `next` is the number of the record that is not in it.
-pub(crate) fn seal_frame(next: Lsn, salt: u64) -> Result<Vec<u8>> {
-    let header = RecordHeader { lsn: next, txn: 0, commit_ts: 0, kind: 0 };
+pub(crate) fn seal_frame(next: Lsn, salt: u64, kind: SealKind) -> Result<Vec<u8>> {
+    let kind = if kind == SealKind::Followed { SEAL_FOLLOWED } else { 0 };
+    let header = RecordHeader { lsn: next, txn: 0, commit_ts: 0, kind };
     let packed = Packed { stored: Bytes::new(), tag: 0, raw_len: 0, crc: crc32c::crc32c(&[]), flags: FLAG_SEAL };
     let mut frame = Vec::with_capacity(FRAME_HEADER);
     packed.encode(&header, &mut frame);
@@ -237,7 +160,7 @@ pub(crate) enum Frame {
     /// A sound record, and where the next frame starts.
     Record(StoredRecord, usize),
     /// The writer ended the file here; the number of the record that would have come next, and the offset behind.
-    Seal(Lsn, usize),
+    Seal(Lsn, usize, SealKind),
     /// Only zeros up to the end of the file: nothing was ever written here.
     Unwritten,
     /// Neither: torn or damaged.
@@ -278,7 +201,8 @@ pub(crate) fn read_frame(file: &Bytes, offset: usize, salt: u64) -> Frame {
     }
     let (lsn, flags) = (Lsn(u64_at(header, 8)), header[45]);
     if flags & FLAG_SEAL != 0 {
-        return Frame::Seal(lsn, offset + end);
+        let kind = if header[44] == SEAL_FOLLOWED { SealKind::Followed } else { SealKind::Closed };
+        return Frame::Seal(lsn, offset + end, kind);
     }
     let record = RecordHeader { lsn, txn: u64_at(header, 16), commit_ts: u64_at(header, 24), kind: header[44] };
     let record =
@@ -342,9 +266,8 @@ pub(crate) fn proves_durable(file: &Bytes, offset: usize, salt: u64, missing: Ls
     })
 }
 
-/// Whether the writer ended this file on purpose. Follows frame lengths only.
-pub(crate) fn is_sealed(file: &Bytes, salt: u64) -> bool {
-    let mut offset = FILE_HEADER;
+/// Whether the writer ended this file, whose frames begin at `offset`, on purpose. Follows frame lengths only.
+pub(crate) fn is_sealed(file: &Bytes, mut offset: usize, salt: u64) -> bool {
     while let Some(header) = file.get(offset..).and_then(|rest| sound_header(rest, salt)) {
         if header[45] & FLAG_SEAL != 0 {
             return true;

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
 
-use crate::codec::{FILE_HEADER, FILE_KEY_ID, FORMAT_VERSION, FileEncryption, FileHeader, HeaderProblem};
+use crate::codec::{FILE_KEY_ID, FORMAT_VERSION, FileEncryption, FileHeader, FilePlace, HeaderProblem, LONGEST_HEADER};
 use crate::encryption::{EncryptionKey, FileCipher, no_key, not_encrypted, random, wrong_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
@@ -46,32 +46,43 @@ pub(crate) fn header(path: &str, number: u64, bytes: &Bytes) -> Result<Option<Fi
         Ok(header) => Err(Error::corrupt(path, 16, format!("it says it is file {}", header.number))),
         Err(HeaderProblem::Newer { version, flags }) => Err(newer(path, version, flags)),
         // The header is synced before the first record is written, so records prove that it was once whole.
-        Err(HeaderProblem::Invalid) if bytes.iter().skip(FILE_HEADER).all(|byte| *byte == 0) => Ok(None),
-        Err(HeaderProblem::Invalid) => Err(Error::corrupt(path, 0, "its header has a wrong magic or checksum")),
+        Err(HeaderProblem::Invalid { len }) if bytes.iter().skip(len).all(|byte| *byte == 0) => Ok(None),
+        Err(HeaderProblem::Invalid { .. }) => Err(Error::corrupt(path, 0, "its header has a wrong magic or checksum")),
     }
 }
 
 /// Like [`header`], reading no more than needed.
 pub(crate) fn probe(storage: &dyn Storage, file: &LogFile) -> Result<Option<FileHeader>> {
-    let start = storage.peek_append(&file.path, FILE_HEADER)?;
+    let start = storage.peek_append(&file.path, LONGEST_HEADER)?;
     match FileHeader::decode(&start) {
-        Err(HeaderProblem::Invalid) => header(&file.path, file.number, &storage.read_append(&file.path)?),
+        Err(HeaderProblem::Invalid { .. }) => header(&file.path, file.number, &storage.read_append(&file.path)?),
         _ => header(&file.path, file.number, &start),
     }
 }
 
-/// Starts the file `number`, its header durable.
+/// What a file to be started will be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewFile {
+    pub(crate) number: u64,
+    pub(crate) first_lsn: Lsn,
+    /// The epoch of its writer.
+    pub(crate) epoch: u64,
+    /// Where it belongs.
+    pub(crate) place: Option<FilePlace>,
+    /// Bytes to reserve.
+    pub(crate) preallocate: u64,
+}
+
+/// Starts a file, its header durable.
 ///
 /// # Errors
 /// [`ErrorKind::AlreadyExists`] if another writer has begun it, or any later one.
 pub(crate) fn create(
     storage: &dyn Storage,
     dir: &str,
-    number: u64,
-    first_lsn: Lsn,
-    epoch: u64,
-    preallocate: u64,
+    new: NewFile,
 ) -> Result<(Box<dyn AppendFile>, LogFile, FileHeader)> {
+    let NewFile { number, first_lsn, epoch, place, preallocate } = new;
     let path = path(dir, number);
     let (salt, encryption) = match storage.key() {
         // Any number that differs from file to file will do; it need not be secret.
@@ -79,10 +90,15 @@ pub(crate) fn create(
         // No two files may have a key in common, also those that two writers begin with the same number.
         Some(key) => (u64::from_le_bytes(random()?), Some(FileEncryption { salt: random()?, key_id: key_id(key) })),
     };
-    let header = FileHeader { number, first_lsn, salt, epoch, encryption };
+    let header = FileHeader { number, first_lsn, salt, epoch, encryption, place };
     let mut file = storage.create_append(&path, preallocate)?;
-    file.append(&header.encode())?;
-    file.sync()?;
+    if let Err(error) = file.append(&header.encode()).and_then(|()| file.sync()) {
+        if error.kind() == ErrorKind::Full {
+            // It would be taken for one that holds nothing, and takes room that is needed. If it stays, it does no harm.
+            drop(storage.remove_append(&path));
+        }
+        return Err(error);
+    }
     // Its name may have been taken and become free again while we slept. A file goes only when there is a later one,
     // so that one gives it away.
     if let Some(later) = list(storage, dir)?.last().filter(|last| last.number > number) {
@@ -115,7 +131,8 @@ fn key_id(key: &EncryptionKey) -> [u8; FILE_KEY_ID] {
     std::array::from_fn(|at| id[at])
 }
 
-fn path(dir: &str, number: u64) -> String {
+/// The path of a file.
+pub(crate) fn path(dir: &str, number: u64) -> String {
     format!("{}/{number:010}{SUFFIX}", dir.trim_end_matches('/'))
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crate::codec::{FILE_HEADER, FileHeader, finish_group, seal_frame};
+use crate::codec::{FileHeader, FilePlace, SealKind, finish_group, seal_frame};
 use crate::encryption::FileCipher;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::files::{self, NewFile};
 use crate::ids::Lsn;
 use crate::storage::AppendFile;
 use crate::writer::{Fence, OnDurable, Shared, WalStats};
@@ -26,8 +26,29 @@ pub(crate) struct LogThread {
     /// The last record that is durable.
     last: Lsn,
     segment_bytes: u64,
-    on_durable: Option<OnDurable>,
-    fence: Option<Fence>,
+    /// Nobody reads what is not durable.
+    sole: bool,
+    then: AfterSync,
+}
+
+/// What happens after each sync.
+pub(crate) struct AfterSync {
+    pub(crate) on_durable: Option<OnDurable>,
+    pub(crate) fence: Option<Fence>,
+}
+
+/// Why the thread ends before the log is closed.
+enum Failure {
+    /// What is stored of records that are not durable is unknown.
+    Unknown(Error),
+    /// Nothing is.
+    TakenBack(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Unknown(error)
+    }
 }
 
 /// What was buffered at one moment.
@@ -67,13 +88,13 @@ impl LogThread {
         shared: Arc<Shared>,
         file: Box<dyn AppendFile>,
         header: FileHeader,
-        segment_bytes: u64,
-        on_durable: Option<OnDurable>,
-        fence: Option<Fence>,
+        (segment_bytes, sole): (u64, bool),
+        then: AfterSync,
     ) -> Result<Self> {
         let last = shared.progress.durable();
         let cipher = files::cipher(shared.storage.as_ref(), &shared.dir, &header)?;
-        Ok(Self { shared, file, header, cipher, written: FILE_HEADER as u64, last, segment_bytes, on_durable, fence })
+        let written = header.len() as u64;
+        Ok(Self { shared, file, header, cipher, written, last, segment_bytes, sole, then })
     }
 
     pub(crate) fn spawn(self) -> Result<JoinHandle<()>> {
@@ -85,18 +106,23 @@ impl LogThread {
 
     fn run(mut self) {
         let ending = Ending(Arc::clone(&self.shared));
-        match self.write_until_closed().and_then(|()| self.check_fence()).and_then(|()| self.seal()) {
+        match self.write_until_closed().and_then(|()| self.check_fence()).and_then(|()| self.seal(SealKind::Closed)) {
             Ok(()) => ending.0.progress.close(),
-            Err(error) => {
+            Err(Failure::TakenBack(error)) => {
+                tracing::error!(%error, dir = ending.0.dir, "the write-ahead log cannot be written");
+                ending.0.progress.take_back(error);
+            }
+            Err(Failure::Unknown(error)) => {
                 tracing::error!(%error, dir = ending.0.dir, "the write-ahead log failed");
                 ending.0.progress.fail(error);
             }
         }
     }
 
-    fn write_until_closed(&mut self) -> Result<()> {
+    fn write_until_closed(&mut self) -> Result<(), Failure> {
         let mut spare = Vec::new();
         while let Some(Batch { mut frames, split }) = self.take(spare) {
+            self.check_given_up()?;
             let (offset, first) = split.unwrap_or((frames.len(), Lsn::default()));
             let (before, after) = frames.split_at_mut(offset);
             self.commit(before)?;
@@ -129,7 +155,7 @@ impl LogThread {
     }
 
     /// Writes one group and makes it durable; then the engine hears of it, then who waits.
-    fn commit(&mut self, group: &mut [u8]) -> Result<()> {
+    fn commit(&mut self, group: &mut [u8]) -> Result<(), Failure> {
         if group.is_empty() {
             return Ok(());
         }
@@ -137,13 +163,13 @@ impl LogThread {
             self.rotate(self.last.next())?;
         }
         let records = finish_group(group, self.header.salt, self.cipher.as_ref())?;
-        self.file.append(group)?;
+        self.append(group)?;
         self.file.sync()?;
         self.check_fence()?;
         self.written += group.len() as u64;
         self.last = Lsn(self.last.0 + records);
         self.shared.counters.count(records, group.len() as u64);
-        if let Some(on_durable) = &self.on_durable {
+        if let Some(on_durable) = &self.then.on_durable {
             on_durable(self.last);
         }
         self.shared.progress.advance(self.last);
@@ -151,27 +177,55 @@ impl LogThread {
     }
 
     /// Whether what was just synced still counts.
-    fn check_fence(&self) -> Result<()> {
-        self.fence.as_ref().map_or(Ok(()), |fence| fence())
+    fn check_fence(&self) -> Result<(), Failure> {
+        // Whoever gave up has told everybody who waited.
+        self.check_given_up()?;
+        Ok(self.then.fence.as_ref().map_or(Ok(()), |fence| fence())?)
     }
 
-    /// Ends the file and starts the next one, whose first record is `first`.
-    fn rotate(&mut self, first: Lsn) -> Result<()> {
+    fn check_given_up(&self) -> Result<(), Failure> {
+        self.shared.progress.failure().map_or(Ok(()), |error| Err(error.clone().into()))
+    }
+
+    /// Adds bytes to the file, all of them or none if that can be.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let Err(error) = self.file.append(bytes) else { return Ok(()) };
+        if !self.sole {
+            return Err(error.into());
+        }
+        // A part may be there. Nothing was synced since the last group, so nothing confirmed is at stake.
+        match self.file.withdraw() {
+            Ok(()) => Err(Failure::TakenBack(error)),
+            Err(second) => {
+                let message = format!("{}, and what it left could not be taken back: {second}", error.message());
+                Err(Failure::Unknown(Error::new(error.kind(), message).with_source(error)))
+            }
+        }
+    }
+
+    /// Starts the next file, whose first record is `first`, and ends this one.
+    fn rotate(&mut self, first: Lsn) -> Result<(), Failure> {
         if first > self.header.first_lsn {
-            self.seal()?;
-            let shared = &self.shared;
-            let number = self.header.number + 1;
-            let (file, named, header) = files::create(
-                shared.storage.as_ref(),
-                &shared.dir,
-                number,
-                first,
-                self.header.epoch,
-                self.segment_bytes,
-            )?;
+            let previous = self.header.salt;
+            let new = NewFile {
+                number: self.header.number + 1,
+                first_lsn: first,
+                epoch: self.header.epoch,
+                place: self.header.place.map(|place| FilePlace { previous, ..place }),
+                preallocate: self.segment_bytes,
+            };
+            let shared = Arc::clone(&self.shared);
+            let created = files::create(shared.storage.as_ref(), &shared.dir, new);
+            let (file, named, header) = created.map_err(|error| match error.kind() {
+                // The records that wait were written nowhere.
+                ErrorKind::Full | ErrorKind::Io if self.sole => Failure::TakenBack(error),
+                _ => Failure::Unknown(error),
+            })?;
+            // In this order: an end mark that says that a file follows is proof of it.
+            self.seal(SealKind::Followed)?;
             self.cipher = files::cipher(shared.storage.as_ref(), &named.path, &header)?;
             shared.files.lock().push(named);
-            (self.file, self.header, self.written) = (file, header, FILE_HEADER as u64);
+            (self.file, self.header, self.written) = (file, header, header.len() as u64);
             shared.queue.lock().file_first = first;
         }
         self.shared.room.notify_all();
@@ -179,9 +233,9 @@ impl LogThread {
     }
 
     /// Marks the end of the file, so that damage anywhere in it can be told from the end a crash leaves.
-    fn seal(&mut self) -> Result<()> {
-        self.file.append(&seal_frame(self.last.next(), self.header.salt)?)?;
-        self.file.sync()
+    fn seal(&mut self, kind: SealKind) -> Result<(), Failure> {
+        self.append(&seal_frame(self.last.next(), self.header.salt, kind)?)?;
+        Ok(self.file.sync()?)
     }
 }
 

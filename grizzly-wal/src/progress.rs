@@ -25,7 +25,10 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 enum End {
+    /// What is stored of records that are not durable is unknown.
     Failed(Error),
+    /// Nothing is.
+    TakenBack(Error),
     Closed,
 }
 
@@ -64,6 +67,16 @@ impl Progress {
         self.end(End::Failed(error));
     }
 
+    /// The same, where nothing of what was not durable is stored.
+    pub(crate) fn take_back(&self, error: Error) {
+        self.end(End::TakenBack(error));
+    }
+
+    /// Whether the log failed so that it can go on in another file, as if what was not durable had never come.
+    pub(crate) fn is_taken_back(&self) -> bool {
+        matches!(self.ended.get(), Some(End::TakenBack(_)))
+    }
+
     /// No more records will come.
     pub(crate) fn close(&self) {
         self.end(End::Closed);
@@ -90,7 +103,7 @@ impl Progress {
     /// The first failure, if there was one.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match self.ended.get() {
-            Some(End::Failed(error)) => Some(error),
+            Some(End::Failed(error) | End::TakenBack(error)) => Some(error),
             _ => None,
         }
     }
@@ -99,6 +112,11 @@ impl Progress {
     pub(crate) fn refusal(&self) -> Option<Error> {
         self.ended.get().map(|end| match end {
             End::Closed => Error::new(ErrorKind::Closed, "the log is closed"),
+            End::TakenBack(cause) => {
+                let kind = if cause.kind() == ErrorKind::Full { ErrorKind::Full } else { ErrorKind::Io };
+                let message = format!("nothing was written: {}", cause.message());
+                Error::new(kind, message).with_source(cause.clone())
+            }
             End::Failed(cause) => {
                 let message = format!("the log takes no more records since it failed: {cause}");
                 Error::new(ErrorKind::Poisoned, message).with_source(cause.clone())

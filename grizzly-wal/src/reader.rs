@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{FILE_HEADER, Frame, is_sealed, proves_durable, read_frame};
+use crate::codec::{FileHeader, Frame, SealKind, is_sealed, proves_durable, read_frame};
 use crate::encryption::FileCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, LogFile};
 use crate::ids::Lsn;
+use crate::known::Known;
 use crate::record::Record;
 use crate::storage::Storage;
 
@@ -51,7 +52,36 @@ pub struct LogReader {
     current: Option<OpenFile>,
     tail: Option<BadTail>,
     torn: Vec<String>,
+    known_of: Known,
+    chain: Chain,
     state: State,
+}
+
+/// What the files read so far say of those that come.
+#[derive(Debug, Default)]
+struct Chain {
+    /// The last file that was opened, with its salt and its first record.
+    last: Option<(LogFile, u64, Lsn)>,
+    /// The salt of the last file before it that has a record.
+    before: Option<u64>,
+    /// The file that says, with its end mark, that another one follows.
+    followed: Option<String>,
+}
+
+impl Chain {
+    /// The salt of the file with the record before `next`, if that file was read.
+    fn salt_before(&self, next: Lsn) -> Option<u64> {
+        match &self.last {
+            Some((_, salt, first)) if *first < next => Some(*salt),
+            _ => self.before,
+        }
+    }
+
+    fn open(&mut self, file: &LogFile, header: &FileHeader) {
+        self.before = self.salt_before(header.first_lsn);
+        self.last = Some((file.clone(), header.salt, header.first_lsn));
+        self.followed = None;
+    }
 }
 
 /// A file by number, and all it will ever hold.
@@ -93,8 +123,31 @@ impl LogReader {
         let (start, expected) = find_start(storage.as_ref(), dir, &mut known, from)?;
         let ahead = known.split_off(start).into();
         let (dir, state) = (dir.to_owned(), State::Reading);
-        let (current, tail, torn) = (None, None, Vec::new());
-        Ok(Self { storage, dir, take_over, from, expected, ahead, known, closed, current, tail, torn, state })
+        let (current, tail, torn, known_of, chain) = (None, None, Vec::new(), Known::default(), Chain::default());
+        let reading = Self {
+            storage,
+            dir,
+            take_over,
+            from,
+            expected,
+            ahead,
+            known,
+            closed,
+            current,
+            tail,
+            torn,
+            known_of,
+            chain,
+            state,
+        };
+        Ok(reading)
+    }
+
+    /// The same reader, for which a log that is not what is known of it is [`ErrorKind::Corrupt`].
+    #[must_use]
+    pub fn knowing(mut self, known: Known) -> Self {
+        self.known_of = known;
+        self
     }
 
     /// Where files read so far end within a record, naming file and byte: what a crash leaves. Nothing that was
@@ -106,6 +159,11 @@ impl LogReader {
     /// Whether everything was read, without an error.
     pub(crate) fn is_finished(&self) -> bool {
         self.state == State::Finished
+    }
+
+    /// The salt of the file with the last record; 0 if no such file was read.
+    pub(crate) fn last_salt(&self) -> u64 {
+        self.chain.salt_before(self.expected).unwrap_or(0)
     }
 
     /// The storage, all files of the log, and the number the next record gets. Only when finished.
@@ -127,7 +185,7 @@ impl LogReader {
                     Frame::Bad(why) => {
                         Some((file.offset, format!("what follows the last record cannot be read, {why}")))
                     }
-                    Frame::Seal(_, next) if file.bytes[next..].iter().any(|byte| *byte != 0) => {
+                    Frame::Seal(_, next, _) if file.bytes[next..].iter().any(|byte| *byte != 0) => {
                         Some((next, "something follows its end mark".to_owned()))
                     }
                     _ => None,
@@ -153,13 +211,14 @@ impl LogReader {
                         return record.unpack(file.cipher.as_ref()).map(Some).map_err(place);
                     }
                 }
-                Frame::Seal(lsn, next) => {
+                Frame::Seal(lsn, next, kind) => {
                     if lsn != self.expected {
                         return Err(out_of_order(file, lsn, self.expected));
                     }
                     if file.bytes[next..].iter().any(|byte| *byte != 0) {
                         return Err(Error::corrupt(&file.path, next as u64, "something follows its end mark"));
                     }
+                    self.chain.followed = (kind == SealKind::Followed).then(|| file.path.clone());
                     self.current = None;
                 }
                 Frame::Unwritten => self.current = None,
@@ -187,14 +246,16 @@ impl LogReader {
                 let header = files::header(&file.path, file.number, &bytes)?;
                 file.first_lsn = header.map(|header| header.first_lsn);
                 let path = file.path.clone();
-                self.known.push(file);
+                self.known.push(file.clone());
                 let Some(header) = header else { continue };
                 if header.first_lsn != self.expected {
                     return Err(self.gap(&path, header.first_lsn));
                 }
+                self.known_of.check_file(&path, &header, self.chain.salt_before(header.first_lsn))?;
+                self.chain.open(&file, &header);
                 self.torn.extend(self.tail.take().map(|tail| tail.error.message().to_owned()));
                 let cipher = files::cipher(self.storage.as_ref(), &path, &header)?;
-                let (salt, offset, end) = (header.salt, FILE_HEADER, self.taken_over_at(header.epoch)?);
+                let (salt, offset, end) = (header.salt, header.len(), self.taken_over_at(header.epoch)?);
                 self.current = Some(OpenFile { path, bytes, salt, cipher, offset, rereads: 0, end });
                 return Ok(true);
             }
@@ -230,7 +291,25 @@ impl LogReader {
         {
             self.ahead.extend(files::successor(self.storage.as_ref(), &self.dir, last)?);
         }
+        if self.ahead.is_empty() && self.chain.followed.is_some() {
+            self.find_followers()?;
+        }
         Ok(!self.ahead.is_empty())
+    }
+
+    /// The files behind the last one, which says that there is one. It was begun after the folder was listed, or it
+    /// is missing.
+    fn find_followers(&mut self) -> Result<()> {
+        let last = self.known.last().map_or(0, |last| last.number);
+        let later = files::list(self.storage.as_ref(), &self.dir)?.into_iter().filter(|file| file.number > last);
+        self.ahead.extend(later);
+        match &self.chain.followed {
+            Some(path) if self.ahead.is_empty() => {
+                let message = format!("{path} says that another file follows, which is missing or empty");
+                Err(Error::new(ErrorKind::Corrupt, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_end(&mut self) -> Result<()> {
@@ -243,6 +322,8 @@ impl LogReader {
                 format!("{} ends before record {}, but {} was durable", self.dir, self.expected, self.from.0 - 1);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
+        let newest = self.chain.last.as_ref().map_or(0, |(file, ..)| file.number);
+        self.known_of.check_end(&self.dir, newest, self.expected)?;
         self.state = State::Finished;
         Ok(())
     }
@@ -295,7 +376,7 @@ fn close_last(storage: &dyn Storage, dir: &str) -> Result<(Vec<LogFile>, Option<
 fn close(storage: &dyn Storage, file: &LogFile) -> Result<Bytes> {
     let bytes = storage.read_append(&file.path)?;
     let header = files::header(&file.path, file.number, &bytes)?;
-    if header.is_some_and(|header| is_sealed(&bytes, header.salt)) {
+    if header.is_some_and(|header| is_sealed(&bytes, header.len(), header.salt)) {
         return Ok(bytes);
     }
     storage.seal_append(&file.path)

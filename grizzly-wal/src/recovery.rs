@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::codec::FilePlace;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, NewFile};
 use crate::ids::Lsn;
+use crate::known::Known;
 use crate::reader::LogReader;
 use crate::record::Record;
 use crate::storage::Storage;
@@ -19,7 +21,8 @@ use crate::writer::{Wal, WalOptions};
 /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the log does not reach back to `from`.
 pub fn open(storage: Arc<dyn Storage>, dir: &str, from: Lsn, options: WalOptions) -> Result<Replay> {
     options.check()?;
-    let reader = LogReader::new(storage, dir, from, true)?;
+    let known = Known { owner: options.owner, ..Known::default() };
+    let reader = LogReader::new(storage, dir, from, true)?.knowing(known);
     Ok(Replay { reader, options })
 }
 
@@ -39,6 +42,13 @@ impl Iterator for Replay {
 }
 
 impl Replay {
+    /// See [`LogReader::knowing`]; the owner is that of the options.
+    #[must_use]
+    pub fn knowing(mut self, known: Known) -> Self {
+        self.reader = self.reader.knowing(Known { owner: self.options.owner, ..known });
+        self
+    }
+
     /// See [`LogReader::torn`].
     pub fn torn(&self) -> &[String] {
         self.reader.torn()
@@ -54,10 +64,13 @@ impl Replay {
         if !self.reader.is_finished() && self.reader.next().is_some() || !self.reader.is_finished() {
             return Err(Error::invalid("the log cannot be written before all of it was replayed"));
         }
+        let previous = self.reader.last_salt();
         let (storage, dir, mut all, next) = self.reader.into_parts();
         let number = all.last().map_or(1, |file| file.number + 1);
-        let WalOptions { segment_bytes, epoch, .. } = self.options;
-        let (file, current, header) = files::create(storage.as_ref(), &dir, number, next, epoch, segment_bytes)?;
+        let WalOptions { segment_bytes, epoch, owner, .. } = self.options;
+        let place = owner.map(|owner| FilePlace { owner, previous });
+        let new = NewFile { number, first_lsn: next, epoch, place, preallocate: segment_bytes };
+        let (file, current, header) = files::create(storage.as_ref(), &dir, new)?;
         // Files that got no record would pile up with every open; they say nothing that the new one does not.
         while let Some(last) = all.last_mut() {
             // Files before the first needed record were not looked into, and may be kept for a backup.

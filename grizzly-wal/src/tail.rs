@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::codec::{FILE_HEADER, FileHeader, Frame, read_frame};
+use crate::codec::{FileHeader, Frame, read_frame};
 use crate::encryption::FileCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, LogFile};
 use crate::ids::Lsn;
+use crate::known::{Known, check_link};
 use crate::record::Record;
 use crate::storage::Storage;
 
@@ -25,7 +26,10 @@ pub struct LogTail {
     /// The record to yield next.
     next: Lsn,
     place: Option<Place>,
+    known: Known,
     quiet: u32,
+    /// The next look lists the folder.
+    thorough: bool,
 }
 
 /// A place in a file.
@@ -41,16 +45,32 @@ struct Place {
 }
 
 impl Place {
-    fn start(storage: &dyn Storage, file: LogFile, header: FileHeader) -> Result<Self> {
+    fn start(storage: &dyn Storage, known: &Known, file: LogFile, header: FileHeader) -> Result<Self> {
+        known.check_file(&file.path, &header, None)?;
         let cipher = files::cipher(storage, &file.path, &header)?.map(Arc::new);
-        Ok(Self { file, header, cipher, offset: FILE_HEADER as u64, at: header.first_lsn })
+        Ok(Self { file, header, cipher, offset: header.len() as u64, at: header.first_lsn })
     }
 }
 
 impl LogTail {
     /// Will yield the record `next` of the log in folder `dir` first.
     pub fn new(storage: Arc<dyn Storage>, dir: &str, next: Lsn) -> Self {
-        Self { storage, dir: dir.to_owned(), next: next.max(Lsn::FIRST), place: None, quiet: 0 }
+        Self {
+            storage,
+            dir: dir.to_owned(),
+            next: next.max(Lsn::FIRST),
+            place: None,
+            known: Known::default(),
+            quiet: 0,
+            thorough: false,
+        }
+    }
+
+    /// The same place, in the log of `owner`: a file of another one is [`ErrorKind::Corrupt`].
+    #[must_use]
+    pub fn of(mut self, owner: u128) -> Self {
+        self.known.owner = Some(owner);
+        self
     }
 
     /// The record that comes next.
@@ -64,9 +84,10 @@ impl LogTail {
         self.place.as_ref().map_or(0, |place| place.header.epoch)
     }
 
-    /// Makes the next look list the folder, for callers who know that there is a later file: numbers can be missing.
+    /// Makes the next look list the folder, for callers who know that there may be a later file: numbers can be
+    /// missing. A file that such a look does not find had not begun before it, and no record was durable in it.
     pub fn search(&mut self) {
-        self.quiet = LIST_AFTER;
+        self.thorough = true;
     }
 
     /// What has come since the last look, perhaps nothing.
@@ -75,6 +96,12 @@ impl LogTail {
     /// [`ErrorKind::Corrupt`] if the records that come next are damaged, or were removed meanwhile: then only a newer
     /// checkpoint helps. After an error this place must not be used any more; an earlier clone may.
     pub fn poll(&mut self) -> Result<Vec<Record>> {
+        let records = self.read_all()?;
+        self.thorough = false;
+        Ok(records)
+    }
+
+    fn read_all(&mut self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         loop {
             let Some(place) = &self.place else {
@@ -101,6 +128,9 @@ impl LogTail {
                 );
                 return Err(Error::new(ErrorKind::Corrupt, message));
             }
+            // A file without records may be followed by one that was written after another.
+            let before = self.place.as_ref().filter(|place| place.header.first_lsn < follower.at);
+            check_link(&follower.file.path, &follower.header, before.map(|place| place.header.salt))?;
             self.place = Some(follower);
         }
     }
@@ -111,7 +141,7 @@ impl LogTail {
         for file in files::list(self.storage.as_ref(), &self.dir)?.into_iter().rev() {
             let Some(header) = probe(self.storage.as_ref(), &file)? else { continue };
             if header.first_lsn <= self.next {
-                return Place::start(self.storage.as_ref(), file, header).map(Some);
+                return Place::start(self.storage.as_ref(), &self.known, file, header).map(Some);
             }
             first = Some(header.first_lsn);
         }
@@ -125,13 +155,19 @@ impl LogTail {
     fn successor(&self, place: &Place) -> Result<Option<Place>> {
         let storage = self.storage.as_ref();
         let Some(next) = files::successor(storage, &self.dir, &place.file)? else {
-            let look = self.quiet >= LIST_AFTER && self.quiet.is_multiple_of(LIST_AFTER);
-            return if look { self.later(place.file.number) } else { Ok(None) };
+            return if self.looks_further() { self.later(place.file.number) } else { Ok(None) };
         };
         match probe(storage, &next)? {
-            Some(header) => Place::start(storage, next, header).map(Some),
+            Some(header) => Place::start(storage, &self.known, next, header).map(Some),
+            // Its writer may have died before it wrote the header, and another one may have begun behind it.
+            None if self.looks_further() => self.later(place.file.number),
             None => Ok(None),
         }
+    }
+
+    /// Whether it is time to list the folder.
+    fn looks_further(&self) -> bool {
+        self.thorough || (self.quiet >= LIST_AFTER && self.quiet.is_multiple_of(LIST_AFTER))
     }
 
     /// The first file that is left, when the present one is not there any more.
@@ -146,7 +182,7 @@ impl LogTail {
         let storage = self.storage.as_ref();
         for file in files::list(storage, &self.dir)?.into_iter().filter(|file| file.number > number) {
             if let Some(header) = probe(storage, &file)? {
-                return Place::start(storage, file, header).map(Some);
+                return Place::start(storage, &self.known, file, header).map(Some);
             }
         }
         Ok(None)

@@ -15,7 +15,8 @@ use crate::codec::{FileHeader, Packed};
 use crate::error::{Error, Result};
 use crate::files::{self, LogFile};
 use crate::ids::Lsn;
-use crate::log_thread::{Counters, LogThread};
+use crate::known::Known;
+use crate::log_thread::{AfterSync, Counters, LogThread};
 use crate::progress::{Durable, Progress};
 use crate::record::{NewRecord, RecordHeader};
 use crate::storage::{AppendFile, Storage};
@@ -42,12 +43,26 @@ pub struct WalOptions {
     /// Which of several writers that replace each other this is: greater than that of all before, or 0 if the log
     /// never changes hands. With an epoch, whatever an earlier writer adds from now on is ignored by all readers.
     pub epoch: u64,
+    /// Whose log it is. Files say it, and those that say something else are refused.
+    pub owner: Option<u128>,
+    /// Nobody reads the log while it is written. Then what an append that failed has left is taken back, and the records
+    /// are known not to have been written; otherwise a reader may have seen them.
+    pub sole: bool,
 }
 
 impl Default for WalOptions {
     fn default() -> Self {
         let (on_durable, fence) = (None, None);
-        Self { segment_bytes: 64 << 20, compress_above: 4096, buffer_bytes: 64 << 20, on_durable, fence, epoch: 0 }
+        Self {
+            segment_bytes: 64 << 20,
+            compress_above: 4096,
+            buffer_bytes: 64 << 20,
+            on_durable,
+            fence,
+            epoch: 0,
+            owner: None,
+            sole: false,
+        }
     }
 }
 
@@ -96,6 +111,7 @@ pub struct Wal {
     shared: Arc<Shared>,
     compress_above: usize,
     buffer_bytes: usize,
+    owner: Option<u128>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -162,16 +178,17 @@ impl Wal {
             files: Mutex::new(files),
             counters: Counters::default(),
         });
-        let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable, fence, epoch: _ } = options;
-        let thread = LogThread::new(Arc::clone(&shared), file, header, segment_bytes, on_durable, fence)?.spawn()?;
-        Ok(Self { shared, compress_above, buffer_bytes, thread: Mutex::new(Some(thread)) })
+        let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable, fence, owner, sole, .. } = options;
+        let then = AfterSync { on_durable, fence };
+        let thread = LogThread::new(Arc::clone(&shared), file, header, (segment_bytes, sole), then)?.spawn()?;
+        Ok(Self { shared, compress_above, buffer_bytes, owner, thread: Mutex::new(Some(thread)) })
     }
 
     /// Puts a record into the buffer and returns its number. The order of the calls is the order in the log. Blocks
     /// while the buffer is full.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) after a failure, [`ErrorKind::Closed`](crate::ErrorKind)
+    /// After a failure the same as of [`wait_durable`](Self::wait_durable), [`ErrorKind::Closed`](crate::ErrorKind)
     /// after the close, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the payload is too large.
     pub fn append(&self, record: NewRecord) -> Result<Lsn> {
         let NewRecord { txn, commit_ts, kind, payload } = record;
@@ -200,9 +217,10 @@ impl Wal {
     /// Blocks the calling thread until the record and all before it are durable.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) with the first cause if that will never be, then it is
-    /// unknown whether the next [`open`](crate::open) finds the record; [`ErrorKind::Invalid`](crate::ErrorKind) for
-    /// a number that was never given out.
+    /// If that will never be, with the first cause: [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) where it is
+    /// unknown whether the next [`open`](crate::open) finds the record, [`ErrorKind::Full`](crate::ErrorKind::Full) or
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where nothing of it is stored. [`ErrorKind::Invalid`](crate::ErrorKind)
+    /// for a number that was never given out.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.check_known(lsn)?;
         self.shared.progress.wait(lsn)
@@ -230,6 +248,13 @@ impl Wal {
         self.shared.progress.durable()
     }
 
+    /// What whoever reads this log later must find, for word of it to be left elsewhere.
+    pub fn known(&self) -> Known {
+        // In this order: a record is durable in a file that was there by then.
+        let last = self.durable_lsn();
+        Known { owner: self.owner, file: self.shared.files.lock().last().map_or(0, |file| file.number), last }
+    }
+
     /// The number the next record gets.
     pub fn next_lsn(&self) -> Lsn {
         Lsn(self.shared.next_lsn.load(Ordering::Acquire))
@@ -251,7 +276,7 @@ impl Wal {
             self.shared.work.notify_one();
         }
         while queue.file_first < first {
-            if queue.stopped {
+            if queue.stopped || self.shared.progress.failure().is_some() {
                 return self.shared.refuse_if_ended(&queue).map(|()| first);
             }
             self.shared.room.wait(&mut queue);
@@ -278,9 +303,40 @@ impl Wal {
         Ok(freed)
     }
 
+    /// Whether this log failed, but left nothing of the records that are not durable: another writer that
+    /// [opens](crate::open) it goes on behind the last durable one.
+    pub fn can_go_on(&self) -> bool {
+        self.shared.progress.is_taken_back()
+    }
+
+    /// The error for a record that would be appended now, if there is one.
+    pub fn check(&self) -> Result<()> {
+        self.shared.refuse_if_ended(&self.shared.queue.lock())
+    }
+
     /// Why this log takes no more records, if it failed.
     pub fn poisoned(&self) -> Option<String> {
         self.shared.progress.failure().map(|error| error.message().to_owned())
+    }
+
+    /// Ends the log at once: whoever waits for a record that is not durable yet hears `why`, and no more are taken.
+    /// Does not wait for a write that is under way, now or at the close: its thread ends by itself when the storage
+    /// has answered, and nobody hears of that. For a writer that knows that it may not acknowledge anything, while
+    /// its storage is silent.
+    pub fn give_up(&self, why: Error) {
+        self.shared.progress.fail(why);
+        // Those who look under this lock have either seen the failure or sleep by now.
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.closing = true;
+            queue.idle = false;
+        }
+        self.shared.work.notify_one();
+        self.shared.room.notify_all();
+        // Whoever closes the log at this moment waits already.
+        if let Some(mut thread) = self.thread.try_lock() {
+            drop(thread.take());
+        }
     }
 
     /// What was done since the log was opened.

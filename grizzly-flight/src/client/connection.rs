@@ -35,7 +35,7 @@ use tonic::{
 use super::{PreparedStatement, Transaction};
 use crate::{
     MAX_MESSAGE_BYTES,
-    error::{from_flight, from_status},
+    error::{Unanswered, from_flight, from_status},
     server::SESSION_HEADER,
 };
 
@@ -52,12 +52,22 @@ pub struct ConnectOptions {
     pub gone_after: Duration,
     /// How long to wait for each reply and each batch; `None` waits forever. Default 5 minutes.
     pub timeout: Option<Duration>,
+    /// The server is pinged while no call waits, too, so that a link that went dead is noticed before the next call is
+    /// sent over it. Default false: many servers close a connection for that.
+    pub pings_idle: bool,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
         let (connect_timeout, gone_after) = (Duration::from_secs(10), Duration::from_secs(50));
-        Self { token: None, session: None, connect_timeout, gone_after, timeout: Some(Duration::from_secs(300)) }
+        Self {
+            token: None,
+            session: None,
+            connect_timeout,
+            gone_after,
+            timeout: Some(Duration::from_secs(300)),
+            pings_idle: false,
+        }
     }
 }
 
@@ -69,6 +79,7 @@ impl std::fmt::Debug for ConnectOptions {
             .field("connect_timeout", &self.connect_timeout)
             .field("gone_after", &self.gone_after)
             .field("timeout", &self.timeout)
+            .field("pings_idle", &self.pings_idle)
             .finish()
     }
 }
@@ -125,6 +136,7 @@ impl FlightSqlConnection {
                 .connect_timeout(options.connect_timeout)
                 .http2_keep_alive_interval(options.gone_after * 3 / 5)
                 .keep_alive_timeout(options.gone_after * 2 / 5)
+                .keep_alive_while_idle(options.pings_idle)
                 .tcp_nodelay(true);
             let connecting = tokio::time::timeout(options.connect_timeout, endpoint.connect());
             let channel = match connecting.await {
@@ -267,7 +279,7 @@ impl FlightSqlConnection {
     }
 
     /// GetFlightInfo of a command.
-    pub(super) async fn describe(&self, command: &impl ProstMessageExt) -> Result<FlightInfo> {
+    pub(crate) async fn describe(&self, command: &impl ProstMessageExt) -> Result<FlightInfo> {
         self.info(descriptor(command)).await
     }
 
@@ -281,7 +293,7 @@ impl FlightSqlConnection {
     }
 
     /// All endpoints of an info, one after another.
-    pub(super) fn fetch(&self, info: FlightInfo) -> BoxFuture<'_, Result<Rows>> {
+    pub(crate) fn fetch(&self, info: FlightInfo) -> BoxFuture<'_, Result<Rows>> {
         Box::pin(async move {
             let endpoints = info.endpoint.clone();
             let is_announced = !info.schema.is_empty();
@@ -363,7 +375,8 @@ impl FlightSqlConnection {
     }
 
     pub(crate) async fn put(&self, data: impl Stream<Item = FlightData> + Send + 'static) -> Result<i64> {
-        let reply = self.put_reply(data).await?.ok_or_else(|| self.broken("no answer to an update"))?;
+        let unanswered = || self.broken("no answer to an update").with_source(Unanswered);
+        let reply = self.put_reply(data).await?.ok_or_else(unanswered)?;
         let result = DoPutUpdateResult::decode(reply).map_err(|error| self.undecodable(&error))?;
         Ok(result.record_count)
     }
@@ -417,9 +430,10 @@ impl FlightSqlConnection {
 
     async fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         let Some(timeout) = self.options.timeout else { return Ok(future.await) };
-        tokio::time::timeout(timeout, future)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Unavailable, format!("{}: no answer within {timeout:?}", self.remote)))
+        tokio::time::timeout(timeout, future).await.map_err(|_| {
+            let message = format!("{}: no answer within {timeout:?}", self.remote);
+            Error::new(ErrorKind::Unavailable, message).with_source(Unanswered)
+        })
     }
 
     fn columns(&self, info: FlightInfo) -> Result<SchemaRef> {

@@ -33,7 +33,7 @@ use super::guard::carried;
 
 /// A connection must stand after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// While calls run, a node is pinged this often…
+/// A node is pinged this often, also while no call runs: the next one shall not be sent over a link that is dead…
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// …and must answer within this.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -121,6 +121,7 @@ impl Channels {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         // Connects when first used, and again after it broke.
         let channel = endpoint.connect_lazy();

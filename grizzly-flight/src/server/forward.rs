@@ -7,14 +7,17 @@
 //! happened, only the client can find out.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use arrow::record_batch::RecordBatch;
 use arrow_flight::{
     FlightData,
-    sql::{CommandStatementIngest, server::PeekableFlightDataStream},
+    sql::{CommandStatementIngest, CommandStatementQuery, server::PeekableFlightDataStream},
 };
 use datafusion::{
     error::DataFusionError, execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter,
@@ -27,7 +30,7 @@ use tonic::Status;
 use super::statement::first_word;
 use crate::{
     client::{ConnectOptions, FlightSqlConnection, Rows, descriptor},
-    error::status,
+    error::{is_unanswered, status},
 };
 
 /// How long connecting to the writer may take.
@@ -36,6 +39,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 const GONE: Duration = Duration::from_secs(6);
 /// How long this node may take to see what the writer has acknowledged.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long a node that stood still, or was cut off, looks for what it missed before it reads what it has.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// A session's way to the writer.
 #[derive(Debug)]
@@ -45,8 +50,27 @@ pub(crate) struct Forward {
     /// Mirrors `Link::transaction` and `Link::wrote`.
     open: AtomicBool,
     wrote: AtomicBool,
-    /// This node has not seen yet what was written for the session.
-    behind: AtomicBool,
+    lag: Arc<Lag>,
+}
+
+/// Whether this node has seen all that a session has seen, or may have done, at the writer. A session shares it with its
+/// transactions.
+#[derive(Debug, Default)]
+pub(crate) struct Lag {
+    /// Answers of the writer, and answers that were lost.
+    heard: AtomicU64,
+    /// How many of them this node has caught up with.
+    seen: AtomicU64,
+}
+
+impl Lag {
+    fn note(&self) {
+        self.heard.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_behind(&self) -> bool {
+        self.seen.load(Ordering::Acquire) < self.heard.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -85,10 +109,16 @@ enum Control {
 
 impl Forward {
     /// `token` is what the writer wants to see: that of the whole cluster.
-    pub(crate) fn new(token: Option<String>) -> Self {
-        let (open, wrote, behind) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        let options = ConnectOptions { token, connect_timeout: CONNECT, gone_after: GONE, ..ConnectOptions::default() };
-        Self { options, link: Mutex::default(), open, wrote, behind }
+    pub(crate) fn new(token: Option<String>, lag: Arc<Lag>) -> Self {
+        let (open, wrote) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (connect_timeout, gone_after, pings_idle) = (CONNECT, GONE, true);
+        let options = ConnectOptions { token, connect_timeout, gone_after, pings_idle, ..ConnectOptions::default() };
+        Self { options, link: Mutex::default(), open, wrote, lag }
+    }
+
+    /// What a transaction of the session has in common with it.
+    pub(crate) fn lag(&self) -> &Arc<Lag> {
+        &self.lag
     }
 
     /// Whether the session has a transaction at the writer.
@@ -132,9 +162,7 @@ impl Forward {
         let said = self.heard(&mut link, said);
         let open = link.transaction;
         drop(link);
-        if said.is_ok() && !open && what != Control::Rollback {
-            self.catch_up(session.handle().db()).await;
-        }
+        self.learned(session, open, said.is_ok() && what != Control::Rollback).await;
         let commits = what == Control::Commit || (what == Control::Other && !open);
         said.map_err(|error| status(&doubtful(error, commits)))
     }
@@ -143,6 +171,7 @@ impl Forward {
     fn say_to_nobody(&self, link: &mut Link, what: Control) -> Result<(), Status> {
         if matches!(what, Control::Commit | Control::Rollback) {
             self.set_transaction(link, false);
+            self.lag.note();
         }
         if what == Control::Rollback { Ok(()) } else { Err(status(&lost())) }
     }
@@ -153,24 +182,13 @@ impl Forward {
         let written = async {
             let connection = self.route(&mut link, session.handle().db()).await?;
             self.wrote.store(true, Ordering::Release);
-            match sent.values {
-                None => connection.execute(checked(sent.sql)?).await.map(Written::Rows),
-                Some(values) => {
-                    let prepared = connection.prepare(checked(sent.sql)?).await?;
-                    let changed = prepared.update(Some(values.clone())).await;
-                    // It goes with the session at the latest.
-                    let _ = prepared.close().await;
-                    changed.map(Written::Changed)
-                }
-            }
+            run(&connection, sent).await
         }
         .await;
         let written = self.heard(&mut link, written);
         let open = link.transaction;
         drop(link);
-        if written.is_ok() && !open {
-            self.catch_up(session.handle().db()).await;
-        }
+        self.learned(session, open, written.is_ok()).await;
         written.map_err(|error| status(&doubtful(error, !open)))
     }
 
@@ -220,32 +238,45 @@ impl Forward {
             Err(error) => Err(error),
             Ok(connection) => tokio::select! {
                 biased;
-                Ok(status) = failed => return Err(status),
+                Ok(status) = failed => {
+                    self.lag.note();
+                    return Err(status);
+                }
                 stored = connection.put(messages) => stored,
             },
         };
         let stored = self.heard(&mut link, stored);
         let open = link.transaction;
         drop(link);
-        if stored.is_ok() && !open {
-            self.catch_up(session.handle().db()).await;
-        }
+        self.learned(session, open, stored.is_ok()).await;
         stored.map_err(|error| status(&doubtful(error, !open)))
     }
 
-    /// Before a read on this node: it must see what the session has written.
+    /// Before a read on this node: it must see what the session has seen, and has written.
     pub(crate) async fn settle(&self, session: &GrizzlySession) -> Result<(), Status> {
-        if !self.behind.load(Ordering::Acquire) {
-            return Ok(());
+        if !self.lag.is_behind() {
+            return self.refresh(session).await;
         }
         self.catch_up(session.handle().db()).await;
-        match self.behind.load(Ordering::Acquire) {
+        match self.lag.is_behind() {
             false => Ok(()),
             true => {
-                let message = "this node has not seen yet what the session has written; try again";
+                let message = "this node has not seen yet what the session has seen or written; try again";
                 Err(status(&Error::new(ErrorKind::Unavailable, message)))
             }
         }
+    }
+
+    /// Where this node stood still, or was cut off: looks for what it has missed.
+    pub(crate) async fn refresh(&self, session: &GrizzlySession) -> Result<(), Status> {
+        let db = session.handle().db();
+        if !db.is_stale() {
+            return Ok(());
+        }
+        let db = db.clone();
+        let refreshed = tokio::task::spawn_blocking(move || db.refresh(REFRESH)).await;
+        let failed = |error| Error::new(ErrorKind::Internal, "looking for new commits failed").with_source(error);
+        refreshed.map_err(failed).and_then(|refreshed| refreshed).map_err(|error| status(&error))
     }
 
     /// Lets go of the connection; what is open at the writer is rolled back there.
@@ -253,6 +284,7 @@ impl Forward {
         let mut link = self.link.lock().await;
         *link = Link::default();
         self.open.store(false, Ordering::Release);
+        self.lag.note();
     }
 
     /// The connection to the writer: that of the open transaction, or to whoever writes now.
@@ -286,16 +318,44 @@ impl Forward {
         answer
     }
 
+    /// The session may know of commits that this node has not seen: its own, also where their answer was lost, and
+    /// those that the transaction has read that ended. If it has written, this node follows at once, else when it is
+    /// asked for rows.
+    async fn learned(&self, session: &GrizzlySession, is_open: bool, has_written: bool) {
+        if is_open {
+            return;
+        }
+        self.lag.note();
+        if has_written {
+            self.catch_up(session.handle().db()).await;
+        }
+    }
+
     /// Follows the log up to everything that was acknowledged.
     async fn catch_up(&self, db: &Grizzly) {
-        self.behind.store(true, Ordering::Release);
-        let db = db.clone();
+        let (db, heard) = (db.clone(), self.lag.heard.load(Ordering::Acquire));
         match tokio::task::spawn_blocking(move || db.catch_up(CATCH_UP)).await {
-            Ok(Ok(())) => self.behind.store(false, Ordering::Release),
+            Ok(Ok(())) => drop(self.lag.seen.fetch_max(heard, Ordering::AcqRel)),
             Ok(Err(error)) => tracing::warn!(%error, "this node lags behind the writer"),
             Err(error) => tracing::error!(%error, "following the writer failed unexpectedly"),
         }
     }
+}
+
+/// Runs a statement at the writer. Until its last call it has written nothing.
+async fn run(connection: &FlightSqlConnection, sent: Sent<'_>) -> Result<Written> {
+    let query = checked(sent.sql)?.to_owned();
+    let Some(values) = sent.values else {
+        let command = CommandStatementQuery { query, transaction_id: None };
+        let info = connection.describe(&command).await.map_err(harmless)?;
+        let rows = connection.fetch(info).await?;
+        return rows.batches.try_collect().await.map(Written::Rows);
+    };
+    let prepared = connection.prepare(&query).await.map_err(harmless)?;
+    let changed = prepared.update(Some(values.clone())).await?;
+    // It goes with the session at the latest.
+    let _ = prepared.close().await;
+    Ok(Written::Changed(changed))
 }
 
 /// What a statement that returns no rows is about.
@@ -328,15 +388,18 @@ fn lost() -> Error {
     Error::new(ErrorKind::TransactionAborted, message)
 }
 
-/// Says so where nobody knows whether something was committed.
+/// The failure of a call that changes nothing, whether it arrived or not.
+fn harmless(error: Error) -> Error {
+    if is_unanswered(&error) { Error::new(error.kind(), error.message()) } else { error }
+}
+
+/// Says so where nobody knows whether something was committed: the writer did not answer, though it may have heard.
 fn doubtful(error: Error, commits: bool) -> Error {
-    match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Closed if commits => {
-            let message = format!("{}; if it was sent already, it may have been carried out", error.message());
-            Error::new(error.kind(), message).with_source(error)
-        }
-        _ => error,
+    if !commits || !is_unanswered(&error) {
+        return error;
     }
+    let message = format!("{}; it is not known whether the statement was carried out", error.message());
+    Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
 }
 
 /// The rows of a forwarded query, as one of this node would have them.
@@ -348,6 +411,19 @@ pub(crate) fn stream(rows: Rows) -> SendableRecordBatchStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::from_status;
+
+    #[test]
+    fn only_a_commit_that_was_not_answered_is_in_doubt() {
+        let lost = || from_status(&Status::unavailable("connection reset"), "there");
+        assert_eq!(doubtful(lost(), true).kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(doubtful(lost(), false).kind(), ErrorKind::Unavailable, "its transaction is lost");
+        assert_eq!(doubtful(harmless(lost()), true).kind(), ErrorKind::Unavailable, "it was planned only");
+        for kind in [ErrorKind::Unavailable, ErrorKind::Closed, ErrorKind::Conflict] {
+            let refused = from_status(&status(&Error::new(kind, "no")), "there");
+            assert_eq!(doubtful(refused, true).kind(), kind, "the writer said so");
+        }
+    }
 
     #[test]
     fn statements_are_told_apart() {

@@ -19,7 +19,7 @@ use tonic::Status;
 use super::{
     attended::TimeLimit,
     connection::ConnectionId,
-    forward::Forward,
+    forward::{Forward, Lag},
     handles::{Handles, Owner, WhenFull},
     prepared::Prepared,
     query::Statement,
@@ -95,9 +95,9 @@ pub(crate) struct Session {
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
 impl Session {
-    fn new(state: &State, owner: Owner, is_transaction: bool) -> Result<Self, Status> {
+    fn new(state: &State, owner: Owner, lag: Arc<Lag>, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
-        let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone()));
+        let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone(), lag));
         let (ended, is_left) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { grizzly, owner, forward, is_transaction, ended, touched, busy: Arc::default(), is_left })
     }
@@ -285,12 +285,13 @@ impl State {
 
     /// A session nobody else has.
     pub(crate) fn fresh_session(&self, owner: Owner) -> Result<Arc<Session>, Status> {
-        Session::new(self, owner, false).map(Arc::new)
+        Session::new(self, owner, Arc::default(), false).map(Arc::new)
     }
 
-    /// A session for a driver's transaction.
-    pub(crate) fn transaction_session(&self, owner: Owner) -> Result<Arc<Session>, Status> {
-        Session::new(self, owner, true).map(Arc::new)
+    /// A session for a driver's transaction. What is seen in it, the caller's own session has seen.
+    pub(crate) fn transaction_session(&self, key: &SessionKey) -> Result<Arc<Session>, Status> {
+        let lag = Arc::clone(self.own_session(key)?.forward.lag());
+        Session::new(self, key.owner(), lag, true).map(Arc::new)
     }
 
     /// The transaction's session if a handle is given, else the caller's own.

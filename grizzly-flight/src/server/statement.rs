@@ -97,6 +97,7 @@ async fn plan(session: &Session, sql: &str) -> Result<Understood, Status> {
     if CONTROL.contains(&word.as_str()) {
         return Ok(Understood { sql, kind: Kind::Control, schema: Arc::new(Schema::empty()) });
     }
+    session.forward.refresh(grizzly).await?;
     let plan = if word == EXECUTE {
         // Replaces the name by the plan it stands for; that plan runs later, like any other.
         grizzly.sql(&sql).await.map(|frame| Arc::new(frame.logical_plan().clone()))

@@ -25,7 +25,7 @@ impl Savepoint {
 
 /// Begins a transaction in a new session and returns its handle. It ends with the caller's connection.
 pub(crate) async fn begin(state: &State, key: &SessionKey) -> Result<Bytes, Status> {
-    let session = state.transaction_session(key.owner())?;
+    let session = state.transaction_session(key)?;
     session.say("BEGIN").await?;
     state.transactions.insert(key.owner(), session)
 }

@@ -34,7 +34,7 @@ const KILLS: usize = 4;
 /// Names the database to a node; its presence makes the test act as one.
 const DATABASE: &str = "GRIZZLY_FAILOVER_DATABASE";
 
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Short on a disk; what is usual where a store takes its time.
 fn lease(db: &str) -> Duration {
@@ -54,7 +54,7 @@ fn open(db: &str, node: &str) -> Outcome<Grizzly> {
 }
 
 /// A node in this process.
-async fn serve(db: &str, node: &str) -> Outcome<(Grizzly, String)> {
+pub(crate) async fn serve(db: &str, node: &str) -> Outcome<(Grizzly, String)> {
     let db = open(db, node)?;
     let server = FlightSqlServer::builder(factory(&db)).listen("127.0.0.1:0").await?;
     let url = server.url();

@@ -84,6 +84,8 @@ fn bind(
     // Read without the lock: the session has a lock of its own. Where two scans come here at once, the first
     // to get the lock again decides for both.
     let snapshot = read(transaction_snapshot(db, context)?)?;
+    // The last statement before a rest has nobody behind it that would let go of its snapshot.
+    db.now_and_then(release_ended);
     let mut statements = STATEMENTS.lock();
     let ended = take_ended(&mut statements);
     let statement = Statement::entry(&mut statements, context);

@@ -7,8 +7,8 @@ use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use super::{
     catalog::TableDef,
     database::Inner,
-    index::IndexRun,
-    key::Keys,
+    index::RunSorter,
+    label::Label,
     segment::{
         SegmentBuilder,
         cold::{ColdSegment, SegmentMeta, file_schema},
@@ -21,12 +21,13 @@ use crate::{batch::batch_bytes, error::Result};
 /// Rows of one segment file.
 pub(crate) const SEGMENT_ROWS: usize = 1 << 20;
 /// Bytes of rows, not encoded yet, that become a file even if they are fewer.
-const SEGMENT_BYTES: usize = 256 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 256 << 20;
 
 /// A segment in the making.
 pub(crate) struct BulkLoad {
     builder: SegmentBuilder,
-    keys: Vec<Option<Keys>>,
+    /// Per index of the table.
+    keys: Vec<RunSorter>,
     rows: usize,
     bytes: usize,
     stamps: FileStamps,
@@ -57,17 +58,19 @@ impl BulkLoad {
     /// Batches carry the stamps that `stamps` names behind the table's own columns.
     pub(crate) fn with_stamps(table: &TableDef, stamps: FileStamps) -> Result<Self> {
         let builder = SegmentBuilder::new(file_schema(&table.schema, stamps.created, stamps.versions));
-        Ok(Self { builder, keys: table.indexes.iter().map(|_| None).collect(), rows: 0, bytes: 0, stamps })
+        Ok(Self {
+            builder,
+            keys: table.indexes.iter().map(|_| RunSorter::default()).collect(),
+            rows: 0,
+            bytes: 0,
+            stamps,
+        })
     }
 
     pub(crate) fn push(&mut self, codecs: &TableCodecs, rows: &RecordBatch) -> Result<()> {
         for ((index, encoder), keys) in codecs.keys.iter().zip(&mut self.keys) {
             let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
-            let encoded = encoder.encode_columns(&columns)?;
-            match keys {
-                Some(keys) => keys.extend(&encoded),
-                None => *keys = Some(encoded),
-            }
+            keys.push(&encoder.encode_columns(&columns)?);
         }
         self.rows += rows.num_rows();
         self.bytes += batch_bytes(rows);
@@ -79,6 +82,11 @@ impl BulkLoad {
         self.rows
     }
 
+    /// Bytes of memory held, about.
+    pub(crate) fn nbytes(&self) -> usize {
+        self.builder.nbytes() + self.keys.iter().map(RunSorter::nbytes).sum::<usize>()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.rows >= SEGMENT_ROWS || self.bytes >= SEGMENT_BYTES
     }
@@ -88,8 +96,7 @@ impl BulkLoad {
     pub(crate) fn finish(self, db: &Inner, table: &TableVersion) -> Result<Arc<ColdSegment>> {
         let segment = store(db, table, db.next_segment_id(), self.stamps, self.builder)?;
         for ((index, encoder), keys) in table.codecs.keys.iter().zip(self.keys) {
-            let Some(keys) = keys else { continue };
-            let run = IndexRun::build(&keys, None);
+            let run = keys.finish();
             let repeated = if index.unique && !self.stamps.created {
                 run.first_live_duplicate(|key| !encoder.has_null(key), |_| true)
             } else {
@@ -128,11 +135,13 @@ fn store(
     builder: SegmentBuilder,
 ) -> Result<Arc<ColdSegment>> {
     let rows = builder.rows() as u32;
-    let built = builder.finish()?;
+    let epoch = db.file_epoch()?;
+    let label = Label::new(db.identity, table.def.id, id, epoch);
+    let mark = Some(label.mark);
+    let built = builder.labelled(label).finish()?;
     let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
     let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
-    let epoch = db.file_epoch()?;
-    let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version };
+    let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark };
     db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
     let file = db.built_segment(&meta, &table.def.schema, built)?;
     Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.removal))))

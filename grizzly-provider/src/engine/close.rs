@@ -21,10 +21,10 @@ impl Inner {
         if let Some(member) = &self.member {
             member.leave();
         }
-        if let Some(lease) = &self.alone
+        if let Some(lease) = self.alone.load_full()
             && let Err(error) = lease.release()
         {
-            tracing::warn!(%error, "the writer's lease could not be given back; it runs out by itself");
+            tracing::warn!(%error, "no word could be left that this process has closed the database");
         }
         *self.lock.lock() = None;
         flushed?;
@@ -38,12 +38,15 @@ impl Drop for Inner {
         if let Some(member) = &self.member {
             member.stop();
         }
-        if let Some(lease) = self.alone.take()
+        if let Some(lease) = self.alone.swap(None)
             && !self.closed.load(Ordering::Acquire)
         {
-            // Ends the log, which syncs what is buffered; only then another may begin.
-            self.wal.store(None);
-            drop(lease.release());
+            // Ends the log, which syncs what is buffered; only then another may begin. It is held until its end is
+            // in the lease.
+            let log = self.wal.swap(None);
+            let ended = log.clone().map_or(Ok(()), Wal::close);
+            drop(ended.map(|()| lease.release()));
+            drop(log);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -14,6 +14,7 @@ use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
 use parking_lot::Mutex;
 
 use super::{
+    alone::Grounded,
     backup::{pins::Pins, restore},
     catalog::Catalog,
     cluster::{Member, lease::Lease},
@@ -85,8 +86,9 @@ pub(crate) struct Inner {
     pub(super) term: AtomicU64,
     /// Among several processes that share the database.
     pub(super) member: Option<Member>,
-    /// Without a cluster, where nothing else keeps other writers out.
-    pub(super) alone: Option<Arc<Lease>>,
+    /// Without a cluster, while this process writes.
+    pub(super) alone: ArcSwapOption<Lease>,
+    pub(super) grounded: Grounded,
     pub(super) removal: Arc<Removal>,
     pub(super) next_segment: AtomicU32,
     pub(super) next_transaction: AtomicU64,
@@ -99,6 +101,8 @@ pub(crate) struct Inner {
     pub(super) hot: HotRows,
     pub(super) signals: Arc<Signals>,
     pub(super) extensions: Extensions,
+    /// What whoever uses the database wants done now and then.
+    pub(super) now_and_then: OnceLock<fn()>,
     pub(super) closed: AtomicBool,
     /// Keeps other writers out while it lives.
     pub(super) lock: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
@@ -246,6 +250,7 @@ impl Grizzly {
         if snapshot.csn() != snapshot.version().csn {
             return Err(Error::invalid("a snapshot of the past cannot be written to"));
         }
+        self.inner.begin_to_write();
         Ok(Transaction::new(Arc::clone(&self.inner), snapshot))
     }
 
@@ -297,8 +302,7 @@ impl Grizzly {
         ddl::drop_view(&self.inner, name, if_exists)
     }
 
-    /// Builds an index over all rows and keeps it up to date from then on. Rows can be read and written meanwhile;
-    /// for a unique index writers wait until its rows were checked.
+    /// Builds an index over all rows and keeps it up to date from then on. Rows can be read and written meanwhile.
     ///
     /// # Errors
     /// `AlreadyExists` unless `if_not_exists`; `NotFound` for table or columns; `UniqueViolation`.
@@ -387,14 +391,15 @@ impl Grizzly {
         flush::checkpoint(&self.inner)
     }
 
-    /// Merges each shard's segments into one and drops rows that nobody may read any more.
+    /// Merges each shard's segments into as few as one merge may take in, mostly one, and drops rows that nobody may
+    /// read any more.
     ///
     /// # Errors
     /// `NotFound` for the table, or whatever the storage reports; nothing is lost then.
     pub fn compact(&self, table: &str) -> Result<()> {
         let id = self.inner.publisher.current().catalog.table(table)?.id;
         flush::checkpoint(&self.inner)?;
-        compact::compact(&self.inner, Some(id), true)?;
+        compact::compact_table(&self.inner, id)?;
         flush::checkpoint(&self.inner)
     }
 
@@ -448,6 +453,11 @@ impl Grizzly {
         &self.inner
     }
 
+    /// Lets the maintenance thread do something small now and then, on a database at rest too: the first that is given.
+    pub fn now_and_then(&self, work: fn()) {
+        self.inner.now_and_then.get_or_init(|| work);
+    }
+
     /// Two handles on the same open database.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
@@ -465,7 +475,12 @@ impl Inner {
     /// An error once the database is closed or its log failed.
     pub(super) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        match self.log()?.poisoned() {
+        let log = self.log()?;
+        match log.poisoned() {
+            Some(_) if log.can_go_on() => {
+                let refused = log.check().map_err(Error::from);
+                refused.map_err(|error| error.at(&format!("database '{}' can be read but not written now", self.url)))
+            }
             Some(cause) => Err(Error::new(
                 ErrorKind::Closed,
                 format!("database '{}' refuses writes since its log failed: {cause}", self.url),
@@ -477,10 +492,13 @@ impl Inner {
     /// The log to write to.
     ///
     /// # Errors
-    /// `Unavailable`, naming the writer, if this process is not it.
+    /// `Unavailable`, naming the writer, if this process is not it; whatever keeps it from writing if it is alone.
     pub(super) fn log(&self) -> Result<Arc<Wal>> {
         let log = self.wal.load_full();
-        log.filter(|_| self.member.as_ref().is_none_or(Member::may_write)).ok_or_else(|| self.not_writer())
+        match &self.member {
+            None => log.ok_or_else(|| self.grounded.refusal(&self.url)),
+            Some(member) => log.filter(|_| member.may_write()).ok_or_else(|| self.not_writer()),
+        }
     }
 
     /// Changes whenever this process begins or ends to write. Transactions end with the term they began in.

@@ -14,6 +14,7 @@ use super::{
     maintenance::flush,
     redo::{KIND_CATALOG, encode_json},
     rows,
+    segment::Charge,
     txn::{
         commit::{self, CommitState, Logged},
         conflict,
@@ -24,6 +25,11 @@ use crate::{
     access::{Csn, IndexDefinition, TableDefinition},
     error::{Error, ErrorKind, Result},
 };
+
+/// So many rows may be compared under the commit lock, for a new unique index.
+const FEW: u64 = 4_096;
+/// How often rows that came meanwhile are compared without it.
+const CHECKS: usize = 16;
 
 /// Applies the change that commit `csn` makes to a version; its validity was checked when it was made.
 pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange, csn: Csn) -> Result<()> {
@@ -60,6 +66,7 @@ fn seal(table: &mut TableVersion) {
 
 /// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing.
 fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
+    db.begin_to_write();
     db.check_writable()?;
     let logged = {
         let mut state = db.commit.lock();
@@ -162,13 +169,7 @@ pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool>
 pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
     let mut made = None;
     // All rows are compared before the commit lock is taken, and under it only those that have come since.
-    let checked = match definition.unique {
-        true => {
-            let newest = Arc::clone(&db.commit.lock().version);
-            check_rows(&newest, table, definition)?
-        }
-        false => None,
-    };
+    let checked = if definition.unique { check_rows(db, table, definition)? } else { None };
     let done = change(db, |catalog, state| {
         let def = catalog.table(table)?;
         if if_not_exists && def.find_index(&definition.name).is_some() {
@@ -188,17 +189,26 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
         if version.table(table)?.segments().any(|(_, segment)| segment.hot().is_some()) {
             flush::checkpoint(db)?;
         }
-        build_runs(db, table, &index)?;
+        build_runs(
+            db,
+            table,
+            &index,
+            checked.filter(|(id, _)| *id == table).map(|(_, runs)| runs).unwrap_or_default(),
+        )?;
     }
     Ok(done)
 }
 
-/// Gives every segment file that lacks it its run of an index.
-pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
+/// Gives every segment file that lacks it its run of an index, of which some are made already.
+pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef, mut made: Runs) -> Result<()> {
     let version = Arc::clone(&db.commit.lock().version);
     let table = version.table(table)?;
     for (_, segment) in table.segments() {
-        build_run(table, segment, index)?;
+        let made = made.remove(&segment.id()).filter(|_| segment.cold().is_some());
+        match (made, segment.cold()) {
+            (Some(made), Some(cold)) => cold.add_run(index.id, made.run.as_ref().clone())?,
+            _ => build_run(table, segment, index)?,
+        }
     }
     Ok(())
 }
@@ -207,20 +217,50 @@ pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()>
 pub(super) fn build_run(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<()> {
     let Some(cold) = segment.cold() else { return Ok(()) };
     if cold.run(index.id)?.is_none() {
-        cold.add_run(index.id, IndexRun::build(&rows::segment_keys(table, segment, index)?, None))?;
+        cold.add_run(index.id, rows::segment_run(table, segment, index)?)?;
     }
     Ok(())
 }
 
-/// Keys of segments by an index that does not exist yet.
-type Runs = HashMap<u32, Arc<IndexRun>>;
+/// Runs of segments, by an index that does not exist yet.
+pub(super) type Runs = HashMap<u32, MadeRun>;
 
-/// Checks that no two live rows of a table share a key of a new unique index; returns the table's number and the keys of its
-/// files. `None` if there is nothing to check: whoever asks again under the lock says why.
-fn check_rows(version: &DatabaseVersion, table: &str, definition: &IndexDefinition) -> Result<Option<(u64, Runs)>> {
-    let Some(def) = version.catalog.find_table(table) else { return Ok(None) };
-    let Ok(index) = def.new_index(definition) else { return Ok(None) };
-    Ok(Some((def.id, check_unique(version.table(def.id)?, &index, &HashMap::new())?)))
+/// A run that is not its segment's yet, with the share of the memory budget that it takes.
+#[derive(Clone)]
+pub(super) struct MadeRun {
+    run: Arc<IndexRun>,
+    _charge: Arc<Charge>,
+}
+
+/// Checks that no two live rows of a table share a key of a new unique index; returns the table's number and the runs of
+/// its files. Until few rows came meanwhile, it looks at those. `None` if there is nothing to check: whoever asks again
+/// under the lock says why.
+fn check_rows(db: &Inner, table: &str, definition: &IndexDefinition) -> Result<Option<(u64, Runs)>> {
+    db.check_writable()?;
+    let mut checked: Option<(u64, Runs)> = None;
+    for _ in 0..CHECKS {
+        let newest = Arc::clone(&db.commit.lock().version);
+        let Some(def) = newest.catalog.find_table(table) else { return Ok(None) };
+        let Ok(index) = def.new_index(definition) else { return Ok(None) };
+        let known = checked.take().filter(|(id, _)| *id == def.id).map(|(_, runs)| runs).unwrap_or_default();
+        let rows = newest.table(def.id)?;
+        if rows.segments().filter_map(|(_, segment)| segment.hot()).map(|hot| u64::from(hot.rows)).sum::<u64>() > FEW {
+            // In files they are compared once, and not again under the lock.
+            flush::checkpoint(db)?;
+            checked = Some((def.id, known));
+            continue;
+        }
+        let known = check_unique(rows, &index, &known)?;
+        let now = Arc::clone(&db.commit.lock().version);
+        let new = now.tables.get(&def.id).into_iter().flat_map(|table| table.segments());
+        let new = new.filter(|(_, segment)| !known.contains_key(&segment.id()));
+        let few = new.map(|(_, segment)| u64::from(segment.rows())).sum::<u64>() <= FEW;
+        checked = Some((def.id, known));
+        if few {
+            break;
+        }
+    }
+    Ok(checked)
 }
 
 /// Checks that no two live rows share a key of a new unique index, where not both are in segments that are `known` to have
@@ -230,11 +270,12 @@ fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<
     let (mut runs, mut files) = (Vec::new(), HashMap::new());
     for (_, segment) in table.segments() {
         let run = match known.get(&segment.id()).filter(|_| segment.cold().is_some()) {
-            Some(run) => Arc::clone(run),
-            None => Arc::new(IndexRun::build(&rows::segment_keys(table, segment, index)?, None)),
+            Some(made) => Arc::clone(&made.run),
+            None => Arc::new(rows::segment_run(table, segment, index)?),
         };
-        if segment.cold().is_some() {
-            files.insert(segment.id(), Arc::clone(&run));
+        if let Some(cold) = segment.cold() {
+            let charge = Arc::new(cold.file.charge(run.nbytes()));
+            files.insert(segment.id(), MadeRun { run: Arc::clone(&run), _charge: charge });
         }
         let is_known = segment.cold().is_some() && known.contains_key(&segment.id());
         runs.push((run, segment.tombstones.clone(), is_known));

@@ -12,7 +12,7 @@ impl From<grizzly_wal::Error> for Error {
             Below::AlreadyExists | Below::Locked | Below::Io => ErrorKind::Unavailable,
             Below::Unsupported => ErrorKind::Unsupported,
             Below::Poisoned | Below::Closed => ErrorKind::Closed,
-            Below::Full => ErrorKind::Resource,
+            Below::Full => ErrorKind::DiskFull,
             Below::Permission => ErrorKind::Permission,
             Below::Invalid => ErrorKind::Invalid,
         };

@@ -36,6 +36,14 @@ pub(crate) fn segment_hits(segment: &Segment, index: u32, ranges: &[KeyRange]) -
     Ok(Hits::Rows(rows))
 }
 
+/// The rows of a segment that carry `key`, ended ones included.
+pub(crate) fn rows_of(table: &TableVersion, segment: &Segment, index: &IndexDef, key: &[u8]) -> Result<Vec<u32>> {
+    match segment_hits(segment, index.id, &[KeyRange::point(key)])? {
+        Hits::Rows(rows) => Ok(rows),
+        Hits::Scan => super::rows::rows_with_key(table, segment, index, key),
+    }
+}
+
 /// Calls `found` with every row that carries `key` and has not ended, until it returns false.
 /// `shard` narrows the search where the key says which shard its rows are in. Uncommitted rows of a transaction are
 /// not looked at: it knows their keys itself.
@@ -46,18 +54,13 @@ pub(crate) fn live_rows(
     shard: Option<u32>,
     mut found: impl FnMut(&Segment, RowId) -> Result<bool>,
 ) -> Result<()> {
-    let range = [KeyRange::point(key)];
     let shards = match shard {
         Some(shard) => &table.shards[shard as usize..=shard as usize],
         None => &table.shards[..],
     };
     let segments = shards.iter().flat_map(|shard| shard.segments.iter().rev());
     for segment in segments.filter(|segment| segment.id() < OVERLAY) {
-        let rows = match segment_hits(segment, index.id, &range)? {
-            Hits::Rows(rows) => rows,
-            Hits::Scan => super::rows::rows_with_key(table, segment, index, key)?,
-        };
-        for row in rows {
+        for row in rows_of(table, segment, index, key)? {
             if segment.tombstones.get(row).is_none() && !found(segment, RowId::new(segment.id(), row))? {
                 return Ok(());
             }

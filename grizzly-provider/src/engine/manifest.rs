@@ -5,18 +5,25 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use grizzly_wal::{PutMode, Storage};
+use grizzly_wal::{Known, Lsn, PutMode, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::{
     catalog::Catalog,
+    maintenance::tombstone_file::{self, ListFile},
+    mvcc::tombstones::Tombstones,
     redo,
-    segment::cold::{SegmentKey, SegmentMeta},
+    segment::cold::{ColdSegment, SegmentKey, SegmentMeta, checkpoint_of_list, segment_of_path},
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    access::Csn,
+    error::{Error, ErrorKind, Result},
+};
 
 /// The version of the layout of a database: folder names, manifest, segment files, log records.
-pub(crate) const FORMAT: u32 = 1;
+///
+/// - 2: files say what they are, and the manifest how far the log was.
+pub(crate) const FORMAT: u32 = 2;
 const DIR: &str = "manifest";
 const KEPT: usize = 2;
 
@@ -40,6 +47,30 @@ pub(crate) struct Manifest {
     /// Segments that the log before `replay_from` names, with the record; a backup will need them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) named_by_log: Vec<NamedByLog>,
+    /// How far the log was when this was stored; not known of a database that has no log yet, or in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<LogEnd>,
+}
+
+/// How far the log was at some moment: it never ends before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogEnd {
+    /// The number of its newest file.
+    pub(crate) file: u64,
+    /// The last record that was durable.
+    pub(crate) lsn: u64,
+}
+
+impl From<Known> for LogEnd {
+    fn from(known: Known) -> Self {
+        Self { file: known.file, lsn: known.last.0 }
+    }
+}
+
+impl From<LogEnd> for Known {
+    fn from(end: LogEnd) -> Self {
+        Self { owner: None, file: end.file, last: Lsn(end.lsn) }
+    }
 }
 
 /// A segment, and the record that names it.
@@ -57,6 +88,24 @@ pub(crate) struct SegmentEntry {
     pub(crate) meta: SegmentMeta,
     /// The file that lists ended rows, if there are any.
     pub(crate) tombstones: Option<String>,
+    /// The checksum of what that file lists; not known in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tombstones_crc: Option<u32>,
+}
+
+impl SegmentEntry {
+    /// The ended rows of its segment from the file at `path`.
+    pub(crate) fn read_list(
+        &self,
+        storage: &Arc<dyn Storage>,
+        path: &str,
+        segment: &ColdSegment,
+    ) -> Result<(Tombstones, ListFile)> {
+        let order = checkpoint_of_list(path).filter(|_| segment_of_path(path) == Some(self.meta.key()));
+        let (checkpoint, writer) =
+            order.ok_or_else(|| Error::corrupt(format!("'{path}' cannot list rows of segment {}", self.meta.id)))?;
+        tombstone_file::read(storage, path, &segment.list_label(checkpoint, writer), self.tombstones_crc)
+    }
 }
 
 /// The epoch comes first: what a writer that was replaced stores late never counts, whatever its number.
@@ -118,6 +167,24 @@ fn checksum_line(json: &[u8]) -> String {
 }
 
 impl Manifest {
+    /// Of a database that holds nothing yet.
+    pub(crate) fn new(database: uuid::Uuid, csn: Csn) -> Self {
+        Self {
+            format: FORMAT,
+            database,
+            number: 1,
+            epoch: 0,
+            csn: csn.0,
+            history_from: csn.0,
+            replay_from: 1,
+            next_segment: 1,
+            catalog: Catalog::default(),
+            tables: BTreeMap::new(),
+            named_by_log: Vec::new(),
+            log: None,
+        }
+    }
+
     /// The number of the newest manifest, or 0.
     pub(crate) fn newest(storage: &Arc<dyn Storage>) -> Result<u64> {
         Ok(ordered(storage)?.last().map_or(0, |((_, number), _)| *number))
@@ -151,7 +218,21 @@ impl Manifest {
 
     fn parse(path: &str, text: &[u8]) -> Result<Self> {
         grizzly_wal::storage::check_plain(path, text)?;
-        Self::decode(path, unchecked(path, text)?)
+        let manifest = Self::decode(path, unchecked(path, text)?)?;
+        // In earlier versions the name did not have the epoch.
+        let named = order(path).map(|(epoch, number)| (if epoch == 0 { manifest.epoch } else { epoch }, number));
+        match named == Some((manifest.epoch, manifest.number)) {
+            true => Ok(manifest),
+            false => Err(Error::corrupt(format!(
+                "'{path}' was exchanged: it is manifest {} of epoch {}",
+                manifest.number, manifest.epoch
+            ))),
+        }
+    }
+
+    /// What is known of the log behind this.
+    pub(crate) fn known_log(&self) -> Known {
+        Known { owner: Some(self.database.as_u128()), ..self.log.map_or(Known::default(), Known::from) }
     }
 
     /// Segments that the log before `replay_from` names, with the record.
@@ -214,25 +295,15 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest {
-            format: FORMAT,
-            database: uuid::Uuid::nil(),
-            number: 1,
-            epoch: 1,
-            csn: 5,
-            history_from: 0,
-            replay_from: 1,
-            next_segment: 1,
-            catalog: Catalog::default(),
-            tables: BTreeMap::new(),
-            named_by_log: Vec::new(),
-        }
+        Manifest { epoch: 1, ..Manifest::new(uuid::Uuid::nil(), Csn(5)) }
     }
 
     fn stored(change: impl FnOnce(String) -> String) -> Result<Option<Manifest>> {
         let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
         manifest().store(&storage).expect("it can be stored");
-        let text = String::from_utf8(storage.get(&path(1, 1)).expect("it is there").to_vec()).expect("it is text");
+        let second = Manifest { number: 2, ..manifest() };
+        let text = checked(redo::encode_json(&second).expect("it can be written")).concat();
+        let text = String::from_utf8(text).expect("it is text");
         storage.put(&path(1, 2), &[change(text).into()], PutMode::Create).expect("it can be stored");
         Manifest::load(&storage)
     }
@@ -258,9 +329,14 @@ mod tests {
         let damaged = stored(|text| text.replace("\"csn\":5", "\"csn\":6"));
         assert_eq!(damaged.map_err(|error| error.kind()).err(), Some(ErrorKind::Corrupt));
         let newer = stored(|text| {
-            let json = text.lines().next().unwrap_or_default().replace("\"format\":1", "\"format\":9");
+            let json = text.lines().next().unwrap_or_default().replace("\"format\":2", "\"format\":9");
             format!("{json}\n{:08x}", crc32c::crc32c(json.as_bytes()))
         });
         assert_eq!(newer.map_err(|error| error.kind()).err(), Some(ErrorKind::Unsupported));
+        let exchanged = stored(|_| {
+            let json = redo::encode_json(&manifest()).expect("it can be written");
+            String::from_utf8(checked(json).concat()).expect("it is text")
+        });
+        assert_eq!(exchanged.map_err(|error| error.kind()).err(), Some(ErrorKind::Corrupt));
     }
 }

@@ -10,6 +10,7 @@
 //! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
 //! `lookup` where an index is used, and `rows` fetches values.
 
+mod alone;
 mod backup;
 mod bulk;
 mod catalog;
@@ -22,6 +23,7 @@ mod errors;
 mod extension;
 mod index;
 pub(crate) mod key;
+mod label;
 mod lookup;
 mod maintenance;
 mod manifest;
@@ -30,6 +32,7 @@ mod nodes;
 mod planning;
 mod recovery;
 mod redo;
+mod redo_rows;
 mod rows;
 mod scan;
 pub(crate) mod segment;

@@ -6,30 +6,30 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use grizzly_wal::{ErrorKind as Below, Lsn, Record, Storage, Wal, WalOptions};
-use parking_lot::Mutex;
+use grizzly_wal::{ErrorKind as Below, Record, Storage, Wal, WalOptions};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
+    alone,
     backup::pins::Pins,
     catalog::CatalogChange,
     clock::now,
-    cluster::{
-        self, Member,
-        lease::{self, Lease},
-        promote,
-    },
+    cluster::{self, Member, lease::Lease},
     database::Inner,
     ddl,
     maintenance::{
-        collect, compact, flush, tombstone_file,
+        collect, compact, flush,
+        tombstone_file::ListFile,
         worker::{self, Signals},
     },
-    manifest::{FORMAT, Manifest},
-    redo::{self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_REPLACE, RedoOp, Replace},
+    manifest::Manifest,
+    redo::{
+        self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_LISTING_COMMIT, KIND_LISTING_REPLACE, KIND_REPLACE, RedoOp,
+        Replace,
+    },
     segment::{
         ChunkCache, SegmentFile,
         cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentKey, SegmentMeta, segment_of_path},
@@ -59,7 +59,7 @@ pub(super) struct Recovery {
     pub(super) version: DatabaseVersion,
     next_segment: u32,
     /// Lists of ended rows that are on storage.
-    lists: BTreeMap<u32, (String, u32)>,
+    lists: BTreeMap<u32, ListFile>,
     /// Segments that were replaced, and that the manifest may name still.
     replaced: Vec<Arc<ColdSegment>>,
     /// Segments that records of the log name, with those records.
@@ -76,14 +76,12 @@ pub(super) struct Parts {
     pub(super) removal: Arc<Removal>,
     pub(super) lock: Box<dyn std::any::Any + Send + Sync>,
     pub(super) member: Option<Member>,
-    /// Without a cluster, where nothing else keeps other writers out.
-    pub(super) alone: Option<Arc<Lease>>,
 }
 
 impl Inner {
     /// A database that can be read. To write, it needs a log: see [`install`].
     pub(super) fn new(parts: Parts, identity: uuid::Uuid) -> Self {
-        let Parts { url, settings, storage, publisher, cache, removal, lock, member, alone } = parts;
+        let Parts { url, settings, storage, publisher, cache, removal, lock, member } = parts;
         let version = publisher.current();
         Self {
             url,
@@ -103,7 +101,8 @@ impl Inner {
             epoch: AtomicU64::new(0),
             term: AtomicU64::new(0),
             member,
-            alone,
+            alone: ArcSwapOption::empty(),
+            grounded: Default::default(),
             removal,
             next_segment: AtomicU32::new(1),
             next_transaction: AtomicU64::new(1),
@@ -113,6 +112,7 @@ impl Inner {
             hot: Default::default(),
             signals: Arc::new(Signals::default()),
             extensions: Default::default(),
+            now_and_then: Default::default(),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         }
@@ -126,46 +126,8 @@ pub(super) fn open(url: String, mut settings: Settings, storage: Arc<dyn Storage
             "a database in a cluster needs sync_commits: an acknowledged commit must outlive its writer",
         )),
         Some(cluster) => cluster::open(url, settings, cluster, storage),
-        None => open_alone(url, settings, storage),
+        None => alone::open(url, settings, storage),
     }
-}
-
-/// Opens it for this process alone.
-fn open_alone(url: String, settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
-    let lock = storage.lock()?;
-    let found = load_or_create(&storage, settings.create, &url)?;
-    // A lock of this machine keeps nobody else out of a bucket.
-    let held = !storage.lock_excludes();
-    let lease = lease::take_alone(&storage, found.epoch, held)?;
-    let manifest = match held {
-        // What a writer before is storing at this moment must not count any more.
-        true => {
-            let claimed = promote::claim(&storage, &lease)?;
-            Manifest::prune(&storage)?;
-            claimed
-        }
-        false => Manifest { epoch: lease.epoch(), ..found },
-    };
-    let removal = Arc::new(Removal::new(Arc::clone(&storage), Duration::ZERO));
-    let cache = new_cache(&settings);
-    let mut recovery = Recovery::from_manifest(Arc::clone(&removal), Arc::clone(&cache), &manifest)?;
-    let publisher = Arc::new(Publisher::new(recovery.version.clone()));
-    let options = wal_options(&publisher, lease.epoch(), None);
-    let mut replay = grizzly_wal::open(Arc::clone(&storage), LOG_DIR, Lsn(manifest.replay_from), options)?;
-    let mut records = 0_u64;
-    for record in &mut replay {
-        recovery.apply(&record?)?;
-        records += 1;
-    }
-    let torn = replay.torn().to_vec();
-    let wal = replay.into_writer()?;
-    tracing::info!(url, records, csn = recovery.version.csn.0, "the database is open");
-    let alone = held.then_some(lease);
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: None, alone };
-    let db = Arc::new(Inner::new(parts, manifest.database));
-    install(&db, recovery, (wal, torn), &manifest)?;
-    worker::start(&db)?;
-    Ok(db)
 }
 
 /// The newest manifest.
@@ -182,7 +144,12 @@ pub(super) fn new_cache(settings: &Settings) -> Arc<ChunkCache> {
 }
 
 /// How the log is written: what it has made durable becomes visible, unless the lease has run out by then.
-pub(super) fn wal_options(publisher: &Arc<Publisher>, epoch: u64, lease: Option<&Arc<Lease>>) -> WalOptions {
+pub(super) fn wal_options(
+    publisher: &Arc<Publisher>,
+    database: uuid::Uuid,
+    epoch: u64,
+    lease: Option<&Arc<Lease>>,
+) -> WalOptions {
     let (published, lease) = (Arc::clone(publisher), lease.cloned());
     let fence = lease.map(|lease| -> grizzly_wal::Fence {
         Box::new(move || {
@@ -190,19 +157,35 @@ pub(super) fn wal_options(publisher: &Arc<Publisher>, epoch: u64, lease: Option<
         })
     });
     let on_durable: grizzly_wal::OnDurable = Box::new(move |lsn| published.durable(lsn));
-    WalOptions { on_durable: Some(on_durable), fence, epoch, ..WalOptions::default() }
+    let owner = Some(database.as_u128());
+    WalOptions { on_durable: Some(on_durable), fence, epoch, owner, ..WalOptions::default() }
 }
 
 /// Lets a database write to `wal`, beginning with what was recovered; `torn` says where the log read before ended
 /// within a record. `manifest` is the newest.
 pub(super) fn install(
-    db: &Arc<Inner>,
+    db: &Inner,
     recovery: Recovery,
-    (wal, torn): (Wal, Vec<String>),
+    (wal, torn): (Arc<Wal>, Vec<String>),
     manifest: &Manifest,
 ) -> Result<()> {
+    let state = adopt(db, recovery, torn, manifest)?;
+    // In this order: whoever sees that this process writes begins transactions that may commit.
+    db.term.fetch_add(1, Ordering::AcqRel);
+    db.wal.store(Some(wal));
+    drop(state);
+    collect::remove_orphans(db, manifest).map(drop)
+}
+
+/// Shows what was recovered as the state of a database, and returns the lock under which commits are made.
+pub(super) fn adopt<'db>(
+    db: &'db Inner,
+    recovery: Recovery,
+    torn: Vec<String>,
+    manifest: &Manifest,
+) -> Result<MutexGuard<'db, CommitState>> {
     // As they are now: the writer before may have taken backups since this process began to follow.
-    db.pins.resume(&db.storage, recovery.named)?;
+    db.pins.resume(&db.storage, db.identity, recovery.named)?;
     *db.torn.lock() = torn;
     let listed = db.storage.list(DATA_DIR)?;
     let listed = listed.iter().filter_map(|file| segment_of_path(&file.path)).map(|(id, _)| id + 1).max();
@@ -215,28 +198,11 @@ pub(super) fn install(
     db.publisher.restart(Arc::clone(&version));
     db.hot.set(&version);
     *state = CommitState::new(version);
-    // In this order: whoever sees that this process writes begins transactions that may commit.
-    db.term.fetch_add(1, Ordering::AcqRel);
-    db.wal.store(Some(Arc::new(wal)));
-    drop(state);
-    collect::remove_orphans(db, manifest).map(drop)
+    Ok(state)
 }
 
 fn create(storage: &Arc<dyn Storage>) -> Result<Manifest> {
-    let csn = now();
-    let manifest = Manifest {
-        format: FORMAT,
-        database: uuid::Uuid::new_v4(),
-        number: 1,
-        epoch: 0,
-        csn: csn.0,
-        history_from: csn.0,
-        replay_from: 1,
-        next_segment: 1,
-        catalog: Default::default(),
-        tables: BTreeMap::new(),
-        named_by_log: Vec::new(),
-    };
+    let manifest = Manifest::new(uuid::Uuid::new_v4(), now());
     manifest.store(storage)?;
     Ok(manifest)
 }
@@ -255,8 +221,8 @@ impl Recovery {
                     let segment = cold_segment(&removal, &cache, &entry.meta, &table)?;
                     let ended = match &entry.tombstones {
                         Some(path) => {
-                            let ended = tombstone_file::read(removal.storage(), path)?;
-                            lists.insert(entry.meta.id, (path.clone(), ended.len()));
+                            let (ended, list) = entry.read_list(removal.storage(), path, &segment)?;
+                            lists.insert(entry.meta.id, list);
                             ended
                         }
                         None => Default::default(),
@@ -274,7 +240,7 @@ impl Recovery {
     pub(super) fn apply(&mut self, record: &Record) -> Result<()> {
         let csn = Csn(record.header.commit_ts);
         match record.header.kind {
-            KIND_COMMIT => {
+            KIND_COMMIT | KIND_LISTING_COMMIT => {
                 for op in redo::decode_commit(record.payload.clone())? {
                     if let RedoOp::Attach(attach) = &op {
                         self.named.insert(attach.meta.key(), record.header.lsn.0);
@@ -286,12 +252,12 @@ impl Recovery {
                 let change: CatalogChange = redo::decode_json("a catalog change in the log", &record.payload)?;
                 self.define(&change, csn)?;
             }
-            KIND_REPLACE => {
-                let replace: Replace = redo::decode_json("a merge of segments in the log", &record.payload)?;
+            kind @ (KIND_REPLACE | KIND_LISTING_REPLACE) => {
+                let replace = redo::decode_replace(kind, record.payload.clone())?;
                 if let Some(added) = &replace.added {
                     self.named.insert(added.key(), record.header.lsn.0);
                 }
-                self.replace(&replace)?;
+                self.replace(replace)?;
             }
             kind => {
                 return Err(Error::new(
@@ -333,16 +299,16 @@ impl Recovery {
             }
             RedoOp::Delete { table, rows } => end_rows(self.version.change_table(table, csn)?, &rows, csn),
             RedoOp::Define(change) => self.define(&change, csn),
-            RedoOp::Attach(Attach { table, shard, meta, ended }) => {
+            RedoOp::Attach(Attach { table, shard, meta, ended, .. }) => {
                 self.next_segment = self.next_segment.max(meta.id + 1);
                 let table = self.version.change_table(table, csn)?;
                 let segment = cold_segment(&self.removal, &self.cache, &meta, table)?;
-                commit::attach(table, shard, segment, ended.into_iter().map(|row| (row, Csn(0))).collect())
+                commit::attach(table, shard, segment, ended)
             }
         }
     }
 
-    fn replace(&mut self, replace: &Replace) -> Result<()> {
+    fn replace(&mut self, replace: Replace) -> Result<()> {
         let table = self.version.table_mut(replace.table)?;
         let added = match &replace.added {
             Some(meta) => {
@@ -353,8 +319,7 @@ impl Recovery {
         };
         let removed: HashSet<u32> = replace.removed.iter().copied().collect();
         self.replaced.extend(removed.iter().filter_map(|id| table.segment(*id)?.cold().cloned()));
-        let ended = replace.ended.iter().map(|(row, csn)| (*row, Csn(*csn))).collect();
-        compact::exchange(table, replace.shard, &removed, added, ended)?;
+        compact::exchange(table, replace.shard, &removed, added, replace.ended)?;
         self.version.history_from = Csn(replace.history_from);
         Ok(())
     }
@@ -400,6 +365,7 @@ fn cold_segment(
 ) -> Result<Arc<ColdSegment>> {
     let bytes = Arc::new(SegmentBytes { storage: Arc::clone(removal.storage()), len: meta.file_bytes });
     let file = SegmentFile::open(bytes, &meta.path(), meta.file_schema(&table.def.schema), Arc::clone(cache))?;
+    ColdSegment::check(meta, &file, table.def.id)?;
     let columns = table.def.schema.fields().len();
     Ok(Arc::new(ColdSegment::new(meta.clone(), file, columns, Arc::clone(removal))))
 }

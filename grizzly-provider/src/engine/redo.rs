@@ -1,4 +1,4 @@
-//! What the log carries, and the only file that knows it: the writes of a commit, a change of the catalog, or the
+//! What the log carries, and with `redo_rows` the only file that knows it: the writes of a commit, a change of the catalog, or the
 //! exchange of segments that compaction makes.
 
 use std::collections::HashMap;
@@ -16,23 +16,37 @@ use arrow::{
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
-use super::{catalog::CatalogChange, segment::cold::SegmentMeta, stamps::Stamps};
+use super::{
+    catalog::CatalogChange,
+    mvcc::{row_set::TableRows, tombstones::Tombstones},
+    redo_rows::{get_row_ids, get_table_rows, get_tombstones, put_table_rows, put_tombstones},
+    segment::cold::SegmentMeta,
+    stamps::Stamps,
+};
 use crate::{
-    access::RowId,
+    access::Csn,
     error::{Error, Result},
 };
 
-/// Record kinds in the log's headers.
-pub(crate) const KIND_COMMIT: u8 = 1;
+/// Record kinds in the log's headers. Commits of older versions: ended rows are listed one by one.
+pub(crate) const KIND_LISTING_COMMIT: u8 = 1;
 /// A change of the catalog: JSON of [`super::catalog::CatalogChange`].
 pub(crate) const KIND_CATALOG: u8 = 2;
-/// Segments exchanged by compaction: JSON of [`Replace`].
-pub(crate) const KIND_REPLACE: u8 = 3;
+/// Exchanges of older versions: JSON of [`Replace`], ended rows included.
+pub(crate) const KIND_LISTING_REPLACE: u8 = 3;
+/// The writes of a commit.
+pub(crate) const KIND_COMMIT: u8 = 4;
+/// Segments exchanged by compaction.
+pub(crate) const KIND_REPLACE: u8 = 5;
 
 const TAG_INSERT: u8 = 1;
-const TAG_DELETE: u8 = 2;
-const TAG_ATTACH: u8 = 3;
+/// Ended rows, listed.
+const TAG_DELETE_LIST: u8 = 2;
+/// A segment, the rows of it that had ended among the JSON.
+const TAG_ATTACH_LIST: u8 = 3;
 const TAG_DEFINE: u8 = 4;
+const TAG_DELETE: u8 = 5;
+const TAG_ATTACH: u8 = 6;
 
 /// One write of a commit.
 #[derive(Debug, Clone)]
@@ -40,7 +54,7 @@ pub(crate) enum RedoOp {
     /// Rows appended to a hot segment.
     Insert { table: u64, shard: u32, segment: u32, first_row: u32, versions: Stamps, rows: EncodedRows },
     /// Rows ended.
-    Delete { table: u64, rows: Vec<RowId> },
+    Delete { table: u64, rows: TableRows },
     /// A segment file that the transaction wrote before it committed.
     Attach(Attach),
     /// A change of the catalog that is part of the commit.
@@ -53,8 +67,12 @@ pub(crate) struct Attach {
     pub(crate) table: u64,
     pub(crate) shard: u32,
     pub(crate) meta: SegmentMeta,
+    /// Rows that their own transaction ended, as older versions list them.
+    #[serde(rename = "ended", default, skip_serializing_if = "Vec::is_empty")]
+    listed: Vec<u32>,
     /// Rows that their own transaction ended.
-    pub(crate) ended: Vec<u32>,
+    #[serde(skip)]
+    pub(crate) ended: Tombstones,
 }
 
 /// Compaction's exchange of segments within a shard.
@@ -64,9 +82,19 @@ pub(crate) struct Replace {
     pub(crate) shard: u32,
     pub(crate) removed: Vec<u32>,
     pub(crate) added: Option<SegmentMeta>,
-    /// Ended rows of the new segment with the commits that ended them.
-    pub(crate) ended: Vec<(u32, u64)>,
+    /// Ended rows of the new segment with the commits that ended them, as older versions list them.
+    #[serde(rename = "ended", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) listed: Vec<(u32, u64)>,
+    /// Ended rows of the new segment.
+    #[serde(skip)]
+    pub(crate) ended: Tombstones,
     pub(crate) history_from: u64,
+}
+
+impl Attach {
+    pub(crate) fn new(table: u64, shard: u32, meta: SegmentMeta, ended: Tombstones) -> Self {
+        Self { table, shard, meta, listed: Vec::new(), ended }
+    }
 }
 
 /// A batch as Arrow IPC without its schema, which the catalog has.
@@ -120,12 +148,12 @@ pub(crate) fn encode_commit(ops: &[RedoOp]) -> Result<Bytes> {
             RedoOp::Delete { table, rows } => {
                 out.put_u8(TAG_DELETE);
                 out.put_u64_le(*table);
-                out.put_u32_le(rows.len() as u32);
-                rows.iter().for_each(|row| out.put_u64_le(row.0));
+                put_table_rows(&mut out, rows);
             }
             RedoOp::Attach(attach) => {
                 out.put_u8(TAG_ATTACH);
                 put_bytes(&mut out, &encode_json(attach)?);
+                put_tombstones(&mut out, &attach.ended);
             }
             RedoOp::Define(change) => {
                 out.put_u8(TAG_DEFINE);
@@ -159,18 +187,49 @@ fn decode_op(payload: &mut Bytes) -> Option<RedoOp> {
             let rows = EncodedRows { count, message, body };
             Some(RedoOp::Insert { table, shard, segment, first_row, versions, rows })
         }
+        TAG_DELETE_LIST => {
+            let table = payload.try_get_u64_le().ok()?;
+            Some(RedoOp::Delete { table, rows: get_row_ids(payload)? })
+        }
         TAG_DELETE => {
             let table = payload.try_get_u64_le().ok()?;
-            let count = payload.try_get_u32_le().ok()? as usize;
-            let bytes = take(payload, count.checked_mul(8)?)?;
-            let rows =
-                bytes.chunks_exact(8).filter_map(|row| row.try_into().ok()).map(|row| RowId(u64::from_le_bytes(row)));
-            Some(RedoOp::Delete { table, rows: rows.collect() })
+            Some(RedoOp::Delete { table, rows: get_table_rows(payload)? })
         }
-        TAG_ATTACH => serde_json::from_slice(&get_bytes(payload)?).ok().map(RedoOp::Attach),
+        TAG_ATTACH_LIST => {
+            let mut attach: Attach = serde_json::from_slice(&get_bytes(payload)?).ok()?;
+            attach.ended = std::mem::take(&mut attach.listed).into_iter().map(|row| (row, Csn(0))).collect();
+            Some(RedoOp::Attach(attach))
+        }
+        TAG_ATTACH => {
+            let attach = serde_json::from_slice(&get_bytes(payload)?).ok()?;
+            Some(RedoOp::Attach(Attach { ended: get_tombstones(payload)?, ..attach }))
+        }
         TAG_DEFINE => serde_json::from_slice(&get_bytes(payload)?).ok().map(RedoOp::Define),
         _ => None,
     }
+}
+
+/// The payload of a record of compaction.
+pub(crate) fn encode_replace(replace: &Replace) -> Result<Bytes> {
+    let mut out = Vec::with_capacity(512);
+    put_bytes(&mut out, &encode_json(replace)?);
+    put_tombstones(&mut out, &replace.ended);
+    Ok(out.into())
+}
+
+/// The exchange in a record of `kind`.
+pub(crate) fn decode_replace(kind: u8, mut payload: Bytes) -> Result<Replace> {
+    let what = "a merge of segments in the log";
+    if kind == KIND_LISTING_REPLACE {
+        let mut replace: Replace = decode_json(what, &payload)?;
+        let listed = std::mem::take(&mut replace.listed);
+        replace.ended = listed.into_iter().map(|(row, csn)| (row, Csn(csn))).collect();
+        return Ok(replace);
+    }
+    let damaged = || Error::corrupt(format!("{what} does not have the form of one"));
+    let replace: Replace = decode_json(what, &get_bytes(&mut payload).ok_or_else(damaged)?)?;
+    let ended = get_tombstones(&mut payload).filter(|_| payload.is_empty());
+    Ok(Replace { ended: ended.ok_or_else(damaged)?, ..replace })
 }
 
 /// The payload of a record that is stored as JSON.
@@ -233,6 +292,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::access::RowId;
 
     fn batch() -> RecordBatch {
         let schema =
@@ -254,7 +314,7 @@ mod tests {
             versions: Stamps::Each([1, 4].into()),
             rows,
         };
-        let delete = RedoOp::Delete { table: 3, rows: vec![RowId::new(2, 7)] };
+        let delete = RedoOp::Delete { table: 3, rows: [RowId::new(2, 7)].into_iter().collect() };
         encode_commit(&[insert, delete]).expect("commits encode")
     }
 
@@ -270,15 +330,41 @@ mod tests {
         };
         assert_eq!((versions.get(0), versions.get(1)), (1, 4));
         assert_eq!(rows.decode(&batch().schema()).expect("rows decode"), batch());
-        assert_eq!(deleted, &[RowId::new(2, 7)]);
+        assert_eq!(deleted, &[RowId::new(2, 7)].into_iter().collect());
     }
 
     #[test]
     fn a_cut_payload_is_an_error() {
         let whole = payload();
-        let (insert_only, cuts) = (whole.len() - 21, 1..whole.len());
+        let (insert_only, cuts) = (whole.len() - 31, 1..whole.len());
         for cut in cuts.filter(|cut| *cut != insert_only) {
             assert!(decode_commit(whole.slice(..cut)).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_older_versions_wrote_is_read() {
+        let mut old = Vec::new();
+        old.put_u8(2);
+        old.put_u64_le(3);
+        old.put_u32_le(2);
+        [RowId::new(2, 7), RowId::new(9, 1)].iter().for_each(|row| old.put_u64_le(row.0));
+        old.put_u8(3);
+        let attach =
+            br#"{"table":3,"shard":1,"meta":{"id":8,"rows":9,"file_bytes":5,"created":4,"row_version":1},"ended":[2,6]}"#;
+        put_bytes(&mut old, attach);
+        let ops = decode_commit(old.into()).expect("it is whole");
+        let [RedoOp::Delete { table: 3, rows }, RedoOp::Attach(attach)] = ops.as_slice() else {
+            unreachable!("a delete and a segment were written: {ops:?}");
+        };
+        assert_eq!(rows, &[RowId::new(2, 7), RowId::new(9, 1)].into_iter().collect());
+        assert!(attach.ended.iter().eq([(2, Csn(0)), (6, Csn(0))]));
+        let json = br#"{"table":3,"shard":1,"removed":[4,5],"added":null,"ended":[[1,70],[3,71]],"history_from":9}"#;
+        let replace = decode_replace(KIND_LISTING_REPLACE, Bytes::from_static(json)).expect("it is whole");
+        assert!(replace.ended.iter().eq([(1, Csn(70)), (3, Csn(71))]));
+        let new = encode_replace(&replace).expect("it can be written");
+        let again = decode_replace(KIND_REPLACE, new.clone()).expect("it is whole");
+        assert!(again.ended.iter().eq(replace.ended.iter()) && again.removed == [4, 5]);
+        assert!(decode_replace(KIND_REPLACE, new.slice(..new.len() - 1)).is_err());
     }
 }

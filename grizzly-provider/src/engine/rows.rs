@@ -11,6 +11,7 @@ use arrow::{
 
 use super::{
     catalog::IndexDef,
+    index::{IndexRun, RunSorter},
     segment::{CHUNK_ROWS, Gathered, cold::ColdSegment},
     shard::hot::HotSegment,
     version::{Segment, SegmentData, Stamp, TableVersion},
@@ -147,58 +148,41 @@ pub(crate) fn take_rows(table: &TableVersion, segment: &Segment, rows: &[u32]) -
 pub(crate) fn rows_with_key(table: &TableVersion, segment: &Segment, index: &IndexDef, key: &[u8]) -> Result<Vec<u32>> {
     let encoder = table.def.key_encoder(index)?;
     let mut rows = Vec::new();
-    for (first, columns) in key_columns(table, segment, index)? {
+    for part in key_columns(table, segment, index) {
+        let (first, columns) = part?;
         let keys = encoder.encode_columns(&columns)?;
         rows.extend((0..keys.len()).filter(|row| keys.get(*row) == key).map(|row| first + row as u32));
     }
     Ok(rows)
 }
 
-/// The indexed columns of all rows of a segment, chunk by chunk, with the number of each chunk's first row.
-pub(crate) fn key_columns(
-    table: &TableVersion,
-    segment: &Segment,
-    index: &IndexDef,
-) -> Result<Vec<(u32, Vec<ArrayRef>)>> {
+/// The indexed columns of all rows of a segment, chunk by chunk, with the number of each chunk's first row. One chunk is
+/// decoded at a time.
+pub(crate) fn key_columns<'a>(
+    table: &'a TableVersion,
+    segment: &'a Segment,
+    index: &'a IndexDef,
+) -> Box<dyn Iterator<Item = Result<(u32, Vec<ArrayRef>)>> + 'a> {
     let schema = &table.def.schema;
     match &segment.data {
-        SegmentData::Hot(hot) => Ok(hot
-            .chunks
-            .iter()
-            .map(|chunk| {
-                (chunk.first_row, index.columns.iter().map(|column| Arc::clone(chunk.batch.column(*column))).collect())
-            })
-            .collect()),
-        SegmentData::Cold(cold) => (0..cold.file.footer().chunks.len())
-            .map(|chunk| {
-                let columns = index
-                    .columns
-                    .iter()
-                    .map(|column| Ok(cold.file.column(chunk, *column)?.decode(schema.field(*column))?));
-                Ok(((chunk * CHUNK_ROWS) as u32, columns.collect::<Result<Vec<_>>>()?))
-            })
-            .collect(),
+        SegmentData::Hot(hot) => Box::new(hot.chunks.iter().map(|chunk| {
+            let columns = index.columns.iter().map(|column| Arc::clone(chunk.batch.column(*column)));
+            Ok((chunk.first_row, columns.collect()))
+        })),
+        SegmentData::Cold(cold) => Box::new((0..cold.file.footer().chunks.len()).map(move |chunk| {
+            let column = |column: &usize| Ok(cold.file.column(chunk, *column)?.decode(schema.field(*column))?);
+            let columns = index.columns.iter().map(column);
+            Ok(((chunk * CHUNK_ROWS) as u32, columns.collect::<Result<Vec<_>>>()?))
+        })),
     }
 }
 
-/// The keys of an index for all rows of a segment, in row order.
-pub(crate) fn segment_keys(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<super::key::Keys> {
+/// The run of an index over all rows of a segment, made from the rows.
+pub(crate) fn segment_run(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<IndexRun> {
     let encoder = table.def.key_encoder(index)?;
-    let mut all: Option<super::key::Keys> = None;
-    for (_, columns) in key_columns(table, segment, index)? {
-        let keys = encoder.encode_columns(&columns)?;
-        match &mut all {
-            Some(all) => all.extend(&keys),
-            None => all = Some(keys),
-        }
+    let mut sorter = RunSorter::default();
+    for part in key_columns(table, segment, index) {
+        sorter.push(&encoder.encode_columns(&part?.1)?);
     }
-    match all {
-        Some(all) => Ok(all),
-        None => Ok(encoder.encode_columns(&empty_columns(table, index))?),
-    }
-}
-
-fn empty_columns(table: &TableVersion, index: &IndexDef) -> Vec<ArrayRef> {
-    let schema = &table.def.schema;
-    index.columns.iter().map(|column| arrow::array::new_empty_array(schema.field(*column).data_type())).collect()
+    Ok(sorter.finish())
 }

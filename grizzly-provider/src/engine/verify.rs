@@ -1,16 +1,15 @@
 //! Proof that what is stored is what was written: checksums, decodability, and indexes against rows.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::array::Array;
-use grizzly_wal::Lsn;
+use grizzly_wal::{Known, Lsn};
 
 use super::{
     backup::pins::Pins,
     cluster::lease,
     database::Inner,
     index::IndexRun,
-    maintenance::tombstone_file,
     manifest::Manifest,
     recovery::LOG_DIR,
     rows,
@@ -45,10 +44,12 @@ pub(super) fn verify(db: &Inner) -> Result<VerifyReport> {
     let version = db.publisher.current();
     let mut report = VerifyReport { torn: db.torn.lock().clone(), ..VerifyReport::default() };
     verify_records(db, &mut report)?;
+    let sizes: HashMap<String, u64> =
+        db.storage.list(DATA_DIR)?.into_iter().map(|file| (file.path, file.size)).collect();
     for table in version.tables.values() {
         report.tables += 1;
         for (shard, segment) in table.segments() {
-            verify_segment(table, segment, &mut report);
+            verify_segment(table, segment, &sizes, &mut report);
             for (index, _) in &table.codecs.keys {
                 if let Err(error) = verify_index(table, segment, index.id, &mut report) {
                     let (name, id) = (&table.def.name, segment.id());
@@ -98,37 +99,65 @@ fn verify_unique(table: &TableVersion, report: &mut VerifyReport) {
 /// Manifests, positions of backups, and the log.
 fn verify_records(db: &Inner, report: &mut VerifyReport) -> Result<()> {
     report.problems.extend(Manifest::verify(&db.storage)?);
-    report.problems.extend(Pins::verify(&db.storage)?);
-    report.problems.extend(lease::verify(db.storage.as_ref())?);
+    report.problems.extend(Pins::verify(&db.storage, db.identity)?);
+    report.problems.extend(lease::verify(db.storage.as_ref(), db.identity)?);
     // One that cannot be read is among the problems already.
-    if let Ok(Some(manifest)) = Manifest::load(&db.storage) {
+    let Ok(Some(manifest)) = Manifest::load(&db.storage) else { return Ok(()) };
+    if manifest.database != db.identity {
+        let (found, ours) = (manifest.database, db.identity);
+        report.problems.push(format!("the newest manifest is that of database {found}, and this is {ours}"));
+    } else {
         let needed = Lsn(manifest.replay_from);
         let wanted = db.pins.keep_from(needed, db.settings.backup_window);
-        let log = grizzly_wal::check_log(&db.storage, LOG_DIR, needed, wanted)?;
+        let log = grizzly_wal::check_log(&db.storage, LOG_DIR, needed, wanted, known_log(db, &manifest))?;
         report.log_records = log.records;
         let known = db.torn.lock().clone();
         report.torn.extend(log.torn.into_iter().filter(|torn| !known.contains(torn)));
         report.problems.extend(log.problem);
     }
-    verify_ended(db, report)
-}
-
-/// The lists of ended rows that checkpoints have written.
-fn verify_ended(db: &Inner, report: &mut VerifyReport) -> Result<()> {
-    for file in db.storage.list(DATA_DIR)?.into_iter().filter(|file| file.path.ends_with(".del")) {
-        let Err(error) = tombstone_file::read(&db.storage, &file.path) else { continue };
-        // A newer list may have replaced it meanwhile.
-        let gone = db.storage.get(&file.path).is_err_and(|error| error.kind() == grizzly_wal::ErrorKind::NotFound);
-        if !gone {
-            report.problems.push(error.to_string());
-        }
-    }
+    verify_ended(db, &manifest, report);
     Ok(())
 }
 
-fn verify_segment(table: &TableVersion, segment: &Segment, report: &mut VerifyReport) {
+/// What must be in the log: what the manifest, the lease and the log itself say was durable.
+fn known_log(db: &Inner, manifest: &Manifest) -> Known {
+    let known = manifest.known_log();
+    // A lease that cannot be read is among the problems already.
+    let known = lease::known_log(db.storage.as_ref(), db.identity).map_or(known, |leased| known.and(leased));
+    // One that failed ends where the next one begins, which is not read here.
+    let log = db.wal.load_full().filter(|log| log.poisoned().is_none());
+    log.map_or(known, |log| known.and(log.known()))
+}
+
+/// The lists of ended rows that the checkpoint names.
+fn verify_ended(db: &Inner, manifest: &Manifest, report: &mut VerifyReport) {
+    let version = db.publisher.current();
+    for (id, shards) in &manifest.tables {
+        for entry in shards.iter().flatten() {
+            let table = version.tables.get(id);
+            let cold = table.and_then(|table| table.segment(entry.meta.id)).and_then(|segment| segment.cold());
+            let (Some(cold), Some(path)) = (cold, &entry.tombstones) else { continue };
+            let Err(error) = entry.read_list(&db.storage, path, cold) else { continue };
+            // A newer list may have replaced it meanwhile.
+            let replaced = Manifest::newest(&db.storage).is_ok_and(|newest| newest != manifest.number);
+            if !replaced {
+                report.problems.push(error.to_string());
+            }
+        }
+    }
+}
+
+/// Every byte of a segment's file, which has as many as were written.
+fn verify_segment(table: &TableVersion, segment: &Segment, sizes: &HashMap<String, u64>, report: &mut VerifyReport) {
     let SegmentData::Cold(cold) = &segment.data else { return };
     report.segments += 1;
+    let (path, written) = (cold.meta.path(), cold.meta.file_bytes);
+    // One that is not listed was made a moment ago, or reading it fails below.
+    if let Some(size) = sizes.get(&path).filter(|size| **size != written) {
+        report
+            .problems
+            .push(format!("table '{}': {path} has {size} bytes, but {written} were written", table.def.name));
+    }
     match cold.file.verify() {
         Ok(file) => {
             report.chunks += file.blobs;
@@ -151,7 +180,7 @@ fn verify_index(table: &TableVersion, segment: &Segment, index: u32, report: &mu
     };
     let Some(stored) = stored else { return Ok(()) };
     let Some((def, encoder)) = table.codecs.keys.iter().find(|(def, _)| def.id == index) else { return Ok(()) };
-    let expected = IndexRun::build(&rows::segment_keys(table, segment, def)?, None);
+    let expected = rows::segment_run(table, segment, def)?;
     report.index_entries += expected.len() as u64;
     let collect = |run: &IndexRun| {
         let mut entries = Vec::with_capacity(run.len());

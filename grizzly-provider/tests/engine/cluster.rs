@@ -24,29 +24,29 @@ use crate::{
 };
 
 /// Far more than anything here takes, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A storage that any number of processes can open.
-struct Shared {
+pub(crate) struct Shared {
     open: Box<dyn Fn() -> Arc<dyn Storage> + Send + Sync>,
     key: Option<EncryptionKey>,
     _folder: Option<tempfile::TempDir>,
 }
 
 /// On a disk nothing shuts a replaced writer out of the file it has open; elsewhere its next write fails.
-fn folder() -> Shared {
+pub(crate) fn folder() -> Shared {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path().join("db");
     let open = move || -> Arc<dyn Storage> { Arc::new(FsStorage::new(&path).expect("an absolute path")) };
     Shared { open: Box::new(open), key: None, _folder: Some(folder) }
 }
 
-fn memory() -> Shared {
+pub(crate) fn memory() -> Shared {
     let storage = MemoryStorage::new();
     Shared { open: Box::new(move || Arc::new(storage.clone())), key: None, _folder: None }
 }
 
-fn bucket(url: &'static str) -> Shared {
+pub(crate) fn bucket(url: &'static str) -> Shared {
     let store = Arc::new(object_store::memory::InMemory::new());
     let open = move || -> Arc<dyn Storage> {
         let store: Arc<dyn object_store::ObjectStore> = store.clone();
@@ -56,9 +56,9 @@ fn bucket(url: &'static str) -> Shared {
 }
 
 /// One process.
-struct Node {
-    db: Grizzly,
-    gate: Gate,
+pub(crate) struct Node {
+    pub(crate) db: Grizzly,
+    pub(crate) gate: Gate,
 }
 
 impl Drop for Node {
@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    fn node_with(&self, name: &str, cluster: ClusterSettings) -> Result<Node> {
+    pub(crate) fn node_with(&self, name: &str, cluster: ClusterSettings) -> Result<Node> {
         let gate = Gate::new((self.open)());
         let cluster = ClusterSettings { node: name.into(), advertise: format!("grpc://{name}"), ..cluster };
         let settings = Settings { cluster: Some(cluster), ..manual() };
@@ -90,7 +90,7 @@ impl Shared {
         Ok(Node { db, gate })
     }
 
-    fn node(&self, name: &str) -> Result<Node> {
+    pub(crate) fn node(&self, name: &str) -> Result<Node> {
         self.node_with(name, quick())
     }
 
@@ -100,11 +100,11 @@ impl Shared {
 }
 
 /// A short lease, but not so short that a busy machine loses it.
-fn quick() -> ClusterSettings {
+pub(crate) fn quick() -> ClusterSettings {
     ClusterSettings { lease: Duration::from_millis(600), poll: Duration::from_millis(5), ..ClusterSettings::default() }
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
@@ -112,11 +112,11 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn all(db: &Grizzly) -> Result<Vec<(i64, i64)>> {
+pub(crate) fn all(db: &Grizzly) -> Result<Vec<(i64, i64)>> {
     pairs(&db.snapshot(), "t", None)
 }
 
-fn put(db: &Grizzly, id: i64, group: i64) -> Result<Csn> {
+pub(crate) fn put(db: &Grizzly, id: i64, group: i64) -> Result<Csn> {
     db.put("t", rows([(id, group)]))
 }
 

@@ -94,12 +94,13 @@ impl Backups {
         Ok(state)
     }
 
-    /// Writes the files of a plan that was [checked](Self::check), and a log in the folder `log_dir`, to `target`.
+    /// Writes the files of a plan that was [checked](Self::check), and a log of `owner` in the folder `log_dir`, to
+    /// `target`.
     pub fn write(
         &self,
         plan: &RestorePlan,
         target: &Arc<dyn Storage>,
-        log_dir: &str,
+        (log_dir, owner): (&str, Option<u128>),
         progress: Progress<'_>,
     ) -> Result<Restored> {
         let total = plan.files.len() as u64;
@@ -109,14 +110,21 @@ impl Backups {
             bytes += file.piece.raw;
             progress(done, total);
         }
-        let (records, csn) = self.write_log(plan, target, log_dir)?;
+        let (records, csn) = self.write_log(plan, target, log_dir, owner)?;
         Ok(Restored { csn: csn.max(plan.base.state.csn), files: total, bytes, records })
     }
 
     /// Writes the records behind the state, up to the last one wanted; their number, and the last commit.
-    fn write_log(&self, plan: &RestorePlan, target: &Arc<dyn Storage>, dir: &str) -> Result<(u64, u64)> {
+    fn write_log(
+        &self,
+        plan: &RestorePlan,
+        target: &Arc<dyn Storage>,
+        dir: &str,
+        owner: Option<u128>,
+    ) -> Result<(u64, u64)> {
         let first = Lsn(plan.base.state.first_lsn);
-        let wal = recovery::open(Arc::clone(target), dir, first, WalOptions::default())?.into_writer()?;
+        let wal = recovery::open(Arc::clone(target), dir, first, WalOptions { owner, ..WalOptions::default() })?
+            .into_writer()?;
         let wal = Arc::new(wal);
         let (mut records, mut csn) = (0, 0);
         for log in &plan.log {

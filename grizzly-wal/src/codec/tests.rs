@@ -37,7 +37,7 @@ proptest! {
     ) {
         let payloads: Vec<Bytes> = payloads.into_iter().map(Bytes::from).collect();
         let mut file = group(&payloads, first, compress_above)?;
-        file.extend_from_slice(&seal_frame(Lsn(first + payloads.len() as u64), SALT)?);
+        file.extend_from_slice(&seal_frame(Lsn(first + payloads.len() as u64), SALT, SealKind::Closed)?);
         file.resize(file.len() + 100, 0);
         let records = read_all(&file.into())?;
         prop_assert_eq!(records.len(), payloads.len());
@@ -53,7 +53,7 @@ proptest! {
         let file = Bytes::from(bytes);
         prop_assert!(!matches!(read_frame(&file, offset, SALT), Frame::Record(..) | Frame::Seal(..)));
         prop_assert!(!proves_durable(&file, offset, SALT, Lsn(0)));
-        prop_assert!(!is_sealed(&file, SALT));
+        prop_assert!(!is_sealed(&file, 64, SALT));
         prop_assert!(FileHeader::decode(&file).is_err());
     }
 
@@ -69,10 +69,18 @@ proptest! {
     fn file_headers_come_back(
         number in any::<u64>(), first in any::<u64>(), salt in any::<u64>(), epoch in 0..9_u64,
         encryption in proptest::option::of((any::<[u8; 8]>(), any::<[u8; FILE_KEY_ID]>())),
+        place in proptest::option::of((any::<u128>(), any::<u64>())),
+        bit in any::<prop::sample::Index>(),
     ) {
         let encryption = encryption.map(|(salt, key_id)| FileEncryption { salt, key_id });
-        let header = FileHeader { number, first_lsn: Lsn(first), salt, epoch, encryption };
-        prop_assert_eq!(FileHeader::decode(&header.encode()).ok(), Some(header));
+        let place = place.map(|(owner, previous)| FilePlace { owner, previous });
+        let header = FileHeader { number, first_lsn: Lsn(first), salt, epoch, encryption, place };
+        let mut bytes = header.encode();
+        prop_assert_eq!(bytes.len(), header.len());
+        prop_assert_eq!(FileHeader::decode(&bytes).ok(), Some(header));
+        let bit = bit.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(FileHeader::decode(&bytes).is_err(), "bit {}", bit);
     }
 }
 

@@ -45,6 +45,8 @@ pub struct FaultPlan {
     pub fail_call: Option<u64>,
     /// The disk is full when this many bytes are stored.
     pub capacity: Option<u64>,
+    /// Nothing can be written, created or removed.
+    pub read_only: bool,
     /// Decides what a crash leaves of unsynced data.
     pub seed: u64,
 }
@@ -146,6 +148,9 @@ impl Disk {
     /// Counts a writing call that is no sync point; it may be the one to fail.
     fn count_call(&mut self, what: &str, place: &str) -> Result<()> {
         self.alive(what, place)?;
+        if self.plan.read_only {
+            return Err(Error::io(what, place, io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
         self.calls += 1;
         if self.plan.fail_call == Some(self.calls - 1) {
             return Err(Self::io_error(what, place));
@@ -329,11 +334,22 @@ struct FaultyFile {
 impl AppendFile for FaultyFile {
     fn append(&mut self, data: &[u8]) -> Result<()> {
         let mut disk = self.disk.lock();
-        disk.count_call("append to", &self.path)?;
-        disk.room_for(data.len(), &self.path)?;
+        disk.alive("append to", &self.path)?;
+        let fits = disk.count_call("append to", &self.path).and_then(|()| disk.room_for(data.len(), &self.path));
         let file = disk.files.get_mut(&self.path).ok_or_else(|| missing(&self.path))?;
-        file.unsynced.extend_from_slice(data);
-        Ok(())
+        // Of an append that fails, a part is there.
+        let written = if fits.is_ok() { data.len() } else { data.len() / 2 };
+        file.unsynced.extend_from_slice(&data[..written]);
+        fits
+    }
+
+    fn withdraw(&mut self) -> Result<()> {
+        let mut disk = self.disk.lock();
+        let course = disk.sync_point("withdraw from", &self.path)?;
+        let file = disk.files.get_mut(&self.path).ok_or_else(|| missing(&self.path))?;
+        file.unsynced.clear();
+        file.reserved = 0;
+        Disk::finish(course, "withdraw from", &self.path)
     }
 
     fn sync(&mut self) -> Result<()> {

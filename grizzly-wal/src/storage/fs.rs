@@ -72,8 +72,12 @@ impl FsStorage {
     fn lock_file(&self, lock: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<File> {
         let name = self.root.join(LOCK_NAME);
         let failed = |error| Error::io("lock", name.display(), error);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
+        let written = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
+        let mut file = match written {
+            // Where nothing can be written, the lock still keeps apart those who can read.
+            Err(error) if is_read_only(&error) => File::open(&name).map_err(failed),
+            opened => opened.map_err(failed),
+        }?;
         match lock(&file) {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
@@ -177,10 +181,14 @@ impl Storage for FsStorage {
         let folder = target.parent().unwrap_or(&self.root);
         create_folders(folder)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&target).map_err(failed)?;
-        let mut file = FsAppend { file, target: target.clone(), position: 0, allocated: 0, reserve: preallocate };
-        file.reserve().map_err(failed)?;
-        file.file.sync_all().map_err(failed)?;
-        sync_folder(folder).map_err(failed)?;
+        let mut file =
+            FsAppend { file, target: target.clone(), position: 0, synced: 0, allocated: 0, reserve: preallocate };
+        let made = file.reserve().and_then(|()| file.file.sync_all()).and_then(|()| sync_folder(folder));
+        if let Err(error) = made {
+            // Nobody was told of it.
+            let _ = fs::remove_file(&target);
+            return Err(failed(error));
+        }
         Ok(Box::new(file))
     }
 
@@ -251,8 +259,11 @@ impl Storage for FsStorage {
     fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
         create_folders(&self.root)?;
         let mut file = self.lock_file(File::try_lock)?;
+        // The name is for people; whoever cannot write it has the lock all the same.
         let named = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
-        named.map_err(|error| Error::io("lock", self.root.join(LOCK_NAME).display(), error))?;
+        if let Err(error) = named {
+            tracing::debug!(%error, "the lock does not say who holds it");
+        }
         self.sweep();
         Ok(Box::new(file))
     }
@@ -261,7 +272,9 @@ impl Storage for FsStorage {
         create_folders(&self.root)?;
         let file = self.lock_file(File::try_lock_shared)?;
         // Whoever had it alone before is not there any more.
-        file.set_len(0).map_err(|error| Error::io("lock", self.root.join(LOCK_NAME).display(), error))?;
+        if let Err(error) = file.set_len(0) {
+            tracing::debug!(%error, "the lock still says who held it before");
+        }
         Ok(Box::new(file))
     }
 
@@ -279,6 +292,8 @@ struct FsAppend {
     file: File,
     target: PathBuf,
     position: u64,
+    /// Everything before is durable.
+    synced: u64,
     /// Bytes the file has, zeros at the end included.
     allocated: u64,
     /// Zeros are written ahead up to this length.
@@ -286,14 +301,17 @@ struct FsAppend {
 }
 
 impl FsAppend {
-    /// Writes the next step of zeros behind what is allocated.
+    /// Writes the next step of zeros behind what is allocated, as far as there is room.
     fn reserve(&mut self) -> io::Result<()> {
         let step = (self.allocated / 2).clamp(STEP_MIN, STEP_MAX);
         let end = (self.allocated + step).min(self.reserve);
         let zeros = [0; 64 * 1024];
         while self.allocated < end {
             let len = (end - self.allocated).min(zeros.len() as u64);
-            position::write_all_at(&self.file, &zeros[..len as usize], self.allocated)?;
+            match position::write_all_at(&self.file, &zeros[..len as usize], self.allocated) {
+                Err(error) if is_full(&error) => break,
+                written => written?,
+            }
             self.allocated += len;
         }
         Ok(())
@@ -315,8 +333,25 @@ impl AppendFile for FsAppend {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| Error::io("sync", self.target.display(), error))
+        self.file.sync_data().map_err(|error| Error::io("sync", self.target.display(), error))?;
+        self.synced = self.position;
+        Ok(())
     }
+
+    fn withdraw(&mut self) -> Result<()> {
+        let cut = self.file.set_len(self.synced).and_then(|()| self.file.sync_all());
+        cut.map_err(|error| Error::io("cut off the end of", self.target.display(), error))
+    }
+}
+
+/// Whether an error says that nothing can be written there.
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether an error says that no more can be written.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 fn write_whole(temporary: &Path, parts: &[Bytes]) -> io::Result<()> {

@@ -185,6 +185,11 @@ impl AppendFile for MemoryFile {
             _ => Err(taken_over(&self.path)),
         }
     }
+
+    fn withdraw(&mut self) -> Result<()> {
+        self.pending.clear();
+        Ok(())
+    }
 }
 
 pub(super) fn exists(path: &str) -> Error {

@@ -165,4 +165,11 @@ pub trait AppendFile: Send {
     /// Makes everything appended so far durable. After an error the file must not be written any more: what is
     /// stored is unknown.
     fn sync(&mut self) -> Result<()>;
+
+    /// After an append that failed: takes back, durably, everything that was appended since the last sync, and ends the
+    /// file there. It must not be written any more. After an error of this call, and where storage cannot do it
+    /// ([`ErrorKind::Unsupported`]), what is stored is unknown.
+    fn withdraw(&mut self) -> Result<()> {
+        Err(crate::error::Error::new(ErrorKind::Unsupported, "this storage does not take back what was appended"))
+    }
 }

@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,6 +28,12 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Parts of one append file that are fetched at the same time.
 const PARALLEL_READS: usize = 32;
+/// A store that says nothing for this long is not waited for by calls that can be made again: the link to it may be
+/// dead, and the next call goes over another one. Large writes take their time, and what creates an object cannot be
+/// made again without asking what became of it.
+const SILENCE: Duration = Duration::from_secs(10);
+/// An object that is larger may take longer to be written.
+const SMALL: usize = 1 << 20;
 /// How often the end of a file is claimed anew while its old writer keeps adding to it.
 const SEAL_ATTEMPTS: usize = 100;
 
@@ -43,6 +50,7 @@ struct Bucket {
     url: String,
     /// Only `None` while being dropped.
     runtime: Option<Runtime>,
+    silence: Option<Duration>,
     /// How far the append file that was followed last has been read.
     reached: Mutex<Option<Reached>>,
 }
@@ -68,6 +76,16 @@ impl Drop for Bucket {
 impl ObjectStorage {
     /// The storage below `prefix` in `store`; `url` is how it is called in messages and locks.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, url: impl Into<String>) -> Result<Self> {
+        Self::with_silence(store, prefix, url, Some(SILENCE))
+    }
+
+    /// The same with another limit, or none, to how long the store may be silent when it is read. Ten seconds unless set.
+    pub fn with_silence(
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        url: impl Into<String>,
+        silence: Option<Duration>,
+    ) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("grizzly-store")
@@ -80,6 +98,7 @@ impl ObjectStorage {
                 prefix,
                 url: url.into(),
                 runtime: Some(runtime),
+                silence,
                 reached: Mutex::default(),
             }),
         })
@@ -121,6 +140,23 @@ impl Bucket {
         outcome.map_err(|error| self.explain(doing, path, error))
     }
 
+    /// The same for a call that can be made again, without more patience than [`SILENCE`].
+    fn ask<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        path: &str,
+        call: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let silence = self.silence;
+        self.wait(doing, path, async move { in_time(silence, call).await? })
+    }
+
+    /// An object, or a part of it.
+    fn fetch(&self, path: &str, options: GetOptions) -> Result<Bytes> {
+        let (store, location, silence) = (Arc::clone(&self.store), self.locate(path)?, self.silence);
+        self.wait("read", path, async move { fetch(store.as_ref(), &location, options, silence).await })
+    }
+
     fn explain(&self, doing: &str, path: &str, error: object_store::Error) -> Error {
         use object_store::Error as Store;
         let kind = match &error {
@@ -140,7 +176,9 @@ impl Bucket {
             PutMode::Create => (object_store::PutMode::Create, Some(payload.clone())),
             PutMode::Overwrite => (object_store::PutMode::Overwrite, None),
         };
-        let stored = self.wait("write", path, async move { store.put_opts(&location, payload, how.into()).await });
+        let silence = self.silence.filter(|_| kept.is_none() && payload.content_length() <= SMALL);
+        let put = async move { in_time(silence, store.put_opts(&location, payload, how.into())).await? };
+        let stored = self.wait("write", path, put);
         match (stored, kept) {
             (Ok(_), _) => Ok(()),
             (Err(error), Some(kept)) if self.holds(path, &kept, &error) => Ok(()),
@@ -155,10 +193,7 @@ impl Bucket {
         if !matches!(error.kind(), ErrorKind::Io | ErrorKind::AlreadyExists) {
             return false;
         }
-        let Ok(location) = self.locate(path) else { return false };
-        let store = Arc::clone(&self.store);
-        let found = self.wait("read", path, async move { store.get(&location).await?.bytes().await });
-        found.is_ok_and(|found| {
+        self.fetch(path, GetOptions::default()).is_ok_and(|found| {
             let mut rest = found.as_ref();
             let same = payload.iter().all(|part| match rest.strip_prefix(part.as_ref()) {
                 Some(behind) => {
@@ -179,12 +214,17 @@ impl Bucket {
     fn list_behind(&self, folder: &str, last: Option<&str>) -> Result<Vec<ObjectMeta>> {
         let (store, location) = (Arc::clone(&self.store), self.locate(folder)?);
         let last = last.map(|last| self.locate(last)).transpose()?;
+        let silence = self.silence;
         let all = self.wait("list", folder, async move {
-            let found = match &last {
+            let mut found = match &last {
                 Some(last) => store.list_with_offset(Some(&location), last),
                 None => store.list(Some(&location)),
             };
-            found.try_collect::<Vec<_>>().await
+            let mut all = Vec::new();
+            while let Some(object) = in_time(silence, found.try_next()).await?? {
+                all.push(object);
+            }
+            Ok(all)
         });
         // A folder without objects is empty, so it is the bucket that is missing.
         let all = all.map_err(|error| match error.kind() {
@@ -202,7 +242,7 @@ impl Bucket {
 
     fn remove(&self, path: &str) -> Result<()> {
         let (store, location) = (Arc::clone(&self.store), self.locate(path)?);
-        let removed = self.wait("remove", path, async move { store.delete(&location).await });
+        let removed = self.ask("remove", path, async move { store.delete(&location).await });
         removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
     }
 
@@ -240,11 +280,11 @@ impl Bucket {
             offset += size;
         }
         let names = parts.keys().map(|number| self.locate(&part_name(file, *number))).collect::<Result<Vec<_>>>()?;
-        let store = Arc::clone(&self.store);
+        let (store, silence) = (Arc::clone(&self.store), self.silence);
         let bytes = self.wait("read", file, async move {
             let fetch = |name: Path| {
                 let store = Arc::clone(&store);
-                async move { store.get(&name).await?.bytes().await }
+                async move { fetch(store.as_ref(), &name, GetOptions::default(), silence).await }
             };
             let mut fetched = futures::stream::iter(names).map(fetch).buffered(PARALLEL_READS);
             let mut whole = BytesMut::new();
@@ -264,20 +304,21 @@ impl Storage for ObjectStorage {
     }
 
     fn get(&self, path: &str) -> Result<Bytes> {
-        let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
-        self.bucket.wait("read", path, async move { store.get(&location).await?.bytes().await })
+        path::check(path)?;
+        self.bucket.fetch(path, GetOptions::default())
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
-        let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
+        path::check(path)?;
         if range.start >= range.end {
+            let (store, location) = (Arc::clone(&self.bucket.store), self.locate(path)?);
             // Stores refuse empty ranges; ours are allowed anywhere inside the object.
-            let size = self.bucket.wait("read", path, async move { store.head(&location).await })?.size;
+            let size = self.bucket.ask("read", path, async move { store.head(&location).await })?.size;
             let inside = range.start == range.end && range.end <= size;
             return if inside { Ok(Bytes::new()) } else { Err(outside(path, &range, size)) };
         }
-        let wanted = range.clone();
-        let bytes = self.bucket.wait("read", path, async move { store.get_range(&location, wanted).await })?;
+        let bytes =
+            self.bucket.fetch(path, GetOptions { range: Some(range.clone().into()), ..GetOptions::default() })?;
         if bytes.len() as u64 != range.end - range.start {
             return Err(outside(path, &range, range.start + bytes.len() as u64));
         }
@@ -332,7 +373,7 @@ impl Storage for ObjectStorage {
 
     fn has_begun(&self, path: &str) -> Result<bool> {
         let (store, location) = (Arc::clone(&self.bucket.store), self.locate(&part_name(path, 0))?);
-        match self.bucket.wait("look for", path, async move { store.head(&location).await }) {
+        match self.bucket.ask("look for", path, async move { store.head(&location).await }) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -416,6 +457,31 @@ impl Storage for ObjectStorage {
     fn url(&self) -> String {
         self.bucket.url.clone()
     }
+}
+
+/// Waits for one answer of the store, no longer than it may be silent.
+async fn in_time<T>(silence: Option<Duration>, answer: impl Future<Output = T>) -> object_store::Result<T> {
+    let Some(silence) = silence else { return Ok(answer.await) };
+    tokio::time::timeout(silence, answer).await.map_err(|_| object_store::Error::Generic {
+        store: "object store",
+        source: format!("no answer within {silence:?}").into(),
+    })
+}
+
+/// Reads an object; its bytes may take their time as long as they come.
+async fn fetch(
+    store: &dyn ObjectStore,
+    location: &Path,
+    options: GetOptions,
+    silence: Option<Duration>,
+) -> object_store::Result<Bytes> {
+    let found = in_time(silence, store.get_opts(location, options)).await??;
+    let (mut stream, mut parts) = (found.into_stream(), Vec::new());
+    while let Some(part) = in_time(silence, stream.try_next()).await?? {
+        parts.push(part);
+    }
+    // One that comes in one piece is not copied.
+    Ok(if parts.len() == 1 { parts.remove(0) } else { parts.concat().into() })
 }
 
 /// The writing end of an append file: what one sync covers becomes one object.

@@ -44,6 +44,11 @@ fn settings() -> impl Iterator<Item = (String, String)> {
     ours.map(|(name, value)| (name.to_ascii_lowercase(), value))
 }
 
+/// Whether the environment says how long a request may take; then nothing here is more impatient.
+pub(super) fn is_patient() -> bool {
+    settings().any(|(name, _)| name.ends_with("_timeout") && !name.ends_with("connect_timeout"))
+}
+
 /// How long a store that cannot be reached is tried again. Whoever waits for a commit waits as long.
 fn patience() -> RetryConfig {
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(1), ..Default::default() };

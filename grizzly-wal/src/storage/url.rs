@@ -7,7 +7,7 @@ use object_store::ObjectStoreScheme;
 use url::Url;
 
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-use super::remote::connect;
+use super::remote::{connect, is_patient};
 use super::{FsStorage, MemoryStorage, ObjectStorage, Storage};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -51,6 +51,9 @@ fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
     let store =
         connect(&scheme, url).ok_or_else(|| unsupported(format!("this build has no support for {scheme:?}")))?;
     let store = store.map_err(|error| Error::invalid(format!("cannot open {shown}: {error}")).with_source(error))?;
+    if is_patient() {
+        return Ok(Arc::new(ObjectStorage::with_silence(store, prefix, shown, None)?));
+    }
     Ok(Arc::new(ObjectStorage::new(store, prefix, shown)?))
 }
 
@@ -58,6 +61,11 @@ fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
 #[cfg(not(any(feature = "aws", feature = "gcp", feature = "azure")))]
 fn connect(_: &ObjectStoreScheme, _: &Url) -> Option<object_store::Result<Arc<dyn object_store::ObjectStore>>> {
     None
+}
+
+#[cfg(not(any(feature = "aws", feature = "gcp", feature = "azure")))]
+fn is_patient() -> bool {
+    false
 }
 
 /// A URL as it may be shown: user name, password and query removed.

@@ -19,6 +19,16 @@ use object_store::{
 struct Ambiguous {
     inner: Arc<InMemory>,
     lies: Arc<AtomicBool>,
+    /// It takes every call and answers none.
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Ambiguous {
+    async fn listen(&self) {
+        if self.is_silent.load(Ordering::Acquire) {
+            std::future::pending().await
+        }
+    }
 }
 
 impl fmt::Display for Ambiguous {
@@ -35,6 +45,7 @@ impl ObjectStore for Ambiguous {
         payload: PutPayload,
         opts: PutOptions,
     ) -> object_store::Result<PutResult> {
+        self.listen().await;
         let stored = self.inner.put_opts(location, payload, opts).await?;
         match self.lies.load(Ordering::Acquire) {
             true => Err(object_store::Error::Generic { store: "Ambiguous", source: "500 Internal Error".into() }),
@@ -51,6 +62,7 @@ impl ObjectStore for Ambiguous {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.listen().await;
         self.inner.get_opts(location, options).await
     }
 
@@ -62,7 +74,10 @@ impl ObjectStore for Ambiguous {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        match self.is_silent.load(Ordering::Acquire) {
+            true => Box::pin(futures::stream::pending()),
+            false => self.inner.list(prefix),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
@@ -109,5 +124,25 @@ fn what_is_there_counts_as_created_only_if_it_is_the_same() -> Result<()> {
     assert_eq!(longer.kind(), ErrorKind::AlreadyExists);
     // Nobody knows what an overwritten object holds if the store does not say.
     assert!(storage.put("b", &[Bytes::from_static(b"x")], PutMode::Overwrite).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_store_that_is_silent_is_not_waited_for_by_what_can_be_asked_again() -> Result<()> {
+    let (silence, store) = (std::time::Duration::from_millis(50), Ambiguous::default());
+    let storage = ObjectStorage::with_silence(Arc::new(store.clone()), Path::default(), "silent://", Some(silence))?;
+    let bytes = [Bytes::from_static(b"one, "), Bytes::from_static(b"two")];
+    storage.put("a", &bytes, PutMode::Create)?;
+    assert_eq!((storage.get("a")?, storage.get_range("a", 2..6)?), ("one, two".into(), "e, t".into()));
+    store.is_silent.store(true, Ordering::Release);
+    let refused = |error: grizzly_wal::Error| (error.kind(), error.message().contains("no answer within 50ms"));
+    assert_eq!(storage.get("a").map_err(refused), Err((ErrorKind::Io, true)));
+    assert_eq!(storage.get_range("a", 0..1).map_err(refused), Err((ErrorKind::Io, true)));
+    assert_eq!(storage.get_range("a", 0..0).map_err(refused), Err((ErrorKind::Io, true)));
+    assert_eq!(storage.list("").map_err(refused), Err((ErrorKind::Io, true)));
+    assert_eq!(storage.has_begun("log/1").map_err(refused), Err((ErrorKind::Io, true)));
+    assert_eq!(storage.put("a", &bytes, PutMode::Overwrite).map_err(refused), Err((ErrorKind::Io, true)));
+    store.is_silent.store(false, Ordering::Release);
+    assert_eq!(storage.get("a")?, "one, two");
     Ok(())
 }

@@ -67,7 +67,7 @@ fn restore(backups: &Backups, to: Option<u64>) -> Result<(String, Vec<String>, u
     let target = memory();
     let plan = backups.plan(to)?;
     let state = backups.check(&plan, &mut quiet())?;
-    let restored = backups.write(&plan, &target, DIR, &mut quiet())?;
+    let restored = backups.write(&plan, &target, (DIR, None), &mut quiet())?;
     let (last, wal) = reopen(&target, Lsn(plan.base().state.first_lsn))?;
     wal.close()?;
     assert!(last.0 == 0 || restored.records == 0 || restored.csn == 5 * last.0);
@@ -306,7 +306,7 @@ fn an_encrypted_log_is_reopened_and_rotated_like_any_other() -> Result<()> {
         let wal = Arc::new(replay.into_writer()?);
         (0..10).try_for_each(|_| commit(&wal).map(drop))?;
     }
-    let check = grizzly_wal::check_log(&storage, DIR, Lsn(1), Lsn(1))?;
+    let check = grizzly_wal::check_log(&storage, DIR, Lsn(1), Lsn(1), grizzly_wal::Known::default())?;
     assert_eq!((check.records, check.problem), (50, None));
     Ok(())
 }

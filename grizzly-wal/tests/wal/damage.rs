@@ -127,12 +127,12 @@ fn other_files_in_the_folder_are_left_alone() -> Result<()> {
 fn a_newer_format_is_named() -> Result<()> {
     let mut files = closed_log()?;
     let header = &mut files[2].1[..64];
-    header[8] = 2;
+    header[8] = 3;
     let crc = crc32c::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
-    let error = read_until_error(plant_all(&files)?).1.expect("format 2 is not known");
+    let error = read_until_error(plant_all(&files)?).1.expect("format 3 is not known");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.message().contains(&files[2].0) && error.message().contains("format 2"), "{error}");
+    assert!(error.message().contains(&files[2].0) && error.message().contains("format 3"), "{error}");
     Ok(())
 }
 

@@ -114,3 +114,35 @@ fn a_callback_that_panics_ends_the_log_without_hanging_anybody() -> Result<()> {
     assert_eq!(wal.close().expect_err("the log thread is gone").kind(), ErrorKind::Poisoned);
     Ok(())
 }
+
+#[test]
+fn whoever_waits_for_a_log_that_is_given_up_hears_of_it_while_its_storage_is_silent() -> Result<()> {
+    let (told, given_up) = std::sync::mpsc::channel();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    // The sync is done and its writer does not come back from it.
+    let fence = move || {
+        told.send(()).ok();
+        held.lock().ok().and_then(|held| held.recv().ok());
+        Ok(())
+    };
+    let storage: Arc<dyn Storage> = Arc::new(grizzly_wal::MemoryStorage::new());
+    let options = WalOptions { fence: Some(Box::new(fence)), ..WalOptions::default() };
+    let (_, wal) = reopen_with(&storage, Lsn::FIRST, options)?;
+    let lsn = append(&wal)?;
+    let waiting = Arc::clone(&wal);
+    let waiter = thread::spawn(move || waiting.wait_durable(lsn));
+    given_up.recv().expect("the record is being written");
+    wal.give_up(grizzly_wal::Error::new(ErrorKind::AlreadyExists, "another writer has begun"));
+    let refused = waiter.join().expect("no panic").expect_err("nobody knows");
+    assert_eq!(refused.kind(), ErrorKind::Poisoned);
+    assert!(refused.message().contains("another writer has begun"), "{refused}");
+    assert_eq!(append(&wal).expect_err("it has ended").kind(), ErrorKind::Poisoned);
+    let durable = wal.durable_lsn();
+    assert_eq!(Arc::clone(&wal).close().expect_err("it does not wait").kind(), ErrorKind::Poisoned);
+    drop(let_go);
+    thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(wal.durable_lsn(), durable, "what was given up is not confirmed late");
+    assert_eq!(wal.close().expect_err("it has ended").kind(), ErrorKind::Poisoned);
+    Ok(())
+}

@@ -158,3 +158,25 @@ fn a_tail_that_slept_through_two_writers_does_not_wait_for_them() -> Result<()> 
     }
     Ok(())
 }
+
+#[test]
+fn a_file_whose_writer_died_before_its_header_stops_nobody() -> Result<()> {
+    let (_folder, storage) = folder();
+    let (_, first) = reopen_with(&storage, Lsn::FIRST, in_epoch(1))?;
+    commit(&first)?;
+    let mut tail = LogTail::new(Arc::clone(&storage), DIR, Lsn::FIRST);
+    assert_eq!(look(&mut tail)?, Lsn(1));
+    // Space was reserved for it, and that is all; whoever comes next may fail to remove it.
+    let mut dead = storage.create_append(&format!("{DIR}/0000000002.log"), 4096)?;
+    dead.append(&[0; 4096])?;
+    dead.sync()?;
+    let (_, third) = reopen_with(&storage, Lsn::FIRST, in_epoch(3))?;
+    let mut dead = storage.create_append(&format!("{DIR}/0000000002.log"), 4096)?;
+    dead.append(&[0; 4096])?;
+    dead.sync()?;
+    commit(&third)?;
+    tail.search();
+    assert_eq!(look(&mut tail)?, Lsn(2));
+    assert_eq!(tail.epoch(), 3);
+    Ok(())
+}

@@ -2,6 +2,7 @@
 //! that fail.
 
 mod failures;
+mod links;
 pub(crate) mod nodes;
 pub(crate) mod process;
 mod processes;

@@ -17,6 +17,8 @@ pub(crate) enum Network {
     Works,
     /// Nothing arrives any more; connections stay open.
     Frozen,
+    /// Nothing arrives any more over connections from before; new ones work.
+    Lost,
     /// Connections break and new ones are refused at once.
     Cut,
 }
@@ -74,6 +76,7 @@ async fn forward(
     trapped: Option<State>,
 ) {
     let mut buffer = vec![0; 4096];
+    let is_new = *network.borrow() == Network::Lost;
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
@@ -83,8 +86,9 @@ async fn forward(
         if let Some((network, trap)) = &trapped {
             spring(network, trap, read);
         }
-        let thawed = network.wait_for(|network| *network != Network::Frozen).await;
-        let works = thawed.is_ok_and(|network| *network == Network::Works);
+        let stands = |network: &Network| *network == Network::Frozen || (*network == Network::Lost && !is_new);
+        let thawed = network.wait_for(|network| !stands(network)).await;
+        let works = thawed.is_ok_and(|network| *network != Network::Cut);
         if !works || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }

@@ -258,7 +258,10 @@ fn backup(
     }
     let made = backup::create(&backups, &source, parent.as_ref(), progress)?;
     let (chain, lsn) = (made.chain.clone(), made.continues_from().0);
-    db.pins.advance(&db.storage, Position { chain, to: to.url(), lsn, created: made.created })?;
+    db.pins.advance(
+        &db.storage,
+        Position { chain, to: to.url(), lsn, created: made.created, database: Some(db.identity) },
+    )?;
     drop(running);
     tracing::info!(id = made.id(), csn = made.end.csn, bytes = made.stored_bytes(), "a backup was taken");
     Ok(BackupReport {

@@ -27,6 +27,9 @@ pub(super) struct Position {
     pub(super) lsn: u64,
     /// When the backup was taken, in microseconds since 1970.
     pub(super) created: u64,
+    /// Whose backup it is; not known in earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) database: Option<uuid::Uuid>,
 }
 
 /// Keeps log and files from being removed.
@@ -45,6 +48,14 @@ struct State {
     named: BTreeMap<SegmentKey, u64>,
 }
 
+impl State {
+    /// Positions that are not older than `window`.
+    fn recent(&self, window: Duration) -> impl Iterator<Item = &Position> {
+        let oldest = now().0.saturating_sub(window.as_micros() as u64);
+        self.positions.values().filter(move |position| position.created >= oldest)
+    }
+}
+
 /// Ends the protection of what a running backup reads.
 #[derive(Debug)]
 pub(super) struct Running<'a>(&'a Pins);
@@ -59,17 +70,28 @@ fn path(chain: &str) -> String {
     format!("{DIR}/{chain}.json")
 }
 
-fn read(storage: &Arc<dyn Storage>, path: &str) -> Result<Position> {
+/// The position stored as `path`, of a chain of backups of `database`.
+fn read(storage: &Arc<dyn Storage>, path: &str, database: uuid::Uuid) -> Result<Position> {
     let text = storage.get(path)?;
-    redo::decode_json(path, unchecked(path, &text)?)
+    let position: Position = redo::decode_json(path, unchecked(path, &text)?)?;
+    let ours = position.database.is_none_or(|found| found == database);
+    match ours && self::path(&position.chain) == path {
+        true => Ok(position),
+        false => Err(Error::corrupt(format!("'{path}' was exchanged: it is that of chain {}", position.chain))),
+    }
 }
 
 impl Pins {
     /// Goes on with the positions on storage, and with the segments that the log names.
-    pub(crate) fn resume(&self, storage: &Arc<dyn Storage>, named: BTreeMap<SegmentKey, u64>) -> Result<()> {
+    pub(crate) fn resume(
+        &self,
+        storage: &Arc<dyn Storage>,
+        database: uuid::Uuid,
+        named: BTreeMap<SegmentKey, u64>,
+    ) -> Result<()> {
         let mut positions = BTreeMap::new();
         for file in storage.list(DIR)? {
-            match read(storage, &file.path) {
+            match read(storage, &file.path, database) {
                 Ok(position) => drop(positions.insert(position.chain.clone(), position)),
                 // The database works without; the next incremental backup will be refused.
                 Err(error) => tracing::warn!(file = file.path, %error, "cannot read how far a backup has come"),
@@ -81,9 +103,13 @@ impl Pins {
     }
 
     /// What is wrong with the positions on storage.
-    pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<Vec<String>> {
+    pub(crate) fn verify(storage: &Arc<dyn Storage>, database: uuid::Uuid) -> Result<Vec<String>> {
         let files = storage.list(DIR)?;
-        Ok(files.iter().filter_map(|file| read(storage, &file.path).err()).map(|error| error.to_string()).collect())
+        Ok(files
+            .iter()
+            .filter_map(|file| read(storage, &file.path, database).err())
+            .map(|error| error.to_string())
+            .collect())
     }
 
     /// The record `lsn` of the log names `segment`.
@@ -95,11 +121,8 @@ impl Pins {
     /// Backups older than `window` keep nothing.
     pub(crate) fn keep_from(&self, replay_from: Lsn, window: Duration) -> Lsn {
         let mut state = self.state.lock();
-        let oldest = now().0.saturating_sub(window.as_micros() as u64);
-        let positions = state.positions.values().filter(|position| position.created >= oldest);
-        let positions = positions.map(|position| position.lsn);
         let running = state.running.flatten().map(|lsn| lsn.0);
-        let keep = positions.chain(running).fold(replay_from.0, u64::min);
+        let keep = state.recent(window).map(|position| position.lsn).chain(running).fold(replay_from.0, u64::min);
         state.named.retain(|_, lsn| *lsn >= keep);
         Lsn(keep)
     }
@@ -122,6 +145,13 @@ impl Pins {
     pub(crate) fn holds(&self, segment: SegmentKey) -> bool {
         let state = self.state.lock();
         state.running.is_some() || state.named.contains_key(&segment)
+    }
+
+    /// Whether a backup that is not older than `window`, or one that runs, needs the files of a segment.
+    pub(crate) fn keeps(&self, segment: SegmentKey, window: Duration) -> bool {
+        let state = self.state.lock();
+        let needed = |named: &u64| state.recent(window).any(|position| position.lsn <= *named);
+        state.running.is_some() || state.named.get(&segment).is_some_and(needed)
     }
 
     /// Whether files are being copied now.

@@ -77,7 +77,8 @@ impl Backups {
         let lock = into.lock()?;
         check_empty(into)?;
         into.put(MARKER, &[Bytes::from_static(b"a restore was begun here and not finished\n")], PutMode::Create)?;
-        let Restored { csn, files, bytes, records } = self.inner.write(&plan, into, LOG_DIR, progress)?;
+        let Restored { csn, files, bytes, records } =
+            self.inner.write(&plan, into, (LOG_DIR, Some(manifest.database.as_u128())), progress)?;
         manifest.store(into)?;
         drop(lock);
         finish(into)?;
@@ -115,6 +116,7 @@ fn restored_manifest(state: &[u8]) -> Result<Manifest> {
     let mut manifest = Manifest::decode("state", state)?;
     manifest.database = uuid::Uuid::new_v4();
     manifest.named_by_log.clear();
+    manifest.log = None;
     Ok(manifest)
 }
 
@@ -133,7 +135,7 @@ fn complete_indexes(db: &Inner) -> Result<()> {
     let version = db.publisher.current();
     for (id, table) in &version.tables {
         for index in &table.def.indexes {
-            ddl::build_runs(db, *id, index)?;
+            ddl::build_runs(db, *id, index, Default::default())?;
         }
     }
     Ok(())

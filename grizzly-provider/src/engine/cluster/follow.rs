@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grizzly_wal::{LogTail, Lsn, Storage};
+use grizzly_wal::{LogTail, Lsn, Record, Storage};
 
 use super::{
     super::{
@@ -38,6 +38,7 @@ impl Following {
         let manifest = manifest.ok_or_else(|| crate::Error::not_found(format!("'{}' is gone", storage.url())))?;
         let recovery = Recovery::from_manifest(Arc::clone(removal), Arc::clone(cache), &manifest)?;
         let tail = LogTail::new(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from));
+        let tail = tail.of(manifest.database.as_u128());
         Ok(Self { recovery, tail, manifest: manifest.number, looked: Instant::now() })
     }
 
@@ -47,20 +48,33 @@ impl Following {
 
     /// Applies what was logged since the last call.
     fn advance(&mut self, storage: &Arc<dyn Storage>, care: Care) -> Result<Advanced> {
-        let mut tail = self.tail.clone();
-        let records = tail.poll()?;
+        let (mut tail, mut records) = self.look(false)?;
         // Read before the lease: if nobody has taken over since, whoever does will find these records too.
         let ask = !records.is_empty() || care == Care::All;
         if ask && lease::latest_epoch(storage.as_ref())? > tail.epoch() {
             // If a file has begun in that epoch, it may not have the next number: empty ones are removed.
-            self.tail.search();
-            return Ok(Advanced { changed: false, complete: false });
+            (tail, records) = self.look(true)?;
+            if lease::latest_epoch(storage.as_ref())? > tail.epoch() {
+                // Its holder has no log yet, so it has acknowledged nothing: it may have died before it came to that.
+                // Only what was read and may not count is in doubt.
+                return Ok(Advanced { changed: false, complete: records.is_empty() });
+            }
         }
         self.tail = tail;
         for record in &records {
             self.recovery.apply(record)?;
         }
         Ok(Advanced { changed: !records.is_empty(), complete: true })
+    }
+
+    /// What the log has behind the present place, and the place behind that.
+    fn look(&self, thorough: bool) -> Result<(LogTail, Vec<Record>)> {
+        let mut tail = self.tail.clone();
+        if thorough {
+            tail.search();
+        }
+        let records = tail.poll()?;
+        Ok((tail, records))
     }
 
     /// Now and then: lets go of rows in memory that the writer has put into files since. Whether it did.

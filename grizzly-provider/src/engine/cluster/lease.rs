@@ -20,12 +20,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use grizzly_wal::{ErrorKind as Below, PutMode, Storage};
+use grizzly_wal::{ErrorKind as Below, Known, PutMode, Storage, Wal};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    manifest::{checked, unchecked, unreadable},
+    manifest::{LogEnd, Manifest, checked, unchecked, unreadable},
     redo::{decode_json, encode_json},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +59,12 @@ pub(crate) struct Grant {
     /// Tells two processes apart that want the same epoch under the same name.
     #[serde(default)]
     pub(crate) nonce: uuid::Uuid,
+    /// Whose lease it is; not known in earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<uuid::Uuid>,
+    /// How far the log was when this was written, or when the holder before wrote it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<LogEnd>,
 }
 
 /// Time that never goes back: since some moment in the past.
@@ -113,7 +119,32 @@ fn parse(path: &str, text: &[u8]) -> Result<Grant> {
     grizzly_wal::storage::check_plain(path, text)?;
     // Earlier versions stored it without a checksum.
     let json = if text.ends_with(b"}") { text } else { unchecked(path, text)? };
-    decode_json(&format!("lease '{path}'"), json)
+    let grant: Grant = decode_json(&format!("lease '{path}'"), json)?;
+    match epoch_of(path) == Some(grant.epoch) {
+        true => Ok(grant),
+        false => Err(Error::corrupt(format!("'{path}' was exchanged: it is the lease of epoch {}", grant.epoch))),
+    }
+}
+
+/// The same, of this database.
+fn parse_of(database: uuid::Uuid, path: &str, text: &[u8]) -> Result<Grant> {
+    let grant = parse(path, text)?;
+    match grant.database.filter(|found| *found != database) {
+        None => Ok(grant),
+        Some(other) => {
+            Err(Error::corrupt(format!("'{path}' was exchanged: it is of database {other}, not of {database}")))
+        }
+    }
+}
+
+/// What the newest lease of a database knows of its log.
+pub(crate) fn known_log(storage: &dyn Storage, database: uuid::Uuid) -> Result<Known> {
+    let epoch = latest_epoch(storage)?;
+    if epoch == 0 {
+        return Ok(Known::default());
+    }
+    let grant = parse_of(database, &path(epoch), &storage.get(&path(epoch))?)?;
+    Ok(grant.log.map_or(Known::default(), Known::from))
 }
 
 fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
@@ -121,8 +152,8 @@ fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
 }
 
 /// What is wrong with the leases on storage.
-pub(crate) fn verify(storage: &dyn Storage) -> Result<Vec<String>> {
-    unreadable(storage, DIR, parse)
+pub(crate) fn verify(storage: &dyn Storage, database: uuid::Uuid) -> Result<Vec<String>> {
+    unreadable(storage, DIR, |path, text| parse_of(database, path, text))
 }
 
 /// How long the holder trusts a lease.
@@ -133,6 +164,9 @@ pub(crate) enum Trust {
     /// Until it finds a successor. For a writer whose successor shuts it out of the log and whose files have names
     /// of their own: its lease is there to tell others that it is at work.
     Successor,
+    /// As long as the process lives, since a lock keeps all others out. The lease only leaves word that earlier epochs are
+    /// over, and of the log.
+    Lock,
 }
 
 /// Takes the epoch of `grant`, or `None` if somebody else was faster.
@@ -156,15 +190,17 @@ pub(crate) fn acquire(
     }
     let trusted = match trust {
         Trust::Time => Duration::from_millis(grant.millis).mul_f64(TRUSTED),
-        Trust::Successor => FOREVER,
+        Trust::Successor | Trust::Lock => FOREVER,
     };
     let lease = Lease {
         storage: Arc::clone(storage),
         clock,
         epoch: grant.epoch,
+        trust,
         trusted,
         until: AtomicU64::new((begun + trusted).as_micros() as u64),
         ended: AtomicBool::new(false),
+        log: Mutex::default(),
         grant: Mutex::new(grant),
     };
     Ok(Some(Arc::new(lease)))
@@ -176,7 +212,10 @@ pub(crate) struct Lease {
     storage: Arc<dyn Storage>,
     clock: Clock,
     epoch: u64,
+    trust: Trust,
     trusted: Duration,
+    /// The log that is written under it.
+    log: Mutex<Weak<Wal>>,
     /// Microseconds of the clock until which it is good.
     until: AtomicU64,
     /// It ran out or was released, for good.
@@ -196,7 +235,10 @@ impl Lease {
     /// `Closed` once the lease has run out; it never comes back.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_time()?;
-        if self.trusted == FOREVER {
+        if self.trust == Trust::Lock {
+            return Ok(());
+        }
+        if self.trust == Trust::Successor {
             // Leases of long ago are removed: the next one may be, and later ones are there.
             return match latest_epoch(self.storage.as_ref())? > self.epoch {
                 true => Err(self.end("another writer has taken over")),
@@ -241,7 +283,7 @@ impl Lease {
         self.check_time()?;
         let begun = self.clock.now();
         grant.renewal += 1;
-        self.storage.put(&path(self.epoch), &stored(&grant)?, PutMode::Overwrite)?;
+        self.store(&mut grant)?;
         // A watcher may have looked, for the last time, before this renewal was there. It did not if the time before
         // has not run out yet.
         self.check_time()?;
@@ -257,11 +299,35 @@ impl Lease {
 
     /// Lets somebody else take the next epoch at once. Nothing may be written under this lease any more.
     pub(crate) fn release(&self) -> Result<()> {
+        // Without waiting for a renewal that is under way: what has run out need not be given back.
+        self.check_time()?;
         let mut grant = self.grant.lock();
         self.check_time()?;
         self.ended.store(true, Ordering::Release);
         grant.released = true;
-        self.storage.put(&path(self.epoch), &stored(&grant)?, PutMode::Overwrite)?;
+        self.store(&mut grant)
+    }
+
+    /// What it knew of the log when it was taken.
+    pub(crate) fn known_log(&self) -> Known {
+        self.grant.lock().log.map_or(Known::default(), Known::from)
+    }
+
+    /// Leaves word of this log from now on, each time it is stored.
+    pub(crate) fn follow_log(&self, log: &Arc<Wal>) {
+        *self.log.lock() = Arc::downgrade(log);
+    }
+
+    /// Stores it as it is, with how far the log is by now.
+    pub(crate) fn leave_word(&self) -> Result<()> {
+        self.store(&mut self.grant.lock())
+    }
+
+    fn store(&self, grant: &mut Grant) -> Result<()> {
+        if let Some(log) = self.log.lock().upgrade() {
+            grant.log = Some(log.known().into());
+        }
+        self.storage.put(&path(self.epoch), &stored(grant)?, PutMode::Overwrite)?;
         Ok(())
     }
 
@@ -349,12 +415,12 @@ impl Watch {
 }
 
 /// For a writer that shares the database with no other: waits until a lease that others may have left has run out, and
-/// takes the next epoch, which is in the name of every file that it will write. Where nothing else keeps others out
-/// (`held`), it holds the lease from then on; else it only leaves word that earlier epochs are over.
+/// takes the next epoch behind that of `manifest`, which is in the name of every file that it will write. Where nothing
+/// else keeps others out (`held`), it holds the lease from then on; else it only leaves word that earlier epochs are over.
 ///
 /// # Errors
 /// `Unavailable` if another writer is at work.
-pub(crate) fn take_alone(storage: &Arc<dyn Storage>, latest: u64, held: bool) -> Result<Arc<Lease>> {
+pub(crate) fn take_alone(storage: &Arc<dyn Storage>, manifest: &Manifest, held: bool) -> Result<Arc<Lease>> {
     let mut watch = Watch::new(Clock::monotonic());
     watch.look(storage.as_ref())?;
     let first = watch.seen().cloned();
@@ -365,12 +431,24 @@ pub(crate) fn take_alone(storage: &Arc<dyn Storage>, latest: u64, held: bool) ->
         }
         std::thread::sleep(Duration::from_millis(millis / 20 + 1));
     }
-    let epoch = first.map_or(0, |grant| grant.epoch).max(latest) + 1;
+    let log = manifest.known_log().and(known_log(storage.as_ref(), manifest.database)?);
+    let epoch = first.map_or(0, |grant| grant.epoch).max(manifest.epoch) + 1;
     let (holder, url) = (format!("process {}", std::process::id()), String::new());
     let millis = if held { ALONE_MILLIS } else { millis };
-    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: !held, nonce: uuid::Uuid::new_v4() };
-    let lease = acquire(storage, Clock::monotonic(), grant, Trust::Successor)?;
-    let Some(lease) = lease else { return Err(in_use(storage, self::latest(storage.as_ref())?.as_ref())) };
+    let grant = Grant {
+        epoch,
+        holder,
+        url,
+        renewal: 0,
+        millis,
+        released: !held,
+        nonce: uuid::Uuid::new_v4(),
+        database: Some(manifest.database),
+        log: Some(log.into()),
+    };
+    let trust = if held { Trust::Successor } else { Trust::Lock };
+    let lease = acquire(storage, Clock::monotonic(), grant, trust)?;
+    let Some(lease) = lease else { return Err(in_use(storage, latest(storage.as_ref())?.as_ref())) };
     if held {
         lease.keep()?;
     }
@@ -407,7 +485,11 @@ mod tests {
 
     fn grant(epoch: u64) -> Grant {
         let (holder, url, nonce) = ("a".into(), "grpc://a".into(), uuid::Uuid::new_v4());
-        Grant { epoch, holder, url, renewal: 0, millis: 1000, released: false, nonce }
+        Grant { epoch, holder, url, renewal: 0, millis: 1000, released: false, nonce, database: None, log: None }
+    }
+
+    fn manifest(epoch: u64) -> Manifest {
+        Manifest { epoch, ..Manifest::new(uuid::Uuid::nil(), crate::access::Csn(0)) }
     }
 
     fn storage() -> Arc<dyn Storage> {
@@ -495,7 +577,8 @@ mod tests {
     #[test]
     fn one_alone_waits_for_the_dead_and_not_for_the_living() -> Result<()> {
         let storage = storage();
-        let alone = |held| take_alone(&storage, 0, held).map(|lease| lease.epoch()).map_err(|error| error.kind());
+        let alone =
+            |held| take_alone(&storage, &manifest(0), held).map(|lease| lease.epoch()).map_err(|error| error.kind());
         assert_eq!(alone(false), Ok(1));
         let short = Grant { millis: 100, ..grant(2) };
         let lease = acquire(&storage, Clock::monotonic(), short, Trust::Time)?.expect("nobody was faster");
@@ -504,8 +587,8 @@ mod tests {
         drop(lease);
         assert_eq!(alone(false), Ok(3), "it has run out");
         assert_eq!(alone(false), Ok(4));
-        assert_eq!(take_alone(&storage, 17, false)?.epoch(), 18, "a manifest may be ahead of all leases");
-        let held = take_alone(&storage, 0, true)?;
+        assert_eq!(take_alone(&storage, &manifest(17), false)?.epoch(), 18, "a manifest may be ahead of all leases");
+        let held = take_alone(&storage, &manifest(0), true)?;
         assert_eq!(alone(true), Err(ErrorKind::Unavailable), "it is renewed");
         held.release()?;
         assert_eq!(alone(true), Ok(20));

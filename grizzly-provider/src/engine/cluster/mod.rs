@@ -1,11 +1,13 @@
 //! Several processes on one database: one of them writes, the others follow its log and are ready to take its place.
 //!
 //! `lease` says who writes, `follow` reads what that one has logged, `promote` changes roles. One thread per open
-//! database does all three in turn; the log's own thread asks the lease after each sync (see
-//! [`grizzly_wal::WalOptions::fence`]), which is what keeps a writer that was replaced from acknowledging anything.
+//! database does all three in turn, and `news` is how others ask it for a look; the log's own thread asks the lease
+//! after each sync (see [`grizzly_wal::WalOptions::fence`]), which is what keeps a writer that was replaced from
+//! acknowledging anything.
 
 mod follow;
 pub(super) mod lease;
+mod news;
 pub(super) mod promote;
 
 use std::{
@@ -19,11 +21,12 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use grizzly_wal::Storage;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use self::{
     follow::{Care, Following},
     lease::{Clock, Lease, Seen, Watch},
+    news::News,
 };
 use super::{
     database::{Grizzly, Inner},
@@ -81,38 +84,6 @@ pub(crate) struct Member {
     news: Arc<News>,
 }
 
-/// Wakes those who wait for a commit, or for the end.
-#[derive(Default)]
-struct News {
-    stopped: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl News {
-    fn tell(&self) {
-        self.changed.notify_all();
-    }
-
-    fn stop(&self) {
-        *self.stopped.lock() = true;
-        self.changed.notify_all();
-    }
-
-    /// Sleeps until there may be news, or for so long.
-    fn wait(&self, at_most: Duration) {
-        let mut stopped = self.stopped.lock();
-        if !*stopped {
-            self.changed.wait_for(&mut stopped, at_most);
-        }
-    }
-
-    /// Sleeps for so long, or until the end.
-    fn pause(&self, long: Duration) {
-        let mut stopped = self.stopped.lock();
-        self.changed.wait_while_for(&mut stopped, |stopped| !*stopped, long);
-    }
-}
-
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member").field("settings", &self.settings).finish_non_exhaustive()
@@ -143,6 +114,13 @@ impl Member {
         let grant = watch.seen().filter(|grant| !grant.released && grant.epoch >= taken)?;
         let here = grant.holder == *node;
         Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch, here })
+    }
+
+    /// Whether the log was not read as far as the newest lease that was seen.
+    fn is_behind_lease(&self) -> bool {
+        let read = self.following.lock().as_ref().map(|following| following.tail.epoch());
+        let seen = self.watch.lock().seen().map_or(0, |grant| grant.epoch);
+        read.is_none_or(|read| read < seen)
     }
 
     /// Whether this process holds a lease that is good by the clock.
@@ -182,10 +160,21 @@ impl Inner {
         Error::new(ErrorKind::Unavailable, message)
     }
 
+    /// What others have written did not arrive here in time.
+    fn lags(&self, member: &Member, at_most: Duration) -> Error {
+        let reason = match member.news.trouble() {
+            Some(trouble) => format!("the last look at it failed: {trouble}"),
+            None => self.not_writer().message().to_owned(),
+        };
+        let message =
+            format!("what was written to database '{}' did not arrive within {at_most:?}; {reason}", self.url);
+        Error::new(ErrorKind::Unavailable, message)
+    }
+
     /// An error if somebody else may be writing by now. What was stored before this call is safe if it passes.
     pub(super) fn check_lease(&self) -> Result<()> {
         match &self.member {
-            None => self.alone.as_ref().map_or(Ok(()), |lease| lease.check()),
+            None => self.alone.load().as_ref().map_or(Ok(()), |lease| lease.check()),
             Some(member) => member.lease.load().as_ref().ok_or_else(|| self.not_writer())?.check(),
         }
     }
@@ -235,25 +224,56 @@ impl Grizzly {
     }
 
     /// Returns when snapshots contain everything that any process had acknowledged before this call. At once where this
-    /// process writes. Blocks for a look at the storage.
+    /// process writes; else after a look at the storage, which all that wait at the same time share.
     ///
     /// # Errors
-    /// `Unavailable` if that takes longer than `at_most`, as it may while another writer is about to take over.
+    /// `Unavailable` if that takes longer than `at_most`, as it may while another writer is about to take over, or the
+    /// storage is silent.
     pub fn catch_up(&self, at_most: Duration) -> Result<()> {
         let deadline = Instant::now() + at_most;
         let Some(member) = &self.inner.member else { return self.inner.check_open() };
+        let mut asked = None;
         loop {
             self.inner.check_open()?;
             if self.is_writer() && self.inner.check_lease().is_ok() {
                 return Ok(());
             }
-            match follow::catch_up(&self.inner, member, Care::All) {
-                Ok(true) => return Ok(()),
-                Err(error) if Instant::now() >= deadline => return Err(error),
-                Ok(false) if Instant::now() >= deadline => return Err(self.inner.not_writer()),
-                _ => member.news.wait(LOOK_AGAIN),
+            let number = *asked.get_or_insert_with(|| member.news.ask());
+            if member.news.is_answered(number) {
+                return Ok(());
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.inner.lags(member, at_most));
+            }
+            member.news.wait_for(number, left);
         }
+    }
+
+    /// Before a read: the same, if this process has not looked for longer than a lease, in which another one may have
+    /// begun to write: after it stood still, or was cut off. So what others have written meanwhile is seen at once,
+    /// and not at the first look thereafter. Returns after `at_most` also where that fails, since what is in memory
+    /// can be read without storage, and does not wait again for as long as a lease then.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn refresh(&self, at_most: Duration) -> Result<()> {
+        let Some(member) = self.inner.member.as_ref().filter(|_| self.is_stale()) else {
+            return self.inner.check_open();
+        };
+        if let Err(error) = self.catch_up(at_most) {
+            self.inner.check_open()?;
+            tracing::warn!(%error, url = self.inner.url, "what is read may be old");
+            member.news.give_up();
+        }
+        Ok(())
+    }
+
+    /// Whether [`Grizzly::refresh`] would look.
+    pub fn is_stale(&self) -> bool {
+        let Some(member) = &self.inner.member else { return false };
+        let lease = member.settings.lease;
+        !(member.may_write() || member.news.is_fresh(lease) || member.news.has_given_up(lease))
     }
 
     /// Waits until snapshots contain the commit `csn`, which another process has made.
@@ -308,7 +328,7 @@ pub(super) fn open(
     let publisher = Arc::new(Publisher::new(following.version()));
     let member = Member::new(cluster);
     *member.following.lock() = Some(following);
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member), alone: None };
+    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
     let db = Arc::new(Inner::new(parts, manifest.database));
     patiently(|| step(&db))?;
     patiently(|| settle(&db))?;
@@ -364,12 +384,17 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
             return;
         }
         let (begun, before) = (Instant::now(), db.publisher.current().csn);
-        if let Err(error) = step(&db) {
+        let stepped = step(&db);
+        news.report(stepped.as_ref().err().map(ToString::to_string));
+        if let Err(error) = stepped {
             tracing::warn!(%error, url = db.url, "following the writer failed; it is tried again");
             pause = 10 * poll;
         } else if db.publisher.current().csn == before {
             // For stores that are slow, or paid by request.
             pause = poll.max(begun.elapsed());
+        }
+        if news.is_asked() {
+            pause = pause.min(LOOK_AGAIN);
         }
     }
 }
@@ -377,20 +402,34 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
 /// Does what the present role asks for.
 fn step(db: &Arc<Inner>) -> Result<()> {
     let Some(member) = &db.member else { return Ok(()) };
+    let (number, is_asked) = member.news.take();
+    let begun = Instant::now();
     if let Some(lease) = member.lease.load_full() {
-        let log = db.wal.load_full();
-        if lease.check().is_ok() && log.is_some_and(|log| log.poisoned().is_none()) {
+        if lease.check().is_ok() && db.wal.load().as_ref().is_some_and(|log| log.poisoned().is_none()) {
+            member.news.answer(number, begun);
             return Ok(());
         }
         promote::step_down(db, member);
     }
-    follow::catch_up(db, member, Care::Some)?;
-    let mut watch = member.watch.lock();
-    let often = member.settings.lease / LOOKS;
-    let Some(seen) = watch.look_after(often, db.storage.as_ref())? else { return Ok(()) };
-    drop(watch);
-    if seen == Seen::Free && member.settings.candidate {
-        promote::take_lease(db, member)?;
+    let care = if is_asked { Care::All } else { Care::Some };
+    let followed = follow::catch_up(db, member, care);
+    let is_whole = matches!(followed, Ok(true));
+    if is_whole && is_asked {
+        member.news.answer(number, begun);
     }
-    Ok(())
+    // Also where that failed: a writer that takes over may be what helps.
+    let Some(seen) = look_at_lease(db, member)? else { return followed.map(drop) };
+    if seen == Seen::Free && member.settings.candidate {
+        return promote::take_lease(db, member);
+    }
+    if is_whole && !member.is_behind_lease() {
+        member.news.refreshed(begun);
+    }
+    followed.map(drop)
+}
+
+/// Looks at the lease now and then.
+fn look_at_lease(db: &Inner, member: &Member) -> Result<Option<Seen>> {
+    let often = member.settings.lease / LOOKS;
+    member.watch.lock().look_after(often, db.storage.as_ref())
 }

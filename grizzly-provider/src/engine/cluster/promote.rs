@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use grizzly_wal::Storage;
+use grizzly_wal::{Known, Storage};
 
 use super::{
     super::{
@@ -39,7 +39,19 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
     };
     let settings = &member.settings;
     let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
-    let grant = Grant { epoch, holder, url, renewal: 0, millis, released: false, nonce: uuid::Uuid::new_v4() };
+    let stored = Manifest::load(&db.storage)?.map_or(Known::default(), |manifest| manifest.known_log());
+    let known = lease::known_log(db.storage.as_ref(), db.identity)?.and(stored);
+    let grant = Grant {
+        epoch,
+        holder,
+        url,
+        renewal: 0,
+        millis,
+        released: false,
+        nonce: uuid::Uuid::new_v4(),
+        database: Some(db.identity),
+        log: Some(known.into()),
+    };
     let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant, Trust::Time)? else { return Ok(()) };
     member.taken.store(epoch, Ordering::Release);
     lease.keep()?;
@@ -65,8 +77,9 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
 /// Reads the log to its end, shuts out whoever wrote it, and goes on.
 fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: &Arc<Lease>) -> Result<()> {
     let _no_maintenance = db.checkpoint.lock();
-    let options = recovery::wal_options(&db.publisher, lease.epoch(), Some(lease));
-    let mut replay = grizzly_wal::open(Arc::clone(&db.storage), LOG_DIR, following.tail.next_lsn(), options)?;
+    let options = recovery::wal_options(&db.publisher, db.identity, lease.epoch(), Some(lease));
+    let replay = grizzly_wal::open(Arc::clone(&db.storage), LOG_DIR, following.tail.next_lsn(), options)?;
+    let mut replay = replay.knowing(lease.known_log());
     for record in &mut replay {
         following.recovery.apply(&record?)?;
     }
@@ -76,6 +89,8 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     let manifest = claim(&db.storage, lease)?;
     lease.check()?;
     member.lease.store(Some(Arc::clone(lease)));
+    let wal = Arc::new(wal);
+    lease.follow_log(&wal);
     recovery::install(db, following.recovery, (wal, torn), &manifest)
 }
 
@@ -98,6 +113,7 @@ pub(in super::super) fn claim(storage: &Arc<dyn Storage>, lease: &Lease) -> Resu
 
 /// Stops writing. What was not acknowledged by now never will be.
 pub(super) fn step_down(db: &Inner, member: &Member) {
+    give_up(db, member);
     let _roles = member.roles.lock();
     let _no_maintenance = db.checkpoint.lock();
     let (log, lease) = {
@@ -114,4 +130,16 @@ pub(super) fn step_down(db: &Inner, member: &Member) {
     // Its log has ended, so that others need not wait if the lease was not what failed.
     drop(lease.map(|lease| lease.release()));
     *member.following.lock() = None;
+}
+
+/// Tells whoever waits for a commit that its outcome is not known, if the lease has run out. The log's thread would say
+/// the same once the storage has answered it, which may be long after another one has begun to write.
+fn give_up(db: &Inner, member: &Member) {
+    let (lease, log) = (member.lease.load_full(), db.wal.load_full());
+    if let (Some(lease), Some(log)) = (lease, log)
+        && !lease.in_time()
+    {
+        let message = format!("the lease of epoch {} has run out", lease.epoch());
+        log.give_up(grizzly_wal::Error::new(grizzly_wal::ErrorKind::AlreadyExists, message));
+    }
 }

@@ -14,6 +14,7 @@ mod cursor;
 mod format;
 mod hot;
 mod run;
+mod sorter;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub(crate) use cursor::first_common_key;
 pub(crate) use cursor::for_each_common_key;
 pub(crate) use hot::HotIndex;
 pub(crate) use run::IndexRun;
+pub(crate) use sorter::RunSorter;
 
 /// Why an index could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -334,3 +334,30 @@ fn integer_keys_are_small() {
     let run = IndexRun::build(&lines, None);
     assert!(run.nbytes() < 4 * run.len(), "{} bytes for {} entries", run.nbytes(), run.len());
 }
+
+#[test]
+fn many_keys_become_the_run_that_they_would_at_once() {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    for wide in [false, true] {
+        let (mut all, mut sorter) = (Keys::default(), RunSorter::default());
+        for _ in 0..60 {
+            let mut part = Keys::default();
+            for _ in 0..10_000 {
+                let key = next() % 300_000;
+                match wide {
+                    true => part.push(format!("a key of some length {key}").as_bytes()),
+                    false => part.push(&key.to_be_bytes()),
+                }
+            }
+            all.extend(&part);
+            sorter.push(&part);
+            assert!(sorter.nbytes() < 40 << 20, "{}", sorter.nbytes());
+        }
+        assert_eq!(sorter.finish().to_bytes(), IndexRun::build(&all, None).to_bytes());
+    }
+    assert_eq!(RunSorter::default().finish().len(), 0);
+}

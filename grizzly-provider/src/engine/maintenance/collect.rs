@@ -1,12 +1,12 @@
 //! Files that nothing names any more. Only what this database wrote, under names that are never used again, and only
 //! once no manifest, version or snapshot needs it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::super::{
     database::Inner,
     manifest::Manifest,
-    segment::cold::{DATA_DIR, SegmentKey, segment_of_path, writer_of_list},
+    segment::cold::{ColdSegment, DATA_DIR, SegmentKey, checkpoint_of_list, segment_of_path},
 };
 use crate::error::Result;
 
@@ -24,6 +24,15 @@ impl Named {
             tombstones: entries().filter_map(|entry| entry.tombstones.clone()).collect(),
         }
     }
+}
+
+/// How long files that nothing needs any more wait for a checkpoint that comes by itself.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Whether files would go with a checkpoint, and none has come for a while: where nobody writes, none comes by itself.
+pub(crate) fn is_overdue(db: &Inner) -> bool {
+    let goes = |segment: &Arc<ColdSegment>| !db.pins.keeps(segment.meta.key(), db.settings.backup_window);
+    db.checkpoints.is_older_than(WAIT) && db.obsolete.lock().iter().any(goes)
 }
 
 /// After a checkpoint: segments that were replaced or dropped before it go when their last reader does, and lists
@@ -44,7 +53,7 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     }
     for file in db.storage.list(DATA_DIR)? {
         // A list of a later epoch belongs to a writer that has replaced this one.
-        let replaced = writer_of_list(&file.path).is_some_and(|writer| writer <= manifest.epoch)
+        let replaced = checkpoint_of_list(&file.path).is_some_and(|(_, writer)| writer <= manifest.epoch)
             && !named.tombstones.contains(&file.path);
         if replaced && segment_of_path(&file.path).is_some_and(|segment| named.segments.contains(&segment)) {
             db.removal.remove(file.path);

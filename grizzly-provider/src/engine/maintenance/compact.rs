@@ -5,77 +5,86 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::super::{
-    bulk::{BulkLoad, FileStamps, SEGMENT_ROWS},
-    database::Inner,
-    mvcc::tombstones::Tombstones,
-    redo::{KIND_REPLACE, Replace, encode_json},
-    segment::cold::{ColdSegment, file_schema},
-    txn::{
-        commit::{self, Logged},
-        conflict::Moved,
+use super::{
+    super::{
+        bulk::{BulkLoad, FileStamps},
+        database::Inner,
+        mvcc::tombstones::Tombstones,
+        redo::{KIND_REPLACE, Replace, encode_replace},
+        segment::cold::{ColdSegment, file_schema},
+        txn::{
+            commit::{self, Logged},
+            conflict::{GONE, Moved},
+        },
+        version::{Segment, SegmentData, TableVersion},
     },
-    version::{Segment, SegmentData, TableVersion},
+    choice::{self, Limits, Size},
 };
 use crate::{
-    access::{Csn, RowId},
+    access::Csn,
     error::{Error, Result},
 };
 use arrow::{array::RecordBatch, buffer::BooleanBuffer};
 use grizzly_wal::NewRecord;
 
-/// Segments of one shard in one class of sizes before they are merged.
-const MERGE_AT: usize = 4;
-/// Share of a segment's rows that must be removable before it is rewritten alone.
-const REWRITE_AT: f64 = 0.2;
-
 /// What a merge of some segments yields.
 struct Merged {
     segment: Option<Arc<ColdSegment>>,
     ended: Tombstones,
-    /// For each old segment, where its rows are now.
-    moved: Vec<(u32, Vec<Option<RowId>>)>,
+    /// For each old segment, where its rows are in the new one.
+    places: Vec<(u32, Arc<[u32]>)>,
     removed_rows: u64,
 }
 
-/// Merges what is worth it in every table; `all` merges every shard into one segment.
-pub(crate) fn compact(db: &Inner, only: Option<u64>, all: bool) -> Result<()> {
+/// Merges all segments of a table that gain by it, in bounded steps.
+pub(crate) fn compact_table(db: &Inner, id: u64) -> Result<()> {
     let _one_at_a_time = db.checkpoint.lock();
     let version = Arc::clone(&db.commit.lock().version);
-    let horizon = db.horizon();
-    for (id, table) in version.tables.iter().filter(|(id, _)| only.is_none_or(|only| only == **id)) {
-        for (number, shard) in (0_u32..).zip(&table.shards) {
-            let candidates = match all {
-                true => shard.segments.iter().filter(|segment| segment.cold().is_some()).cloned().collect(),
-                false => worthwhile(&shard.segments, horizon),
-            };
-            if candidates.is_empty() || (candidates.len() == 1 && removable(&candidates[0], horizon) == 0) {
-                continue;
-            }
-            replace(db, *id, table, number, &candidates, horizon)?;
+    let Some(table) = version.tables.get(&id) else { return Ok(()) };
+    let (horizon, limits) = (db.horizon(), Limits::new(db.settings.memory_bytes));
+    for (number, shard) in (0_u32..).zip(&table.shards) {
+        let cold = stored(&shard.segments);
+        for chosen in choice::all(&sizes(&cold, horizon), &limits) {
+            replace(db, id, table, number, &picked(&cold, &chosen), horizon)?;
         }
     }
     Ok(())
 }
 
-/// Segments worth merging: enough small ones, or one with many rows to remove.
-fn worthwhile(segments: &[Arc<Segment>], horizon: Csn) -> Vec<Arc<Segment>> {
-    let cold = segments.iter().filter(|segment| segment.cold().is_some());
-    let class = |segment: &Segment| (segment.rows().max(1) / 16_384).max(1).ilog(4);
-    let small: Vec<_> = cold.clone().filter(|segment| (segment.rows() as usize) < SEGMENT_ROWS / 2).collect();
-    for size in 0..8 {
-        let alike: Vec<_> = small.iter().filter(|segment| class(segment) == size).map(|s| Arc::clone(s)).collect();
-        if alike.len() >= MERGE_AT {
-            return alike;
+/// Does one merge in each shard where one is worth it; says whether there was any, as more may be worth it then.
+pub(crate) fn step(db: &Inner) -> Result<bool> {
+    let _one_at_a_time = db.checkpoint.lock();
+    let version = Arc::clone(&db.commit.lock().version);
+    let (horizon, limits) = (db.horizon(), Limits::new(db.settings.memory_bytes));
+    let mut merged = false;
+    for (id, table) in &version.tables {
+        for (number, shard) in (0_u32..).zip(&table.shards) {
+            let cold = stored(&shard.segments);
+            let chosen = choice::worthwhile(&sizes(&cold, horizon), &limits);
+            if !chosen.is_empty() {
+                replace(db, *id, table, number, &picked(&cold, &chosen), horizon)?;
+                merged = true;
+            }
         }
     }
-    let wasteful =
-        |segment: &&Arc<Segment>| f64::from(removable(segment, horizon)) > REWRITE_AT * f64::from(segment.rows());
-    cold.clone().find(wasteful).map(Arc::clone).into_iter().collect()
+    Ok(merged)
 }
 
-fn removable(segment: &Segment, horizon: Csn) -> u32 {
-    segment.tombstones.len_at(horizon)
+fn stored(segments: &[Arc<Segment>]) -> Vec<&Arc<Segment>> {
+    segments.iter().filter(|segment| segment.cold().is_some()).collect()
+}
+
+fn sizes(segments: &[&Arc<Segment>], horizon: Csn) -> Vec<Size> {
+    let size = |segment: &&Arc<Segment>| Size {
+        rows: u64::from(segment.rows()),
+        bytes: segment.cold().map_or(0, |cold| cold.meta.file_bytes),
+        removable: u64::from(segment.tombstones.len_at(horizon)),
+    };
+    segments.iter().map(size).collect()
+}
+
+fn picked(segments: &[&Arc<Segment>], chosen: &[usize]) -> Vec<Arc<Segment>> {
+    chosen.iter().map(|at| Arc::clone(segments[*at])).collect()
 }
 
 fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Segment>], horizon: Csn) -> Result<()> {
@@ -101,8 +110,7 @@ fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Seg
 
 fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -> Result<Merged> {
     let mut load = BulkLoad::with_stamps(&table.def, FileStamps::ALL)?;
-    let mut merged = Merged { segment: None, ended: Tombstones::default(), moved: Vec::new(), removed_rows: 0 };
-    let mut places: Vec<(u32, Vec<Option<u32>>)> = Vec::new();
+    let mut merged = Merged { segment: None, ended: Tombstones::default(), places: Vec::new(), removed_rows: 0 };
     for segment in old {
         let Some(cold) = segment.cold() else { continue };
         let mut rows = Vec::with_capacity(segment.rows() as usize);
@@ -111,7 +119,7 @@ fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -
             let (batch, kept) = kept_rows(table, segment, cold, chunk, horizon)?;
             let mut next = first;
             for (row, keep) in (rows.len() as u32..).zip(kept.iter()) {
-                rows.push(keep.then_some(next));
+                rows.push(if keep { next } else { GONE });
                 if keep {
                     if let Some(csn) = segment.tombstones.get(row) {
                         merged.ended.insert(next, csn);
@@ -124,15 +132,10 @@ fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -
                 load.push(&table.codecs, &batch)?;
             }
         }
-        places.push((segment.id(), rows));
+        merged.places.push((segment.id(), rows.into()));
     }
     if load.rows() > 0 {
         merged.segment = Some(load.finish(db, table)?);
-    }
-    let new = merged.segment.as_ref().map(|segment| segment.meta.id);
-    for (segment, rows) in places {
-        let place = |row: Option<u32>| Some(RowId::new(new?, row?));
-        merged.moved.push((segment, rows.into_iter().map(place).collect()));
     }
     Ok(merged)
 }
@@ -190,15 +193,17 @@ fn publish(
         shard,
         removed: removed.into_iter().collect(),
         added: merged.segment.as_ref().map(|segment| segment.meta.clone()),
-        ended: ended.iter().map(|(row, csn)| (row, csn.0)).collect(),
+        listed: Vec::new(),
+        ended,
         history_from: next.history_from.0,
     };
-    let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_REPLACE, payload: encode_json(&record)? };
+    let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_REPLACE, payload: encode_replace(&record)? };
     let logged = commit::append(db, &mut state, next, record, || ())?;
-    for (segment, rows) in &merged.moved {
-        state.moved.add(*segment, Moved { compaction, rows: Arc::new(rows.clone()) });
+    for (from, rows) in &merged.places {
+        let to = merged.segment.as_ref().map(|segment| segment.meta.id);
+        state.moved.add(*from, Moved { compaction, to, rows: Arc::clone(rows) });
     }
-    state.moved.forget(db.snapshots.oldest(&db.publisher));
+    state.forget_moves(db);
     if let Some(segment) = &merged.segment {
         db.pins.note(logged.lsn, segment.meta.key());
     }
@@ -208,14 +213,11 @@ fn publish(
 /// The ended rows of the new segment: those known when the merge began, and those that ended since.
 fn late_tombstones(now: &TableVersion, old: &[Arc<Segment>], merged: &Merged) -> Tombstones {
     let mut ended = merged.ended.clone();
-    for (before, (_, rows)) in old.iter().zip(&merged.moved) {
+    for (before, (_, rows)) in old.iter().zip(&merged.places) {
         let Some(after) = now.segment(before.id()) else { continue };
-        if after.tombstones.len() == before.tombstones.len() {
-            continue;
-        }
-        for (row, csn) in after.tombstones.iter().filter(|(row, _)| before.tombstones.get(*row).is_none()) {
-            if let Some(Some(moved)) = rows.get(row as usize) {
-                ended.insert(moved.row(), csn);
+        for (row, csn) in after.tombstones.since(&before.tombstones) {
+            if let Some(place) = rows.get(row as usize).filter(|place| **place != GONE) {
+                ended.insert(*place, csn);
             }
         }
     }

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -15,14 +16,13 @@ use super::{
     super::{
         bulk::write_segment,
         database::Inner,
-        index::IndexRun,
-        manifest::{FORMAT, Manifest, SegmentEntry},
+        manifest::{FORMAT, LogEnd, Manifest, SegmentEntry},
         rows,
-        segment::cold::{ColdSegment, SegmentMeta, file_schema},
+        segment::cold::{ColdSegment, file_schema},
         shard::hot::HotSegment,
         version::{DatabaseVersion, Segment, SegmentData, TableVersion},
     },
-    tombstone_file,
+    tombstone_file::{self, ListFile},
 };
 use crate::error::Result;
 
@@ -34,6 +34,7 @@ struct Sealed {
 
 /// Writes everything committed so far to segment files and a manifest, and cuts the log that no backup needs.
 pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
+    db.begin_to_write();
     let _one_at_a_time = db.checkpoint.lock();
     db.check_writable()?;
     let log = db.log()?;
@@ -51,7 +52,7 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     }
     let number = db.checkpoints.begin();
     let keep_from = db.pins.keep_from(replay_from, db.settings.backup_window);
-    let manifest = manifest(db, &version, &files, replay_from, number)?;
+    let manifest = manifest(db, &version, &files, (replay_from, log.known().into()), number)?;
     manifest.store(&db.storage)?;
     // Stored while this was the writer, it is the one that any other begins with. Only then what it does not name
     // may go, however late that happens.
@@ -102,7 +103,7 @@ fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<C
             None => {
                 let data = SegmentData::Hot(hot.clone());
                 let whole = Segment { data, tombstones: Default::default() };
-                IndexRun::build(&rows::segment_keys(table, &whole, index)?, None)
+                rows::segment_run(table, &whole, index)?
             }
         };
         segment.add_run(index.id, run)?;
@@ -114,7 +115,7 @@ fn manifest(
     db: &Inner,
     version: &DatabaseVersion,
     files: &BTreeMap<u32, Arc<ColdSegment>>,
-    replay_from: Lsn,
+    (replay_from, log): (Lsn, LogEnd),
     number: u64,
 ) -> Result<Manifest> {
     let mut tables = BTreeMap::new();
@@ -124,8 +125,9 @@ fn manifest(
             let mut entries = Vec::new();
             for segment in &shard.segments {
                 let Some(cold) = segment.cold().or_else(|| files.get(&segment.id())) else { continue };
-                let tombstones = db.checkpoints.tombstones(db, number, segment, &cold.meta)?;
-                entries.push(SegmentEntry { meta: cold.meta.clone(), tombstones });
+                let list = db.checkpoints.tombstones(db, number, segment, cold)?;
+                let (tombstones, tombstones_crc) = list.map(|list| (list.path, list.crc)).unzip();
+                entries.push(SegmentEntry { meta: cold.meta.clone(), tombstones, tombstones_crc });
             }
             shards.push(entries);
         }
@@ -143,6 +145,7 @@ fn manifest(
         catalog: version.catalog.as_ref().clone(),
         tables,
         named_by_log: db.pins.named_before(replay_from),
+        log: Some(log),
     })
 }
 
@@ -174,14 +177,16 @@ pub(crate) struct Checkpoints {
 #[derive(Debug, Default)]
 struct CheckpointState {
     number: u64,
-    /// Segment -> path of its list, and how many rows that has.
-    tombstones: BTreeMap<u32, (String, u32)>,
+    /// When the last one began.
+    began: Option<Instant>,
+    /// The list of each segment.
+    tombstones: BTreeMap<u32, ListFile>,
 }
 
 impl Checkpoints {
     /// Continues behind a manifest.
-    pub(crate) fn resume(&self, number: u64, tombstones: BTreeMap<u32, (String, u32)>) {
-        *self.inner.lock() = CheckpointState { number, tombstones };
+    pub(crate) fn resume(&self, number: u64, tombstones: BTreeMap<u32, ListFile>) {
+        *self.inner.lock() = CheckpointState { number, began: None, tombstones };
     }
 
     /// The next number. It is not used again even if the checkpoint fails: its manifest and its lists may be on
@@ -189,22 +194,29 @@ impl Checkpoints {
     fn begin(&self) -> u64 {
         let mut state = self.inner.lock();
         state.number += 1;
+        state.began = Some(Instant::now());
         state.number
     }
 
-    /// The path of the list of a segment's ended rows, written now if it has changed.
-    fn tombstones(&self, db: &Inner, number: u64, segment: &Segment, meta: &SegmentMeta) -> Result<Option<String>> {
+    /// Whether none has begun for so long.
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
+        self.inner.lock().began.is_none_or(|began| began.elapsed() >= age)
+    }
+
+    /// The list of a segment's ended rows, written now if they have changed.
+    fn tombstones(&self, db: &Inner, number: u64, segment: &Segment, cold: &ColdSegment) -> Result<Option<ListFile>> {
         let ended = &segment.tombstones;
         if ended.is_empty() {
             return Ok(None);
         }
         let mut state = self.inner.lock();
-        if let Some((path, _)) = state.tombstones.get(&segment.id()).filter(|(_, count)| *count == ended.len()) {
-            return Ok(Some(path.clone()));
+        if let Some(list) = state.tombstones.get(&segment.id()).filter(|list| list.rows == ended.len()) {
+            return Ok(Some(list.clone()));
         }
-        let path = meta.list_path(number, db.file_epoch()?);
-        tombstone_file::write(&db.storage, &path, ended)?;
-        state.tombstones.insert(segment.id(), (path.clone(), ended.len()));
-        Ok(Some(path))
+        let writer = db.file_epoch()?;
+        let (path, label) = (cold.meta.list_path(number, writer), cold.list_label(number, writer));
+        let list = tombstone_file::write(&db.storage, path, &label, ended)?;
+        state.tombstones.insert(segment.id(), list.clone());
+        Ok(Some(list))
     }
 }

@@ -1,5 +1,6 @@
 //! What runs in the background: writing hot rows to files, merging segments, and letting go of what nobody reads.
 
+mod choice;
 pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;

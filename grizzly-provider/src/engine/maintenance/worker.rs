@@ -46,6 +46,10 @@ impl Signals {
         self.changed.notify_all();
     }
 
+    fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
     /// A flush is done.
     pub(crate) fn flushed(&self) {
         self.state.lock().flushes += 1;
@@ -109,15 +113,31 @@ fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
 
 fn look_around(db: &Inner, compact: bool) -> Result<()> {
     collect::sweep(db);
-    if db.member.is_some() && db.check_writable().is_err() {
+    if let Some(work) = db.now_and_then.get() {
+        work();
+    }
+    db.begin_to_write();
+    if db.check_writable().is_err() {
         return Ok(());
     }
-    let flush = db.needs_flush();
-    if flush {
+    db.commit.lock().forget_moves(db);
+    let flushed = flush_if_needed(db)?;
+    if !flushed && collect::is_overdue(db) {
         flush::checkpoint(db)?;
     }
-    if flush || compact {
-        compact::compact(db, None, false)?;
+    if flushed || compact {
+        // Writers wait for room, not for merges.
+        while compact::step(db)? && !db.signals.is_stopped() {
+            flush_if_needed(db)?;
+        }
     }
     Ok(())
+}
+
+fn flush_if_needed(db: &Inner) -> Result<bool> {
+    let needed = db.needs_flush();
+    if needed {
+        flush::checkpoint(db)?;
+    }
+    Ok(needed)
 }

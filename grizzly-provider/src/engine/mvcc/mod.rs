@@ -1,4 +1,5 @@
 //! Row versions: who sees which, and which have ended.
 
+pub(crate) mod row_set;
 pub(crate) mod tombstones;
 pub(crate) mod visibility;

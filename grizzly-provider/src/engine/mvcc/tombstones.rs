@@ -1,27 +1,37 @@
-//! Which rows of a segment have ended, and when. A persistent map: a new version shares all it did not change,
-//! so readers of older versions are undisturbed and one deletion costs O(log n).
+//! Which rows of a segment have ended, and when. Persistent: a new version shares all it did not change, so readers of
+//! older versions are undisturbed. A deletion of a row costs O(log n); one of very many costs a bit for each.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use arrow::{array::BooleanBufferBuilder, buffer::BooleanBuffer};
 use imbl::OrdMap;
 
+use super::row_set::{ChunkRows, MANY, RowBits, RowSet};
 use crate::access::Csn;
 
 /// Rows per chunk of a segment, in memory and in files.
 pub(crate) const CHUNK_ROWS: u32 = 65_536;
+/// How often rows that ended one by one are looked at for many of one commit.
+const LOOK_EVERY: usize = 2 * MANY;
 
 /// Ended rows of one segment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tombstones {
-    chunks: OrdMap<u32, ChunkTombstones>,
+    chunks: OrdMap<u32, Arc<ChunkTombstones>>,
     count: u32,
     latest: Csn,
 }
 
+/// Ended rows of one chunk.
 #[derive(Debug, Clone, Default)]
-struct ChunkTombstones {
-    ended: OrdMap<u16, Csn>,
+pub(crate) struct ChunkTombstones {
+    /// Row by row, where one commit ended few.
+    few: OrdMap<u16, Csn>,
+    /// Commits that ended many, with those rows.
+    many: Vec<(Csn, RowBits)>,
     /// Rows that are not ended, made when a scan first asks for it.
     live: Arc<OnceLock<BooleanBuffer>>,
 }
@@ -29,21 +39,49 @@ struct ChunkTombstones {
 impl Tombstones {
     /// Ends `row` at `csn`; false if it had ended before.
     pub(crate) fn insert(&mut self, row: u32, csn: Csn) -> bool {
-        let chunk = self.chunks.entry(row / CHUNK_ROWS).or_default();
         let within = (row % CHUNK_ROWS) as u16;
-        if chunk.ended.contains_key(&within) {
+        let chunk = self.chunks.entry(row / CHUNK_ROWS).or_default();
+        if chunk.get(within).is_some() {
             return false;
         }
-        chunk.ended.insert(within, csn);
-        chunk.live = Arc::default();
+        Arc::make_mut(chunk).insert(within, csn);
         self.count += 1;
         self.latest = self.latest.max(csn);
         true
     }
 
+    /// Ends all of `rows` at `csn`, or none: then the first that had ended before is the error.
+    pub(crate) fn end(&mut self, rows: &RowSet, csn: Csn) -> Result<(), u32> {
+        if let Some((row, _)) = self.first_of(rows) {
+            return Err(row);
+        }
+        for (number, rows) in rows.chunks() {
+            let chunk = Arc::make_mut(self.chunks.entry(number).or_default());
+            match rows {
+                ChunkRows::Few(rows) => rows.iter().for_each(|row| chunk.insert(*row, csn)),
+                ChunkRows::Many(bits) => {
+                    chunk.live = Arc::default();
+                    chunk.many.push((csn, bits.clone()));
+                }
+            }
+        }
+        self.count += rows.len() as u32;
+        self.latest = self.latest.max(csn);
+        Ok(())
+    }
+
+    /// The first of `rows` that has ended, and when.
+    pub(crate) fn first_of(&self, rows: &RowSet) -> Option<(u32, Csn)> {
+        rows.chunks().find_map(|(number, rows)| {
+            let chunk = self.chunks.get(&number)?;
+            let row = chunk.first_of(rows)?;
+            Some((number * CHUNK_ROWS + u32::from(row), chunk.get(row)?))
+        })
+    }
+
     /// The commit that ended `row`.
     pub(crate) fn get(&self, row: u32) -> Option<Csn> {
-        self.chunks.get(&(row / CHUNK_ROWS))?.ended.get(&((row % CHUNK_ROWS) as u16)).copied()
+        self.chunks.get(&(row / CHUNK_ROWS))?.get((row % CHUNK_ROWS) as u16)
     }
 
     /// Number of ended rows.
@@ -57,9 +95,22 @@ impl Tombstones {
 
     /// Ended rows in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Csn)> + '_ {
-        self.chunks.iter().flat_map(|(chunk, tombstones)| {
-            tombstones.ended.iter().map(move |(row, csn)| (chunk * CHUNK_ROWS + u32::from(*row), *csn))
-        })
+        self.chunks.iter().flat_map(|(number, chunk)| chunk.ended(*number))
+    }
+
+    /// Rows that had not ended in `before`, an earlier version of this, in order.
+    pub(crate) fn since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (u32, Csn)> + 'a {
+        let changed = self
+            .chunks
+            .iter()
+            .filter(|(number, chunk)| before.chunks.get(*number).is_none_or(|before| !Arc::ptr_eq(before, chunk)));
+        let ended = changed.flat_map(|(number, chunk)| chunk.ended(*number));
+        ended.filter(|(row, _)| before.get(*row).is_none())
+    }
+
+    /// By chunk, in order.
+    pub(crate) fn chunks(&self) -> impl ExactSizeIterator<Item = (u32, &ChunkTombstones)> {
+        self.chunks.iter().map(|(number, chunk)| (*number, chunk.as_ref()))
     }
 
     /// Rows among `len` from `first` on (all of one chunk) that have not ended at `snapshot`; `None` if all of them.
@@ -79,18 +130,80 @@ impl Tombstones {
         if self.latest <= snapshot {
             return self.count;
         }
-        self.iter().filter(|(_, csn)| *csn <= snapshot).count() as u32
+        self.chunks.values().map(|chunk| chunk.len_at(snapshot)).sum()
     }
 }
 
 impl ChunkTombstones {
+    /// Rows that ended one by one, with their commits.
+    pub(crate) fn few(&self) -> impl ExactSizeIterator<Item = (u16, Csn)> {
+        self.few.iter().map(|(row, csn)| (*row, *csn))
+    }
+
+    /// Commits that ended many rows, with those.
+    pub(crate) fn many(&self) -> &[(Csn, RowBits)] {
+        &self.many
+    }
+
+    fn get(&self, row: u16) -> Option<Csn> {
+        if self.live.get().is_some_and(|live| live.value(usize::from(row))) {
+            return None;
+        }
+        let many = || self.many.iter().find(|(_, rows)| rows.contains(row)).map(|(csn, _)| *csn);
+        self.few.get(&row).copied().or_else(many)
+    }
+
+    /// Ends a row that has not ended.
+    fn insert(&mut self, row: u16, csn: Csn) {
+        self.live = Arc::default();
+        if let Some((_, rows)) = self.many.iter_mut().rev().find(|(of, _)| *of == csn) {
+            rows.insert(row);
+            return;
+        }
+        self.few.insert(row, csn);
+        if self.few.len().is_multiple_of(LOOK_EVERY) {
+            self.gather(csn);
+        }
+    }
+
+    /// Makes bits of the rows that a commit ended one by one, if they are many.
+    fn gather(&mut self, csn: Csn) {
+        let of_commit = || self.few.iter().filter(|(_, of)| **of == csn);
+        if of_commit().count() >= MANY {
+            let rows: RowBits = of_commit().map(|(row, _)| *row).collect();
+            self.few = self.few.iter().filter(|(_, of)| **of != csn).map(|(row, of)| (*row, *of)).collect();
+            self.many.push((csn, rows));
+        }
+    }
+
+    /// The first of `rows` that has ended.
+    fn first_of(&self, rows: &ChunkRows) -> Option<u16> {
+        let ChunkRows::Many(rows) = rows else { return rows.iter().find(|row| self.get(*row).is_some()) };
+        let few = self.few.keys().copied().find(|row| rows.contains(*row));
+        let many = self.many.iter().filter_map(|(_, ended)| ended.first_common(rows)).min();
+        few.into_iter().chain(many).min()
+    }
+
+    /// Ended rows of chunk `number` in order.
+    fn ended(&self, number: u32) -> impl Iterator<Item = (u32, Csn)> + use<> {
+        let many = self.many.iter().flat_map(|(csn, rows)| rows.iter().map(move |row| (row, *csn)));
+        let mut all: Vec<(u16, Csn)> = self.few().chain(many).collect();
+        all.sort_unstable_by_key(|(row, _)| *row);
+        all.into_iter().map(move |(row, csn)| (number * CHUNK_ROWS + u32::from(row), csn))
+    }
+
+    fn len_at(&self, snapshot: Csn) -> u32 {
+        let few = self.few.values().filter(|csn| **csn <= snapshot).count() as u32;
+        few + self.many.iter().filter(|(csn, _)| *csn <= snapshot).map(|(_, rows)| rows.len()).sum::<u32>()
+    }
+
     fn mask(&self, len: usize, ended: impl Fn(Csn) -> bool) -> BooleanBuffer {
         let mut mask = BooleanBufferBuilder::new(len);
         mask.append_n(len, true);
-        for (row, csn) in &self.ended {
-            if usize::from(*row) < len && ended(*csn) {
-                mask.set_bit(usize::from(*row), false);
-            }
+        let many = self.many.iter().filter(|(csn, _)| ended(*csn)).flat_map(|(_, rows)| rows.iter());
+        let few = self.few.iter().filter(|(_, csn)| ended(**csn)).map(|(row, _)| *row);
+        for row in few.chain(many).filter(|row| usize::from(*row) < len) {
+            mask.set_bit(usize::from(row), false);
         }
         mask.finish()
     }
@@ -98,9 +211,18 @@ impl ChunkTombstones {
 
 impl FromIterator<(u32, Csn)> for Tombstones {
     fn from_iter<I: IntoIterator<Item = (u32, Csn)>>(rows: I) -> Self {
-        let mut tombstones = Self::default();
+        let mut by_commit: BTreeMap<Csn, RowSet> = BTreeMap::new();
         for (row, csn) in rows {
-            tombstones.insert(row, csn);
+            by_commit.entry(csn).or_default().insert(row);
+        }
+        let mut tombstones = Self::default();
+        for (csn, rows) in by_commit {
+            // A list that names a row twice names it with the commit that came first.
+            if tombstones.end(&rows, csn).is_err() {
+                for row in rows.iter() {
+                    tombstones.insert(row, csn);
+                }
+            }
         }
         tombstones
     }
@@ -124,5 +246,36 @@ mod tests {
         let earlier = tombstones.live(0, 6, Csn(11)).map(|mask| mask.iter().collect::<Vec<_>>());
         assert_eq!(earlier, Some(vec![true, true, true, false, true, true]));
         assert!(tombstones.live(65_536, 100, Csn(20)).is_none(), "row 70,000 is further on");
+        assert_eq!(tombstones.since(&before).collect::<Vec<_>>(), [(4, Csn(12))]);
+    }
+
+    #[test]
+    fn many_rows_end_as_few_do() {
+        // The same rows: one by one, and at once.
+        let sets = [(Csn(7), 0, 3), (Csn(9), 1, 5), (Csn(8), 70_003, 300)];
+        let (mut single, mut whole) = (Tombstones::default(), Tombstones::default());
+        for (csn, first, step) in sets {
+            let mut rows = RowSet::default();
+            for row in (first..180_000).step_by(step).filter(|row| single.get(*row).is_none()).collect::<Vec<_>>() {
+                assert!(single.insert(row, csn) && rows.insert(row));
+            }
+            assert_eq!(whole.end(&rows, csn), Ok(()));
+            let before = whole.clone();
+            assert_eq!(whole.end(&rows, Csn(50)), Err(rows.iter().next().unwrap_or_default()));
+            assert_eq!(before.len(), whole.len(), "nothing of it");
+        }
+        assert_eq!(single.len(), whole.len());
+        assert!(single.iter().eq(whole.iter()) && single.iter().is_sorted());
+        let again: Tombstones = single.iter().collect();
+        assert!(again.iter().eq(whole.iter()));
+        for snapshot in [6, 7, 8, 9, 10].map(Csn) {
+            assert_eq!(single.len_at(snapshot), whole.len_at(snapshot));
+            for first in [0, 65_536, 131_072] {
+                let masks = [&single, &whole].map(|ended| ended.live(first, 48_000, snapshot));
+                assert_eq!(masks[0], masks[1]);
+            }
+        }
+        assert!((0..180_000).all(|row| single.get(row) == whole.get(row)));
+        assert!(whole.chunks().any(|(_, chunk)| !chunk.many().is_empty()));
     }
 }

@@ -10,8 +10,10 @@ use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
+use super::super::label::Label;
 use super::footer::{BlobMeta, ChunkMeta, ColumnSummary, SegmentFooter};
 use super::{CHUNK_ROWS, DistinctSketch, EncodedColumn, Result, SegmentError, ZoneMap};
+use crate::batch::batch_bytes;
 
 /// Blobs start at multiples of this, so that they can be used where they lie.
 const ALIGNMENT: u64 = 64;
@@ -26,6 +28,7 @@ pub(crate) struct SegmentBuilder {
     threads: usize,
     waiting: VecDeque<RecordBatch>,
     waiting_rows: usize,
+    waiting_bytes: usize,
     columns: Vec<ColumnTotals>,
     footer: SegmentFooter,
     chunks: Vec<Vec<EncodedColumn>>,
@@ -69,6 +72,7 @@ impl SegmentBuilder {
             threads: thread::available_parallelism().map_or(1, usize::from).min(4),
             waiting: VecDeque::new(),
             waiting_rows: 0,
+            waiting_bytes: 0,
             columns: schema.fields().iter().map(|_| totals()).collect(),
             footer: SegmentFooter::default(),
             chunks: Vec::new(),
@@ -76,6 +80,12 @@ impl SegmentBuilder {
             parts: vec![header],
             schema,
         }
+    }
+
+    /// Lets the file say that it is this one.
+    pub(crate) fn labelled(mut self, label: Label) -> Self {
+        self.footer.label = Some(label);
+        self
     }
 
     /// Encodes the columns of a chunk on this many threads (default: one per core, at most four).
@@ -98,6 +108,7 @@ impl SegmentBuilder {
         }
         if batch.num_rows() > 0 {
             self.waiting_rows += batch.num_rows();
+            self.waiting_bytes += batch_bytes(&batch);
             self.waiting.push_back(batch);
         }
         while self.waiting_rows >= CHUNK_ROWS {
@@ -109,6 +120,11 @@ impl SegmentBuilder {
     /// Rows pushed so far.
     pub(crate) fn rows(&self) -> u64 {
         self.footer.rows + self.waiting_rows as u64
+    }
+
+    /// Bytes of memory held, about: encoded chunks, and rows that wait for theirs.
+    pub(crate) fn nbytes(&self) -> usize {
+        self.offset as usize + self.waiting_bytes
     }
 
     /// Encodes what is left and closes the file.
@@ -181,6 +197,7 @@ impl SegmentBuilder {
             taken.push(batch);
         }
         self.waiting_rows -= rows;
+        self.waiting_bytes = self.waiting.iter().map(batch_bytes).sum();
         let column = |index: usize| -> Result<ArrayRef> {
             let parts: Vec<&dyn Array> = taken.iter().map(|batch| batch.column(index).as_ref()).collect();
             Ok(compute::concat(&parts)?)

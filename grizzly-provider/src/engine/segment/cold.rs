@@ -15,8 +15,12 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{index::IndexRun, stamps::Stamps},
-    BlobRead, Charge, SegmentFile,
+    super::{
+        index::IndexRun,
+        label::{self, Label, Part},
+        stamps::Stamps,
+    },
+    BlobRead, Charge, SegmentError, SegmentFile,
     removal::Removal,
 };
 use crate::error::{Error, Result};
@@ -40,6 +44,10 @@ pub(crate) struct SegmentMeta {
     pub(crate) created: Option<u64>,
     /// The version of every row, or `None` if the file has a column for it.
     pub(crate) row_version: Option<u64>,
+    /// What the segment's files carry, so that no other file is taken for one of them; `None` for a segment of an
+    /// earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<uuid::Uuid>,
 }
 
 /// A segment on storage. Its files are removed when the last version that names it is gone, once
@@ -47,6 +55,8 @@ pub(crate) struct SegmentMeta {
 pub(crate) struct ColdSegment {
     pub(crate) meta: SegmentMeta,
     pub(crate) file: SegmentFile,
+    /// What its file says that it is.
+    label: Label,
     user_columns: usize,
     removal: Arc<Removal>,
     runs: RwLock<HashMap<u32, Option<HeldRun>>>,
@@ -90,10 +100,11 @@ pub(crate) fn segment_of_path(path: &str) -> Option<SegmentKey> {
     Some((u32::from_str_radix(id, 16).ok()?, epoch_at(rest)))
 }
 
-/// The epoch of the writer of a list of ended rows, if it is one.
-pub(crate) fn writer_of_list(path: &str) -> Option<u64> {
+/// The checkpoint of a list of ended rows, and the epoch of its writer, if it is one.
+pub(crate) fn checkpoint_of_list(path: &str) -> Option<(u64, u64)> {
     let (_, rest) = path.strip_suffix(".del")?.rsplit_once('-')?;
-    Some(epoch_at(rest.trim_start_matches(|digit: char| digit.is_ascii_digit())))
+    let epoch = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    Some((rest[..rest.len() - epoch.len()].parse().ok()?, epoch_at(epoch)))
 }
 
 /// The epoch that a [`suffix`] at the beginning of `rest` tells.
@@ -122,7 +133,11 @@ impl BlobRead for SegmentBytes {
         path: &str,
         range: std::ops::Range<u64>,
     ) -> Result<bytes::Bytes, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.storage.get_range(path, range)?)
+        self.storage.get_range(path, range).map_err(|error| match error.kind() {
+            // Where something should be by the manifest or by the file itself, the file does not reach to.
+            grizzly_wal::ErrorKind::Invalid => Box::new(SegmentError::corrupt(path, error)) as _,
+            _ => error.into(),
+        })
     }
 
     fn size(&self, _path: &str) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
@@ -168,7 +183,31 @@ impl SegmentMeta {
 impl ColdSegment {
     /// A segment of a table with `user_columns` columns.
     pub(crate) fn new(meta: SegmentMeta, file: SegmentFile, user_columns: usize, removal: Arc<Removal>) -> Self {
-        Self { meta, file, user_columns, removal, runs: RwLock::default(), obsolete: AtomicBool::new(false) }
+        let label = file.footer().label.clone().unwrap_or_else(|| Label::of_name(&meta));
+        Self { meta, file, label, user_columns, removal, runs: RwLock::default(), obsolete: AtomicBool::new(false) }
+    }
+
+    /// An error if the file is not the one that `meta` means, of table `table`.
+    pub(crate) fn check(meta: &SegmentMeta, file: &SegmentFile, table: u64) -> Result<()> {
+        let (path, found) = (meta.path(), file.footer().label.as_ref());
+        let mut expected = Label::of_name(meta);
+        if let Some(mark) = meta.mark {
+            let database = found.map_or(expected.database, |found| found.database);
+            expected = Label { database, table, mark, ..expected };
+        }
+        expected.check(&path, found)?;
+        match file.footer().rows == u64::from(meta.rows) {
+            true => Ok(()),
+            false => {
+                let (found, rows) = (file.footer().rows, meta.rows);
+                Err(Error::corrupt(format!("'{path}' was exchanged: it has {found} rows, not {rows}")))
+            }
+        }
+    }
+
+    /// What the list of its ended rows says that it is.
+    pub(crate) fn list_label(&self, checkpoint: u64, writer: u64) -> Label {
+        self.label.with(Part::Ended { checkpoint, writer })
     }
 
     /// The same segment with the commit that its rows turned out to belong to.
@@ -177,6 +216,7 @@ impl ColdSegment {
         Self {
             meta,
             file: self.file.clone(),
+            label: self.label.clone(),
             user_columns: self.user_columns,
             removal: Arc::clone(&self.removal),
             runs: RwLock::new(self.runs.read().clone()),
@@ -191,7 +231,10 @@ impl ColdSegment {
         }
         let path = self.meta.run_path(index);
         let run = match self.removal.storage().get(&path) {
-            Ok(bytes) => Some(IndexRun::from_bytes(bytes).map_err(|error| Error::from(error).at(&path))?),
+            Ok(bytes) => {
+                let run = label::content(&path, &bytes, &self.label.with(Part::Run { index }))?;
+                Some(IndexRun::from_bytes(run).map_err(|error| Error::from(error).at(&path))?)
+            }
             Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
@@ -209,7 +252,8 @@ impl ColdSegment {
     /// Stores the run of an index and serves it from then on.
     pub(crate) fn add_run(&self, index: u32, run: IndexRun) -> Result<()> {
         let path = self.meta.run_path(index);
-        self.removal.storage().put(&path, &run.to_bytes(), grizzly_wal::PutMode::Overwrite)?;
+        let parts = label::labelled(run.to_bytes(), &self.label.with(Part::Run { index }))?;
+        self.removal.storage().put(&path, &parts, grizzly_wal::PutMode::Overwrite)?;
         let held = self.held(run);
         self.runs.write().insert(index, Some(held));
         Ok(())
@@ -270,20 +314,24 @@ impl Drop for ColdSegment {
 mod tests {
     use super::*;
 
+    fn meta(id: u32, epoch: u64) -> SegmentMeta {
+        SegmentMeta { id, epoch, rows: 0, file_bytes: 0, created: None, row_version: None, mark: None }
+    }
+
     #[test]
     fn names_tell_what_they_belong_to() {
         for epoch in [0, 1, 12] {
-            let meta = SegmentMeta { id: 0xAB, epoch, rows: 0, file_bytes: 0, created: None, row_version: None };
+            let meta = meta(0xAB, epoch);
             for path in [meta.path(), meta.run_path(3), meta.list_path(7, 0), meta.list_path(7, 15)] {
                 assert_eq!(segment_of_path(&path), Some((0xAB, epoch)), "{path}");
             }
-            assert_eq!(writer_of_list(&meta.list_path(7, 15)), Some(15));
-            assert_eq!(writer_of_list(&meta.list_path(7, 0)), Some(0));
-            assert_eq!(writer_of_list(&meta.run_path(3)), None);
+            assert_eq!(checkpoint_of_list(&meta.list_path(7, 15)), Some((7, 15)));
+            assert_eq!(checkpoint_of_list(&meta.list_path(7, 0)), Some((7, 0)));
+            assert_eq!(checkpoint_of_list(&meta.run_path(3)), None);
             assert_eq!(run_of_path(&meta.run_path(3)), Some(((0xAB, epoch), 3)));
             assert_eq!(run_of_path(&meta.list_path(7, 15)), None);
         }
-        let alone = SegmentMeta { id: 1, epoch: 0, rows: 0, file_bytes: 0, created: None, row_version: None };
+        let alone = meta(1, 0);
         assert_eq!(alone.path(), "data/00000001.seg");
         assert_eq!(segment_of_path("data/x"), None);
     }

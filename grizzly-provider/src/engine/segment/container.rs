@@ -320,9 +320,10 @@ fn check_blob(bytes: &Bytes, blob: BlobMeta) -> Result<(), String> {
 
 fn read_range(store: &dyn BlobRead, path: &str, range: Range<u64>) -> Result<Bytes> {
     let wanted = range.end - range.start;
-    let bytes = store
-        .get_range(path, range.clone())
-        .map_err(|source| SegmentError::Storage { file: path.to_owned(), source })?;
+    let bytes = store.get_range(path, range.clone()).map_err(|source| match source.downcast::<SegmentError>() {
+        Ok(error) => *error,
+        Err(source) => SegmentError::Storage { file: path.to_owned(), source },
+    })?;
     if bytes.len() as u64 != wanted {
         return Err(SegmentError::corrupt(path, format!("{} bytes at {}, not {wanted}", bytes.len(), range.start)));
     }

@@ -11,14 +11,16 @@
 //! ```
 //!
 //! Numbers are little-endian. A version only ever adds fields to the footer; a reader refuses versions above its own.
+//! Version 2 added the label.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::label::Label;
 use super::{DistinctSketch, Result, SegmentError, ZoneMap};
 
 /// The file version written, and the highest one read.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const TRAILER_BYTES: usize = 40;
@@ -31,6 +33,9 @@ const LARGEST_FOOTER: u64 = 1 << 30;
 /// Everything about a segment except its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentFooter {
+    /// Which file this is; unknown for one of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) label: Option<Label>,
     /// Rows in all chunks.
     pub(crate) rows: u64,
     /// The chunks, in row order.

@@ -2,10 +2,11 @@
 //!
 //! All of it but the wait for the log runs under one lock, so commits have one order, and it is the log's.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{array::ArrayRef, compute::concat_batches, record_batch::RecordBatch};
-use grizzly_wal::{Lsn, NewRecord, Wal};
+use grizzly_wal::{ErrorKind as Below, Lsn, NewRecord, Wal};
+use parking_lot::MutexGuard;
 
 use super::{
     super::{
@@ -14,22 +15,28 @@ use super::{
         ddl,
         index::IndexRun,
         key::Keys,
-        mvcc::tombstones::Tombstones,
+        mvcc::{row_set::TableRows, tombstones::Tombstones},
         redo::{Attach, EncodedRows, KIND_COMMIT, RedoOp, encode_commit},
         segment::cold::ColdSegment,
         shard::hot::{HotIndexes, HotSegment},
+        snapshot::Snapshot,
         stamps::Stamps,
         version::{DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion, UNCOMMITTED},
     },
-    conflict::{self, MovedRows, NewKeys},
+    conflict::{self, Compared, MovedRows, NewKeys},
     transaction::{CommitOutcome, Conflict, Transaction},
     writes::{TableWrites, Writes},
 };
 use crate::{
-    access::{Csn, RowId},
+    access::Csn,
     batch::batch_bytes,
     error::{Error, ErrorKind, Result},
 };
+
+/// Commits of so many rows of a table are checked before the commit lock is taken.
+const LARGE: usize = 1024;
+/// How often a commit is checked without the lock, while others commit much, before it takes the lock for all of it.
+const ATTEMPTS: usize = 8;
 
 /// What the commit lock protects: the newest version, visible or not, and where compaction moved rows.
 #[derive(Debug)]
@@ -46,6 +53,16 @@ impl CommitState {
         let since = version.csn;
         Self { version, moved: MovedRows::default(), since }
     }
+
+    /// Forgets where rows went that every snapshot has seen there.
+    pub(crate) fn forget_moves(&mut self, db: &Inner) {
+        self.moved.forget(db.snapshots.oldest(&db.publisher));
+    }
+
+    /// What is needed to look at it without the lock.
+    fn seen(&self) -> (Arc<DatabaseVersion>, MovedRows) {
+        (Arc::clone(&self.version), self.moved.clone())
+    }
 }
 
 /// A record that is on its way into the log.
@@ -59,7 +76,8 @@ impl Logged {
     /// Blocks until the record is durable.
     ///
     /// # Errors
-    /// `OutcomeUnknown` if that will never be: what the storage holds of the record is found when it is read again.
+    /// `DiskFull` or `Unavailable` if it never will be and the storage holds nothing of it; `OutcomeUnknown` if it is not
+    /// known what the storage holds: that is found when it is read again.
     pub(crate) fn wait(&self) -> Result<()> {
         self.log.wait_durable(self.lsn).map_err(unknown)
     }
@@ -70,7 +88,12 @@ impl Logged {
     }
 }
 
+/// What the log's failure means for a commit.
 fn unknown(error: grizzly_wal::Error) -> Error {
+    if matches!(error.kind(), Below::Full | Below::Io) {
+        let error = Error::from(error);
+        return Error::new(error.kind(), "the commit did not take place").with_source(error);
+    }
     let message = "it is not known whether the commit took effect: the log failed while it was written";
     Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
 }
@@ -81,11 +104,11 @@ struct TableCommit {
     table: Arc<TableVersion>,
     /// The transaction made it.
     created: bool,
-    ended: Vec<RowId>,
+    ended: TableRows,
     rows: Vec<NewRows>,
     attached: Vec<(u32, Arc<ColdSegment>, Tombstones)>,
-    /// Segments whose keys were compared with those of `attached` before the lock was taken.
-    compared: HashSet<u32>,
+    /// What its new keys were compared with before the lock was taken.
+    compared: Option<Compared>,
 }
 
 /// New rows of one shard.
@@ -98,9 +121,13 @@ struct NewRows {
     keys: Vec<Keys>,
 }
 
+/// The tables' shares of a commit that may go on, under the commit lock.
+type Prepared<'a> = (Vec<TableCommit>, MutexGuard<'a, CommitState>);
+
 /// Commits up to the log; the caller waits for the returned record.
 pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logged>)> {
     let db = Arc::clone(&txn.db);
+    db.begin_to_write();
     let snapshot = txn.base.csn();
     let writes = txn.writes.get_mut();
     writes.check_whole()?;
@@ -109,29 +136,11 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
         txn.done = true;
         return Ok((CommitOutcome::Committed { csn: snapshot }, None));
     }
-    let (mut tables, mut state) = loop {
-        // What indexes there are is asked first and looked at again under the lock: new rows are checked against all.
-        let newest = Arc::clone(&db.commit.lock().version);
-        let mut tables = prepare(writes, txn.base.version(), &newest)?;
-        if let Some(conflict) = precheck(&mut tables, snapshot)? {
-            return Ok((CommitOutcome::Conflict(conflict), None));
-        }
-        db.wait_for_room()?;
-        let state = db.commit.lock();
-        if tables.iter().all(|table| table.is_defined_as_in(&state.version)) {
-            break (tables, state);
-        }
+    let prepared = match prepare_and_lock(&db, &txn.base, txn.term, writes)? {
+        Ok(prepared) => prepared,
+        Err(conflict) => return Ok((CommitOutcome::Conflict(conflict), None)),
     };
-    db.check_writable()?;
-    // A snapshot can be older than the transaction.
-    if txn.term != db.term() || snapshot < state.since {
-        return Err(db.writer_changed());
-    }
-    for table in tables.iter_mut().filter(|table| !table.created) {
-        if let Some(conflict) = validate(&state, table, txn.base.version(), snapshot)? {
-            return Ok((CommitOutcome::Conflict(conflict), None));
-        }
-    }
+    let (tables, mut state) = prepared;
     let mut next = state.version.as_ref().clone();
     next.csn = db.next_csn(next.csn);
     let csn = next.csn;
@@ -156,6 +165,52 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     Ok((CommitOutcome::Committed { csn }, Some(logged)))
 }
 
+/// Makes the shares ready and checks them against everything that was committed, down to the version under the lock
+/// that it returns with. What takes long is done before, against the newest version, so that under the lock only what came
+/// since is left; if that is much, again.
+fn prepare_and_lock<'a>(
+    db: &'a Inner,
+    base: &Snapshot,
+    term: u64,
+    writes: &Writes,
+) -> Result<Result<Prepared<'a>, Conflict>> {
+    let snapshot = base.csn();
+    'defined: loop {
+        // What indexes there are is asked first and looked at again under the lock: new rows are checked against all.
+        let newest = Arc::clone(&db.commit.lock().version);
+        let mut tables = prepare(writes, base.version(), &newest)?;
+        check_own(&tables)?;
+        for attempt in 0.. {
+            if tables.iter().any(TableCommit::is_large) {
+                let (newest, moved) = db.commit.lock().seen();
+                if let Some(conflict) = validate(&newest, &moved, &mut tables, base)? {
+                    return Ok(Err(conflict));
+                }
+                for table in &mut tables {
+                    table.compared = newest.tables.get(&table.table.def.id).map(|now| Compared::with_all(now));
+                }
+            }
+            db.wait_for_room()?;
+            let state = db.commit.lock();
+            if !tables.iter().all(|table| table.is_defined_as_in(&state.version)) {
+                continue 'defined;
+            }
+            if attempt < ATTEMPTS && tables.iter().any(|table| table.is_behind(&state.version)) {
+                continue;
+            }
+            db.check_writable()?;
+            // A snapshot can be older than the transaction.
+            if term != db.term() || snapshot < state.since {
+                return Err(db.writer_changed());
+            }
+            if let Some(conflict) = validate(&state.version, &state.moved, &mut tables, base)? {
+                return Ok(Err(conflict));
+            }
+            return Ok(Ok((tables, state)));
+        }
+    }
+}
+
 /// Writes a record to the log and makes `next` the newest version, visible once the record is durable. `share` then
 /// changes what versions have in common: nobody sees that before `next`, and a record that is refused leaves no trace.
 pub(crate) fn append(
@@ -178,6 +233,19 @@ pub(crate) fn append(
 }
 
 impl TableCommit {
+    /// Whether checking it takes too long for the commit lock.
+    fn is_large(&self) -> bool {
+        let rows: usize = self.rows.iter().map(|rows| rows.batch.num_rows()).sum();
+        !self.created && (!self.attached.is_empty() || rows.max(self.ended.len()) >= LARGE)
+    }
+
+    /// Whether `version` has many rows that its keys were not compared with, though they were with many.
+    fn is_behind(&self, version: &DatabaseVersion) -> bool {
+        let now = version.tables.get(&self.table.def.id);
+        let missing = |compared: &Compared| now.is_some_and(|now| compared.missing(now) >= LARGE as u64);
+        self.compared.as_ref().is_some_and(missing)
+    }
+
     /// Whether the definition that its rows were prepared for is that of `version`, or the table is gone there.
     fn is_defined_as_in(&self, version: &DatabaseVersion) -> bool {
         version.tables.get(&self.table.def.id).is_none_or(|now| Arc::ptr_eq(&now.codecs, &self.table.codecs))
@@ -228,14 +296,11 @@ fn prepare(writes: &Writes, base: &DatabaseVersion, newest: &DatabaseVersion) ->
             table = Arc::new(defined);
         }
         add_runs(&table, written)?;
-        let compared = base.tables.get(id).into_iter().flat_map(|table| table.segments());
-        let compared =
-            compared.filter(|(_, segment)| segment.cold().is_some()).map(|(_, segment)| segment.id()).collect();
         let mut prepared = TableCommit {
-            ended: written.ended.iter().copied().collect(),
+            ended: written.ended.clone(),
             rows: Vec::new(),
             attached: attached(&table, written),
-            compared,
+            compared: None,
             created,
             table: Arc::clone(&table),
         };
@@ -299,9 +364,8 @@ pub(crate) fn index_keys(table: &TableVersion, batch: &RecordBatch) -> Result<Ve
     keys.collect()
 }
 
-/// Checks that need no lock: the new keys against each other, and whole new segments against what the
-/// transaction's snapshot has on storage.
-fn precheck(tables: &mut [TableCommit], snapshot: Csn) -> Result<Option<Conflict>> {
+/// Checks the new keys against each other.
+fn check_own(tables: &[TableCommit]) -> Result<()> {
     for commit in tables {
         let table = &commit.table;
         for (number, (index, encoder)) in table.codecs.keys.iter().enumerate().filter(|(_, (index, _))| index.unique) {
@@ -315,34 +379,9 @@ fn precheck(tables: &mut [TableCommit], snapshot: Csn) -> Result<Option<Conflict
                 runs.push((own_run(segment, index.id)?, ended.clone()));
             }
             conflict::check_own(table, index, encoder, &runs)?;
-            let mut others: HashSet<u32> = table.segments().map(|(_, segment)| segment.id()).collect();
-            others.retain(|segment| !commit.compared.contains(segment));
-            if let Some(conflict) = check_attached(commit, number, table, &others, snapshot)? {
-                return Ok(Some(conflict));
-            }
         }
     }
-    Ok(None)
-}
-
-/// Compares the keys of new segments with those of all segments of `pending` but `skip`.
-fn check_attached(
-    commit: &TableCommit,
-    number: usize,
-    pending: &TableVersion,
-    skip: &HashSet<u32>,
-    snapshot: Csn,
-) -> Result<Option<Conflict>> {
-    let (index, encoder) = &commit.table.codecs.keys[number];
-    let ended: HashSet<RowId> = commit.ended.iter().copied().collect();
-    for (shard, segment, own_ended) in &commit.attached {
-        let check = NewKeys { index, encoder, shard: placed(&commit.table, number, *shard) };
-        let run = own_run(segment, index.id)?;
-        if let Some(conflict) = check.check_run(pending, &ended, (&run, own_ended), skip, snapshot)? {
-            return Ok(Some(conflict));
-        }
-    }
-    Ok(None)
+    Ok(())
 }
 
 /// The run of an index over a segment that the transaction wrote.
@@ -358,30 +397,48 @@ fn placed(table: &TableVersion, index: usize, shard: u32) -> Option<u32> {
     decided.then_some(shard)
 }
 
-/// Checks one table against everything committed since the snapshot; moves `ended` to where the rows are now.
+/// Checks tables against everything in `version` that they were not compared with; moves `ended` to where those rows are
+/// now.
 fn validate(
-    state: &CommitState,
-    commit: &mut TableCommit,
-    base: &DatabaseVersion,
-    snapshot: Csn,
+    version: &DatabaseVersion,
+    moved: &MovedRows,
+    tables: &mut [TableCommit],
+    base: &Snapshot,
 ) -> Result<Option<Conflict>> {
-    let id = commit.table.def.id;
-    let pending = conflict::still_there(&state.version, id, &commit.table.def.name)?;
-    let base = base.table(id)?;
-    match conflict::check_rows(&pending, base, &state.moved, commit.ended.iter().copied())? {
-        Ok(rows) => commit.ended = rows,
-        Err(conflict) => return Ok(Some(conflict)),
-    }
-    let ended: HashSet<RowId> = commit.ended.iter().copied().collect();
-    for (number, (index, encoder)) in commit.table.codecs.keys.iter().enumerate().filter(|(_, (index, _))| index.unique)
-    {
-        for rows in &commit.rows {
-            let check = NewKeys { index, encoder, shard: placed(&commit.table, number, rows.shard) };
-            if let Some(conflict) = check.check(&pending, &ended, &rows.keys[number], snapshot)? {
+    for commit in tables.iter_mut().filter(|table| !table.created) {
+        let id = commit.table.def.id;
+        let pending = conflict::still_there(version, id, &commit.table.def.name)?;
+        match conflict::check_rows(&pending, base.version().table(id)?, moved, &commit.ended)? {
+            Ok(rows) => commit.ended = rows,
+            Err(conflict) => return Ok(Some(conflict)),
+        }
+        for number in 0..commit.table.codecs.keys.len() {
+            if let Some(conflict) = check_keys(commit, number, &pending, base.csn())? {
                 return Ok(Some(conflict));
             }
         }
-        if let Some(conflict) = check_attached(commit, number, &pending, &commit.compared, snapshot)? {
+    }
+    Ok(None)
+}
+
+/// Checks the new keys of an index, if it is unique, against the rows of `pending` that they were not compared with.
+fn check_keys(commit: &TableCommit, number: usize, pending: &TableVersion, snapshot: Csn) -> Result<Option<Conflict>> {
+    let (index, encoder) = &commit.table.codecs.keys[number];
+    if !index.unique {
+        return Ok(None);
+    }
+    let (none, ended) = (Compared::default(), &commit.ended);
+    let compared = commit.compared.as_ref().unwrap_or(&none);
+    let keys =
+        |shard| NewKeys { index, encoder, shard: placed(&commit.table, number, shard), ended, compared, snapshot };
+    for rows in &commit.rows {
+        if let Some(conflict) = keys(rows.shard).check(pending, &rows.keys[number])? {
+            return Ok(Some(conflict));
+        }
+    }
+    for (shard, segment, own_ended) in &commit.attached {
+        let run = own_run(segment, index.id)?;
+        if let Some(conflict) = keys(*shard).check_run(pending, &run, own_ended)? {
             return Ok(Some(conflict));
         }
     }
@@ -429,12 +486,7 @@ fn apply<'a>(
             let segment = Arc::new(segment.committed(csn.0));
             let meta = segment.meta.clone();
             attach(table, *shard, segment, ended.clone())?;
-            ops.push(RedoOp::Attach(Attach {
-                table: id,
-                shard: *shard,
-                meta,
-                ended: ended.iter().map(|(row, _)| row).collect(),
-            }));
+            ops.push(RedoOp::Attach(Attach::new(id, *shard, meta, ended.clone())));
         }
         for rows in &commit.rows {
             let indexes: Vec<u32> = table.def.indexes.iter().map(|index| index.id).collect();
@@ -457,21 +509,19 @@ fn apply<'a>(
 ///
 /// # Errors
 /// `Corrupt` if one is not there, or has ended before: whoever calls has checked that, or reads a log whose writer had.
-pub(crate) fn end_rows(table: &mut TableVersion, rows: &[RowId], csn: Csn) -> Result<()> {
-    let name = Arc::clone(&table.def);
-    let lost = |row: RowId| {
-        let (table, segment, row) = (name.display_name(), row.segment(), row.row());
+pub(crate) fn end_rows(table: &mut TableVersion, rows: &TableRows, csn: Csn) -> Result<()> {
+    let def = Arc::clone(&table.def);
+    let lost = |segment: u32, row: u32| {
+        let table = def.display_name();
         Error::corrupt(format!(
             "row {row} of segment {segment} of table '{table}', which commit {csn} ends, is not live"
         ))
     };
-    for rows in rows.chunk_by(|a, b| a.segment() == b.segment()) {
-        let segment = table.segment_mut(rows[0].segment()).ok_or_else(|| lost(rows[0]))?;
-        for row in rows {
-            if row.row() >= segment.rows() || !segment.tombstones.insert(row.row(), csn) {
-                return Err(lost(*row));
-            }
-        }
+    for (number, rows) in rows.segments() {
+        let last = rows.last().unwrap_or_default();
+        let segment = table.segment_mut(number).filter(|segment| last < segment.rows());
+        let segment = segment.ok_or_else(|| lost(number, last))?;
+        segment.tombstones.end(rows, csn).map_err(|row| lost(number, row))?;
     }
     Ok(())
 }

@@ -1,19 +1,15 @@
 //! Whether a transaction may commit on top of everything that was committed since it began: first committer wins,
 //! by row and by unique key.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::ControlFlow,
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use super::{
     super::{
         catalog::IndexDef,
         index::{IndexRun, for_each_common_key},
-        key::{KeyEncoder, Keys},
+        key::{KeyEncoder, KeyRange, Keys},
         lookup,
-        mvcc::tombstones::Tombstones,
+        mvcc::{row_set::TableRows, tombstones::Tombstones},
         rows,
         version::{DatabaseVersion, OVERLAY, RowState, Segment, SegmentData, TableVersion},
     },
@@ -24,7 +20,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Where compaction put the rows of segments that are gone: old segment -> (new row or none) by old row number.
+/// Where compaction put the rows of segments that are gone, by old segment.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct MovedRows {
     segments: HashMap<u32, Moved>,
@@ -34,8 +30,14 @@ pub(crate) struct MovedRows {
 #[derive(Debug, Clone)]
 pub(crate) struct Moved {
     pub(crate) compaction: u64,
-    pub(crate) rows: Arc<Vec<Option<RowId>>>,
+    /// The new segment, if any row was left.
+    pub(crate) to: Option<u32>,
+    /// New row numbers by old ones, [`GONE`] for rows that were removed.
+    pub(crate) rows: Arc<[u32]>,
 }
+
+/// Stands for a row that a compaction removed.
+pub(crate) const GONE: u32 = u32::MAX;
 
 impl MovedRows {
     pub(crate) fn add(&mut self, segment: u32, moved: Moved) {
@@ -48,10 +50,16 @@ impl MovedRows {
         self.segments.retain(|_, moved| oldest < moved.compaction);
     }
 
+    /// Whether rows of a segment were moved.
+    pub(crate) fn has(&self, segment: u32) -> bool {
+        self.segments.contains_key(&segment)
+    }
+
     /// Where a row is now.
     pub(crate) fn current(&self, mut row: RowId) -> Option<RowId> {
         while let Some(moved) = self.segments.get(&row.segment()) {
-            row = (*moved.rows.get(row.row() as usize)?)?;
+            let place = moved.rows.get(row.row() as usize).filter(|place| **place != GONE)?;
+            row = RowId::new(moved.to?, *place);
         }
         Some(row)
     }
@@ -62,22 +70,35 @@ pub(crate) fn check_rows(
     pending: &TableVersion,
     base: &TableVersion,
     moved: &MovedRows,
-    ended: impl Iterator<Item = RowId>,
-) -> Result<Result<Vec<RowId>, Conflict>> {
-    let mut current = Vec::new();
-    for row in ended {
-        let now = moved.current(row);
-        let committed = match now.map_or(RowState::Missing, |now| pending.row_state(now)) {
-            RowState::Live => {
-                current.extend(now);
-                continue;
-            }
-            RowState::Ended(csn) => csn,
-            // Removed with its segment: it had ended, or the segment left by a way that is not known here.
-            RowState::Missing => Csn(0),
-        };
+    ended: &TableRows,
+) -> Result<Result<TableRows, Conflict>> {
+    let conflict = |row: RowId, committed| {
         let key = describe_row(base, row)?;
-        return Ok(Err(Conflict { table: pending.def.display_name(), key, committed }));
+        Ok(Err(Conflict { table: pending.def.display_name(), key, committed }))
+    };
+    let mut current = TableRows::default();
+    for (number, rows) in ended.segments() {
+        if moved.has(number) {
+            for row in rows.iter().map(|row| RowId::new(number, row)) {
+                let now = moved.current(row);
+                match now.map_or(RowState::Missing, |now| pending.row_state(now)) {
+                    RowState::Live => current.extend(now),
+                    RowState::Ended(csn) => return conflict(row, csn),
+                    // Removed with its segment: it had ended, or the segment left by a way that is not known here.
+                    RowState::Missing => return conflict(row, Csn(0)),
+                }
+            }
+            continue;
+        }
+        let there = |segment: &&Arc<Segment>| rows.last().is_none_or(|last| last < segment.rows());
+        let segment = pending.segment(number).filter(there);
+        let Some(segment) = segment else {
+            return conflict(RowId::new(number, rows.iter().next().unwrap_or_default()), Csn(0));
+        };
+        if let Some((row, csn)) = segment.tombstones.first_of(rows) {
+            return conflict(RowId::new(number, row), csn);
+        }
+        current.add(number, rows);
     }
     Ok(Ok(current))
 }
@@ -92,76 +113,148 @@ fn describe_row(table: &TableVersion, row: RowId) -> Result<String> {
     Ok(encoder.display(keys.get(0)))
 }
 
+/// How many rows of each segment new keys were compared with. Rows do not come back, so they need not be again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Compared(HashMap<u32, u32>);
+
+impl Compared {
+    /// All rows of a version of the table were.
+    pub(crate) fn with_all(table: &TableVersion) -> Self {
+        Self(table.segments().map(|(_, segment)| (segment.id(), segment.rows())).collect())
+    }
+
+    /// How many rows there are that were not.
+    pub(crate) fn missing(&self, table: &TableVersion) -> u64 {
+        table.segments().filter_map(|(_, segment)| Some(u64::from(segment.rows() - self.first_new(segment)?))).sum()
+    }
+
+    /// The first row of a segment that was not.
+    fn first_new(&self, segment: &Segment) -> Option<u32> {
+        let compared = self.0.get(&segment.id()).copied().unwrap_or(0);
+        Some(compared).filter(|compared| *compared < segment.rows())
+    }
+}
+
 /// New keys of one unique index and where they would go.
 pub(crate) struct NewKeys<'a> {
     pub(crate) index: &'a IndexDef,
     pub(crate) encoder: &'a KeyEncoder,
     /// The shard that holds all rows with these keys, if placement says so.
     pub(crate) shard: Option<u32>,
+    /// Rows that are of no account: the transaction ends them.
+    pub(crate) ended: &'a TableRows,
+    pub(crate) compared: &'a Compared,
+    /// A row that was committed after this is a conflict; an older one is a violation of the constraint.
+    pub(crate) snapshot: Csn,
 }
 
 impl NewKeys<'_> {
-    /// Checks that no live row of `pending`, other than those in `ended`, has one of `keys`. A row that was
-    /// committed after `snapshot` is a conflict; an older one is a violation of the constraint.
-    pub(crate) fn check(
-        &self,
-        pending: &TableVersion,
-        ended: &HashSet<RowId>,
-        keys: &Keys,
-        snapshot: Csn,
-    ) -> Result<Option<Conflict>> {
+    /// Committed segments that may have the keys, the newest first, each with its first row that was not compared yet.
+    fn others<'t>(&self, pending: &'t TableVersion) -> Vec<(&'t Segment, u32)> {
+        let shards = pending.shards.iter().zip(0_u32..);
+        let shards = shards.filter(|(_, number)| self.shard.is_none_or(|only| only == *number));
+        let segments = shards.flat_map(|(shard, _)| shard.segments.iter().rev());
+        let segments = segments.filter(|segment| segment.id() < OVERLAY);
+        segments.filter_map(|segment| Some((segment.as_ref(), self.compared.first_new(segment)?))).collect()
+    }
+
+    /// Checks that no live row of `pending` has one of `keys`.
+    pub(crate) fn check(&self, pending: &TableVersion, keys: &Keys) -> Result<Option<Conflict>> {
+        let others = self.others(pending);
+        if others.is_empty() {
+            return Ok(None);
+        }
         for key in keys.iter().filter(|key| !self.encoder.has_null(key)) {
-            let mut clash = None;
-            lookup::live_rows(pending, self.index, key, self.shard, |segment, row| {
-                if ended.contains(&row) {
-                    return Ok(true);
+            for (segment, first) in &others {
+                let rows = lookup::rows_of(pending, segment, self.index, key)?;
+                if let Some(row) = rows.into_iter().find(|row| row >= first && self.is_in_the_way(segment, *row)) {
+                    return self.clash(pending, key, segment.created(row)?).map(Some);
                 }
-                clash = Some(segment.created(row.row())?);
-                Ok(false)
-            })?;
-            if let Some(created) = clash {
-                return self.clash(pending, key, created, snapshot).map(Some);
             }
         }
         Ok(None)
     }
 
-    /// The same for a whole run, merged with the runs of the segments that `skip` does not name. Rows in `own_ended`
-    /// are of no account: the transaction ended them itself.
+    /// The same for a whole run. Rows in `own_ended` are of no account: the transaction ended them itself.
     pub(crate) fn check_run(
         &self,
         pending: &TableVersion,
-        ended: &HashSet<RowId>,
-        (run, own_ended): (&IndexRun, &Tombstones),
-        skip: &HashSet<u32>,
-        snapshot: Csn,
+        run: &IndexRun,
+        own_ended: &Tombstones,
     ) -> Result<Option<Conflict>> {
-        let segments = pending.segments().filter(|(shard, segment)| {
-            self.shard.is_none_or(|only| only == *shard) && !skip.contains(&segment.id()) && segment.id() < OVERLAY
-        });
-        for (_, segment) in segments {
-            let other = run_of(pending, segment, self.index)?;
-            let mut clash: Option<(Vec<u8>, u32)> = None;
-            for_each_common_key(run, &other, &mut |key, own, rows| {
-                if self.encoder.has_null(key) || !own.iter().any(|row| own_ended.get(*row).is_none()) {
-                    return ControlFlow::Continue(());
+        for (segment, first) in self.others(pending) {
+            let clash = match first {
+                0 => {
+                    let other = run_of(pending, segment, self.index)?;
+                    self.common_key(run, own_ended, segment, &other)
                 }
-                let live = rows.iter().copied().find(|row| {
-                    segment.tombstones.get(*row).is_none() && !ended.contains(&RowId::new(segment.id(), *row))
-                });
-                clash = live.map(|row| (key.to_vec(), row));
-                if clash.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
+                _ => self.key_behind(run, own_ended, pending, segment, first)?,
+            };
             if let Some((key, row)) = clash {
-                return self.clash(pending, &key, segment.created(row)?, snapshot).map(Some);
+                return self.clash(pending, &key, segment.created(row)?).map(Some);
             }
         }
         Ok(None)
     }
 
-    fn clash(&self, table: &TableVersion, key: &[u8], created: Csn, snapshot: Csn) -> Result<Conflict> {
+    /// A key of a run that a live row of a segment has, and that row.
+    fn common_key(
+        &self,
+        run: &IndexRun,
+        own_ended: &Tombstones,
+        segment: &Segment,
+        other: &IndexRun,
+    ) -> Option<(Vec<u8>, u32)> {
+        let mut clash = None;
+        for_each_common_key(run, other, &mut |key, own, rows| {
+            if self.encoder.has_null(key) || !own.iter().any(|row| own_ended.get(*row).is_none()) {
+                return ControlFlow::Continue(());
+            }
+            let row = rows.iter().copied().find(|row| self.is_in_the_way(segment, *row));
+            clash = row.map(|row| (key.to_vec(), row));
+            if clash.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        clash
+    }
+
+    /// The same for the rows of a segment from `first` on, which are few.
+    fn key_behind(
+        &self,
+        run: &IndexRun,
+        own_ended: &Tombstones,
+        table: &TableVersion,
+        segment: &Segment,
+        first: u32,
+    ) -> Result<Option<(Vec<u8>, u32)>> {
+        let mut own = Vec::new();
+        for part in rows::key_columns(table, segment, self.index) {
+            let (number, columns) = part?;
+            let skipped = first.saturating_sub(number) as usize;
+            let rows = columns.first().map_or(0, |column| column.len());
+            if skipped >= rows {
+                continue;
+            }
+            let columns: Vec<_> = columns.iter().map(|column| column.slice(skipped, rows - skipped)).collect();
+            let keys = self.encoder.encode_columns(&columns)?;
+            for (row, key) in (number + skipped as u32..).zip(keys.iter()) {
+                own.clear();
+                run.lookup(&KeyRange::point(key), &mut own);
+                let clashes = own.iter().any(|own| own_ended.get(*own).is_none()) && self.is_in_the_way(segment, row);
+                if clashes && !self.encoder.has_null(key) {
+                    return Ok(Some((key.to_vec(), row)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_in_the_way(&self, segment: &Segment, row: u32) -> bool {
+        segment.tombstones.get(row).is_none() && !self.ended.contains(RowId::new(segment.id(), row))
+    }
+
+    fn clash(&self, table: &TableVersion, key: &[u8], created: Csn) -> Result<Conflict> {
         let key = self.encoder.display(key);
-        if created <= snapshot {
+        if created <= self.snapshot {
             return Err(unique_violation(&table.def, &self.index.name, &key));
         }
         Ok(Conflict { table: table.def.display_name(), key, committed: created })
@@ -176,7 +269,7 @@ pub(crate) fn run_of(table: &TableVersion, segment: &Segment, index: &IndexDef) 
     };
     match stored {
         Some(run) => Ok(run),
-        None => Ok(Arc::new(IndexRun::build(&rows::segment_keys(table, segment, index)?, None))),
+        None => Ok(Arc::new(rows::segment_run(table, segment, index)?)),
     }
 }
 

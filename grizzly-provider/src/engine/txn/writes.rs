@@ -1,14 +1,14 @@
 //! What a transaction has written so far: rows in segments of its own, rows it ended, keys it holds. All of it is
 //! persistent, so a savepoint is a copy of a few pointers.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, UInt64Array},
     datatypes::{DataType, Field, Schema, UInt64Type},
     record_batch::RecordBatch,
 };
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
 use super::{
     super::{
@@ -16,11 +16,11 @@ use super::{
         catalog::{CatalogChange, TableDef},
         database::Inner,
         ddl,
-        mvcc::tombstones::Tombstones,
-        segment::cold::ColdSegment,
+        mvcc::{row_set::TableRows, tombstones::Tombstones},
+        segment::{CHUNK_ROWS, Charge, cold::ColdSegment},
         shard::hot::HotSegment,
         stamps::Stamps,
-        version::{DatabaseVersion, OVERLAY, SegmentData, TableVersion, UNCOMMITTED},
+        version::{DatabaseVersion, OVERLAY, SegmentData, Stamp, TableVersion, UNCOMMITTED},
     },
     transaction::unique_violation,
 };
@@ -35,6 +35,11 @@ pub(crate) const BULK_ROWS: u64 = 65_536;
 /// The same in bytes: what a transaction holds in memory and the log takes in one record.
 const BULK_BYTES: u64 = 32 << 20;
 
+/// The part of the memory that rows on their way into files may take in one transaction, as a divisor.
+const HELD_SHARE: usize = 4;
+/// They may take so much however little there is.
+const SMALL_LOAD: usize = 4 << 20;
+
 /// The state of a transaction.
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -47,6 +52,8 @@ pub(crate) struct Writes {
     abandoned: Vec<Arc<ColdSegment>>,
     savepoints: Vec<Savepoint>,
     bulk: HashMap<Load, BulkLoad>,
+    /// The share of the memory budget that they take.
+    charge: Option<Charge>,
     /// Counts batches that went on their way into files.
     loaded: u64,
     /// Why some of what was written is not there: half of a write was done when it failed.
@@ -74,7 +81,7 @@ struct Load {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableWrites {
     /// Committed rows that this transaction ends.
-    pub(crate) ended: OrdSet<RowId>,
+    pub(crate) ended: TableRows,
     /// Rows in overlay segments, ended ones included.
     pub(crate) overlay_rows: u64,
     /// Their bytes, about.
@@ -96,6 +103,7 @@ impl Writes {
             abandoned: Vec::new(),
             savepoints: Vec::new(),
             bulk: HashMap::new(),
+            charge: None,
             loaded: 0,
             broken: None,
         }
@@ -240,7 +248,23 @@ impl Writes {
         if load.is_full() {
             self.finish_load(db, at)?;
         }
-        Ok(())
+        self.make_room(db)
+    }
+
+    /// Ends the largest load early where this transaction, or all that counts against the memory, takes too much of it.
+    fn make_room(&mut self, db: &Inner) -> Result<()> {
+        let budget = db.settings.memory_bytes;
+        loop {
+            let held: usize = self.bulk.values().map(BulkLoad::nbytes).sum();
+            self.charge = (held > 0).then(|| db.cache.charge(held));
+            let crowded = held > SMALL_LOAD && db.cache.stats().charged > budget as u64 / 2;
+            if held <= budget / HELD_SHARE && !crowded {
+                return Ok(());
+            }
+            let largest = self.bulk.iter().max_by_key(|(load, held)| (held.nbytes(), **load)).map(|(load, _)| *load);
+            let Some(largest) = largest else { return Ok(()) };
+            self.finish_load(db, largest)?;
+        }
     }
 
     fn finish_load(&mut self, db: &Inner, at: Load) -> Result<()> {
@@ -290,6 +314,7 @@ impl Writes {
         let mut loads: Vec<_> = self.bulk.keys().copied().collect();
         loads.sort_unstable();
         let finished = loads.into_iter().try_for_each(|load| self.finish_load(db, load));
+        self.charge = None;
         self.noted(finished)
     }
 
@@ -365,12 +390,7 @@ impl Writes {
             return Err(Error::invalid(format!("{} rows cannot replace {} rows", new.num_rows(), rows.len())));
         }
         let version = self.working.table_named(table)?;
-        let versions = rows.iter().map(|row| {
-            let segment = version.segment(row.segment());
-            let segment = segment.ok_or_else(|| Error::invalid(format!("table '{table}' has no row {}", row.0)))?;
-            Ok(segment.row_version(row.row())? + 1)
-        });
-        let versions = versions.collect::<Result<Vec<_>>>()?;
+        let versions = next_versions(version, rows)?;
         self.atomically(|writes| {
             writes.end(table, rows)?;
             writes.insert(db, table, new, Some(&versions))
@@ -398,6 +418,7 @@ impl Writes {
         let Savepoint { working, tables, definitions, abandoned } = kept.ok_or_else(|| no_savepoint(savepoint))?;
         self.savepoints.truncate(savepoint + 1);
         self.bulk.clear();
+        self.charge = None;
         self.discard_attached(&tables);
         (self.working, self.tables) = (working, tables);
         self.definitions.truncate(definitions);
@@ -443,6 +464,30 @@ impl Writes {
             }
         }
     }
+}
+
+/// The versions that rows get when they are replaced. Stamps are decoded once per chunk, not per row.
+fn next_versions(table: &TableVersion, rows: &[RowId]) -> Result<Vec<u64>> {
+    let mut versions = Vec::with_capacity(rows.len());
+    let chunk = |row: &RowId| (row.segment(), row.row() as usize / CHUNK_ROWS);
+    for rows in rows.chunk_by(|a, b| chunk(a) == chunk(b)) {
+        let segment = table.segment(rows[0].segment());
+        let missing = |row: RowId| Error::invalid(format!("table '{}' has no row {}", table.def.name, row.0));
+        let segment = segment.ok_or_else(|| missing(rows[0]))?;
+        let mut known: Option<(Range<u32>, Stamps)> = None;
+        for row in rows {
+            if row.row() >= segment.rows() {
+                return Err(missing(*row));
+            }
+            let (range, stamps) = match known.take().filter(|(range, _)| range.contains(&row.row())) {
+                Some(known) => known,
+                None => segment.stamps_of(row.row(), Stamp::Version)?,
+            };
+            versions.push(stamps.get((row.row() - range.start) as usize) + 1);
+            known = Some((range, stamps));
+        }
+    }
+    Ok(versions)
 }
 
 fn no_savepoint(savepoint: usize) -> Error {

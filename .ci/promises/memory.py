@@ -1,0 +1,92 @@
+"""`--memory` holds, as the operating system counts: no statement takes more than 1.3 times of it."""
+
+import adbc_driver_flightsql.dbapi as flight_sql
+
+from promises.place import check
+from served import rows, sqlstate, value, write
+
+MEMORY = 256_000_000
+AT_MOST = 1.3 * MEMORY
+OPTIONS = ("--memory", "256MB")
+
+
+def hold(server, what):
+    """The most that the server has taken so far must be within its bound."""
+    peak = server.memory("VmHWM")
+    assert peak <= AT_MOST, f"{what}: {peak / 1e6:.0f} MB, allowed are {AT_MOST / 1e6:.0f}"
+
+
+def answered_or_refused_by_name(db, sql):
+    """53200 is PostgreSQL's out of memory."""
+    try:
+        return rows(db, sql)
+    except flight_sql.Error as error:
+        assert "53200" in sqlstate(error), f"{sql}: {sqlstate(error)[:500]}"
+        return None
+
+
+@check(long=True)
+def wide_rows_hold_memory(place):
+    with place.serve(*OPTIONS) as server, server.connect() as db:
+        write(db, "CREATE TABLE t (id BIGINT PRIMARY KEY, text VARCHAR)")
+        for part in range(100):
+            write(db, f"INSERT INTO t SELECT value, repeat('x', 100000) FROM range({part * 200}, {part * 200 + 200})")
+        hold(server, "20,000 rows of 100 kB")
+        server.kill()
+    with place.serve(*OPTIONS) as server, server.connect() as db:
+        assert value(db, "SELECT count(*) FROM t") == 20_000
+        hold(server, "replay of 20,000 rows of 100 kB")
+
+
+def statement_holds_memory(place, rows_before, sql):
+    """The server starts anew for the statement, so that what is measured is its own."""
+    if rows_before:
+        with place.serve() as server, server.connect() as db:
+            write(db, "CREATE TABLE t (id BIGINT PRIMARY KEY, a BIGINT, text VARCHAR)")
+            write(db, f"INSERT INTO t SELECT value, value * 7 % 1000003, concat('text ', value) FROM range(0, {rows_before})")
+    with place.serve(*OPTIONS) as server, server.connect() as db:
+        answered_or_refused_by_name(db, sql)
+        hold(server, sql)
+        assert value(db, "SELECT 1") == 1
+
+
+@check(long=True)
+def an_update_of_three_million_rows_holds_memory(place):
+    statement_holds_memory(place, 3_000_000, "UPDATE t SET a = a + 1")
+
+
+@check(long=True)
+def an_index_on_eight_million_rows_holds_memory(place):
+    statement_holds_memory(place, 8_000_000, "CREATE INDEX by_a ON t (a)")
+
+
+@check(long=True)
+def a_sort_of_eight_million_rows_spills(place):
+    sql = "SELECT count(*) FROM (SELECT row_number() OVER (ORDER BY text) AS n FROM t) WHERE n > 7999990"
+    statement_holds_memory(place, 8_000_000, sql)
+    with place.serve(*OPTIONS) as server, server.connect() as db:
+        assert rows(db, sql) == [(10,)], "refused though it can spill"
+
+
+@check(long=True)
+def a_transaction_of_eleven_million_rows_holds_memory(place):
+    sql = "INSERT INTO u SELECT value, value % 1000 FROM range(0, 11000000)"
+    with place.serve(*OPTIONS) as server, server.connect() as db:
+        write(db, "CREATE TABLE u (id BIGINT PRIMARY KEY, a BIGINT)")
+        answered_or_refused_by_name(db, sql)
+        hold(server, sql)
+
+
+@check(long=True)
+def an_unnested_range_holds_memory(place):
+    statement_holds_memory(place, 0, "SELECT count(*) FROM (SELECT unnest(range(0, 60000000)) AS n)")
+
+
+@check(long=True)
+def a_repeated_text_holds_memory(place):
+    statement_holds_memory(place, 0, "SELECT length(repeat('x', 500000000))")
+
+
+@check(long=True)
+def an_aggregate_of_lists_holds_memory(place):
+    statement_holds_memory(place, 0, "SELECT sum(cardinality(range(0, value + 60000000))) FROM range(0, 4)")
