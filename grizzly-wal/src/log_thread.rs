@@ -217,7 +217,9 @@ impl LogThread {
             // In this order: an end mark that says that a file follows is proof of it.
             self.seal(SealKind::Followed)?;
             self.cipher = files::cipher(shared.storage.as_ref(), &named.path, &header)?;
+            let number = named.number;
             shared.files.lock().push(named);
+            shared.newest.store(number, Ordering::Release);
             (self.file, self.header, self.written) = (file, header, header.len() as u64);
             shared.queue.lock().file_first = first;
         }
