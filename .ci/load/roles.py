@@ -165,20 +165,28 @@ def writer(client, number):
 def reader(client, number):
     """Asks for what always holds, looks rows up, and leaves streams half read; every second one reads in transactions."""
     stop = client.shared.stop
+    client.in_transactions = number % 2 == 1
     while not stop.is_set():
-        with client.connect(autocommit=number % 2 == 0) as connection:
+        with client.connect(autocommit=not client.in_transactions) as connection:
             for _ in range(STATEMENTS_OF_A_CONNECTION):
                 if stop.is_set():
                     break
                 client.random.choice((always_holds, look_up, look_up, prepared, aggregate, half_read))(client, connection)
                 client.pause(0.05)
-            if number % 2:
+            if client.in_transactions:
                 same_snapshot(client, connection)
 
 
 def always_holds(client, connection):
     sql, expected = client.random.choice(list(tables.ALWAYS.items()))
-    answer = client.execute(connection, sql)
+    try:
+        answer = client.execute(connection, sql)
+    except flight_sql.Error as error:
+        # TRANSACTIONS.md: a transaction cannot read a table that was replaced since it began.
+        if "small" in sql and "42P01" in sqlstate(error) and client.in_transactions:
+            connection.rollback()
+            return
+        raise
     client.expect(answer == [expected], f"{sql}: {answer}, expected {expected}")
 
 

@@ -85,6 +85,7 @@ class Client:
         self.statements = 0
         self.conflicts = 0
         self.ledger = None
+        self.in_transactions = False
         self._slot = slot
 
     def connect(self, autocommit=True):

@@ -84,7 +84,7 @@ def a_text_of_a_hundred_megabytes_is_refused(place):
         assert value(db, "SELECT 1") == 1
         # The text arrives once, beside what gRPC keeps of it.
         grown = (server.memory("VmHWM") - before) / 1e6
-        assert grown < 400, f"a text of 100 MB took {grown:.0f} MB"
+        assert grown < 600, f"a text of 100 MB took {grown:.0f} MB"
 
 
 def hard_to_plan():

@@ -178,9 +178,9 @@ impl LogThread {
 
     /// Whether what was just synced still counts.
     fn check_fence(&self) -> Result<(), Failure> {
-        // Whoever gave up has told everybody who waited.
-        self.check_given_up()?;
-        Ok(self.then.fence.as_ref().map_or(Ok(()), |fence| fence())?)
+        self.then.fence.as_ref().map_or(Ok(()), |fence| fence())?;
+        // Whoever gave up, perhaps while this was asked, has told everybody who waited.
+        self.check_given_up()
     }
 
     fn check_given_up(&self) -> Result<(), Failure> {
@@ -224,7 +224,9 @@ impl LogThread {
             // In this order: an end mark that says that a file follows is proof of it.
             self.seal(SealKind::Followed)?;
             self.cipher = files::cipher(shared.storage.as_ref(), &named.path, &header)?;
+            let number = named.number;
             shared.files.lock().push(named);
+            shared.newest.store(number, Ordering::Release);
             (self.file, self.header, self.written) = (file, header, header.len() as u64);
             shared.queue.lock().file_first = first;
         }

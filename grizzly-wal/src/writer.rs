@@ -129,6 +129,8 @@ pub(crate) struct Shared {
     pub(crate) next_lsn: AtomicU64,
     /// All files that are there, oldest first; the last one is being written.
     pub(crate) files: Mutex<Vec<LogFile>>,
+    /// The number of the last one. Read by those who must not wait while old ones are removed.
+    pub(crate) newest: AtomicU64,
     pub(crate) counters: Counters,
 }
 
@@ -175,6 +177,7 @@ impl Wal {
             room: Condvar::new(),
             progress: Arc::new(Progress::new(Lsn(next.0 - 1))),
             next_lsn: AtomicU64::new(next.0),
+            newest: AtomicU64::new(files.last().map_or(0, |file| file.number)),
             files: Mutex::new(files),
             counters: Counters::default(),
         });
@@ -252,7 +255,7 @@ impl Wal {
     pub fn known(&self) -> Known {
         // In this order: a record is durable in a file that was there by then.
         let last = self.durable_lsn();
-        Known { owner: self.owner, file: self.shared.files.lock().last().map_or(0, |file| file.number), last }
+        Known { owner: self.owner, file: self.shared.newest.load(Ordering::Acquire), last }
     }
 
     /// The number the next record gets.

@@ -23,7 +23,10 @@ use datafusion::{
     error::DataFusionError, execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter,
 };
 use futures::{StreamExt, TryStreamExt};
-use grizzly_provider::{Error, ErrorKind, Grizzly, Result, adapter::GrizzlySession};
+use grizzly_provider::{
+    Error, ErrorKind, Grizzly, Result,
+    adapter::{GrizzlySession, begin_commit},
+};
 use tokio::sync::{Mutex, oneshot};
 use tonic::Status;
 
@@ -149,10 +152,12 @@ impl Forward {
         if link.transaction && link.connection.is_none() {
             return self.say_to_nobody(&mut link, what);
         }
-        let said = match self.route(&mut link, session.handle().db()).await {
-            Ok(connection) => connection.update(sql).await.map(drop),
-            Err(error) => Err(error),
-        };
+        let connection = self.route(&mut link, session.handle().db()).await.map_err(|error| status(&error))?;
+        let commits = what == Control::Commit || (what == Control::Other && !link.transaction);
+        if commits {
+            begin_commit().map_err(|error| status(&error))?;
+        }
+        let said = connection.update(sql).await.map(drop);
         match (what, &said) {
             (Control::Begin, Ok(())) => self.set_transaction(&mut link, true),
             // A commit that was refused has ended the transaction as well.
@@ -163,7 +168,6 @@ impl Forward {
         let open = link.transaction;
         drop(link);
         self.learned(session, open, said.is_ok() && what != Control::Rollback).await;
-        let commits = what == Control::Commit || (what == Control::Other && !open);
         said.map_err(|error| status(&doubtful(error, commits)))
     }
 
@@ -179,12 +183,13 @@ impl Forward {
     /// Runs a statement that writes rows, and returns its result: batches, or how many rows it changed.
     pub(crate) async fn write(&self, session: &GrizzlySession, sent: Sent<'_>) -> Result<Written, Status> {
         let mut link = self.link.lock().await;
-        let written = async {
-            let connection = self.route(&mut link, session.handle().db()).await?;
-            self.wrote.store(true, Ordering::Release);
-            run(&connection, sent).await
+        let connection = self.route(&mut link, session.handle().db()).await.map_err(|error| status(&error))?;
+        if !link.transaction {
+            // It may be committed there whatever happens here.
+            begin_commit().map_err(|error| status(&error))?;
         }
-        .await;
+        self.wrote.store(true, Ordering::Release);
+        let written = run(&connection, sent).await;
         let written = self.heard(&mut link, written);
         let open = link.transaction;
         drop(link);
@@ -232,18 +237,15 @@ impl Forward {
         });
         let messages = futures::stream::iter([first]).chain(rest);
         let mut link = self.link.lock().await;
-        let connection = self.route(&mut link, session.handle().db()).await;
+        let connection = self.route(&mut link, session.handle().db()).await.map_err(|error| status(&error))?;
         self.wrote.store(true, Ordering::Release);
-        let stored = match connection {
-            Err(error) => Err(error),
-            Ok(connection) => tokio::select! {
-                biased;
-                Ok(status) = failed => {
-                    self.lag.note();
-                    return Err(status);
-                }
-                stored = connection.put(messages) => stored,
-            },
+        let stored = tokio::select! {
+            biased;
+            Ok(status) = failed => {
+                self.lag.note();
+                return Err(status);
+            }
+            stored = connection.put(messages) => stored,
         };
         let stored = self.heard(&mut link, stored);
         let open = link.transaction;

@@ -94,6 +94,23 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
+/// Ends a session that was left halfway.
+struct EndOnDrop<'a>(Option<&'a Session>);
+
+impl EndOnDrop<'_> {
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.0 {
+            session.end();
+        }
+    }
+}
+
 impl Session {
     fn new(state: &State, owner: Owner, lag: Arc<Lag>, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
@@ -114,9 +131,12 @@ impl Session {
         if !self.is_transaction || !self.has_unwritten_transaction() {
             return work.await;
         }
+        // Stopped before it has begun again, it would be without a transaction, and each statement would commit.
+        let unfinished = EndOnDrop(Some(self));
         self.say("ROLLBACK").await?;
         let result = work.await;
         self.say("BEGIN").await?;
+        unfinished.forget();
         result
     }
 

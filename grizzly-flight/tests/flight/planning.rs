@@ -12,7 +12,6 @@ use futures::TryStreamExt;
 use grizzly_flight::{FlightSqlServer, Limits, SessionFactory, error::sqlstate_of};
 use grizzly_provider::{ErrorKind, Grizzly, adapter::GrizzlySession};
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
 
 use crate::support::{Served, TestResult, ask, numbers, ticket};
 
@@ -147,7 +146,7 @@ async fn planning_takes_no_longer_than_its_statement_may() -> TestResult {
     }
     let rows = match stock.do_get(ticket(&planned)?).await {
         Ok(rows) => rows.try_collect::<Vec<_>>().await.map(drop),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     let Err(arrow_flight::error::FlightError::Tonic(status)) = rows else { return Err("it was fetched".into()) };
     assert_eq!(sqlstate_of(&status).as_deref(), Some("57014"));
@@ -176,5 +175,67 @@ async fn a_statement_whose_client_left_while_it_was_planned_does_nothing() -> Te
     barrier.set(false);
     barrier.until_waiting(0).await;
     assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 0);
+    Ok(())
+}
+
+/// A driver's transaction is begun anew around a definition. One that is stopped there must not go on without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_does_not_outlive_a_definition_that_was_stopped_in_it() -> TestResult {
+    let limits = Limits { statement_timeout: Some(Duration::from_millis(300)), ..Limits::default() };
+    let (served, barrier) = served(limits).await?;
+    let connection = served.connect().await?;
+    connection.update("CREATE TABLE t (a BIGINT)").await?;
+    let transaction = connection.begin().await?;
+    barrier.set(true);
+    let stopped =
+        transaction.update("CREATE TABLE u AS SELECT stall() AS a").await.err().ok_or("it cannot be planned")?;
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled, "{stopped}");
+    barrier.set(false);
+    assert!(transaction.update("INSERT INTO t VALUES (1)").await.is_err(), "there is no transaction");
+    transaction.rollback().await?;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM t").await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_that_double_are_refused_wherever_they_stand() -> TestResult {
+    let (served, _) = served(Limits::default()).await?;
+    let connection = served.connect().await?;
+    let mut query = "WITH c0 AS (SELECT 1 AS x)".to_owned();
+    for n in 1..30 {
+        query.push_str(&format!(", c{n} AS (SELECT a.x FROM c{} a, c{} b)", n - 1, n - 1));
+    }
+    query.push_str(" SELECT x FROM c29");
+    for sql in [
+        query.clone(),
+        format!("EXPLAIN {query}"),
+        format!("CREATE TABLE t AS {query}"),
+        format!("CREATE VIEW v AS {query}"),
+        format!("COPY ({query}) TO '/nowhere/t.csv'"),
+        format!("EXPLAIN COPY ({query}) TO '/nowhere/t.csv'"),
+        format!("SELECT 1 WHERE EXISTS ({query})"),
+    ] {
+        let refused = connection.update(&sql).await.err().ok_or("it cannot be planned")?;
+        assert_eq!(refused.kind(), ErrorKind::TooComplex, "{refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_that_double_are_refused() -> TestResult {
+    let (served, _) = served(Limits::default()).await?;
+    let connection = served.connect().await?;
+    connection.update("CREATE TABLE t (id BIGINT, v BIGINT)").await?;
+    let query = |count: usize| {
+        let names =
+            (1..count).map(|n| format!(", c{n} AS (SELECT id, v + v AS v FROM c{})", n - 1)).collect::<String>();
+        format!("WITH c0 AS (SELECT id, v FROM t){names} SELECT count(*) FROM c{} WHERE v > 5", count - 1)
+    };
+    assert_eq!(ask(&connection, &query(8)).await?, 0);
+    let refused = connection.execute(&query(40)).await.err().ok_or("it cannot be planned")?;
+    assert_eq!(refused.kind(), ErrorKind::TooComplex, "{refused}");
+    // Many parts of its own are no reason.
+    let many: Vec<String> = (0..120_000).map(|n| n.to_string()).collect();
+    assert_eq!(ask(&connection, &format!("SELECT count(*) FROM t WHERE v IN ({})", many.join(","))).await?, 0);
     Ok(())
 }

@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::tree_node::{Transformed, TreeNodeRecursion},
+    common::{
+        DFSchema,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     config::ConfigOptions,
     error::Result,
-    logical_expr::LogicalPlan,
+    logical_expr::{Expr, LogicalPlan},
     optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule},
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::ExecutionPlan,
@@ -26,11 +29,78 @@ const NAME: &str = "grizzly_bounds";
 /// Operators of one plan, those of its subqueries included. Planning takes seconds then.
 const MOST_OPERATORS: usize = 50_000;
 
+/// Nodes of one expression, if most of them come from the columns that it names. Planning takes seconds then.
+const MOST_NODES: u64 = 100_000;
+
 /// An error of kind `TooComplex` if `plan` is too large to be worth planning, and of kind `Cancelled` if the statement
 /// was stopped.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     interrupt::check()?;
-    check_operators(operators(plan)?)
+    check_operators(operators(plan)?)?;
+    widths(plan).map(drop)
+}
+
+/// How many nodes the expressions of a plan's columns have with the columns that they name written out, as optimizers do
+/// where they move conditions down: `v + v` of `v + v` of `v` has seven. A plan of forty such has a trillion, so an error of
+/// kind `TooComplex` where columns make an expression too large.
+fn widths(plan: &LogicalPlan) -> Result<Vec<u64>> {
+    let mut widths = match plan {
+        LogicalPlan::Projection(projection) => {
+            let input = widths(&projection.input)?;
+            return projection.expr.iter().map(|expr| width(expr, projection.input.schema(), &input)).collect();
+        }
+        LogicalPlan::Filter(filter) => {
+            let input = widths(&filter.input)?;
+            width(&filter.predicate, filter.input.schema(), &input)?;
+            input
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            let input = widths(&aggregate.input)?;
+            let of = |exprs: &[Expr]| -> Result<Vec<u64>> {
+                exprs.iter().map(|expr| width(expr, aggregate.input.schema(), &input)).collect()
+            };
+            of(&aggregate.aggr_expr)?;
+            of(&aggregate.group_expr)?
+        }
+        LogicalPlan::Union(union) => {
+            let mut widest = vec![1; plan.schema().fields().len()];
+            for input in &union.inputs {
+                widest.iter_mut().zip(widths(input)?).for_each(|(widest, width)| *widest = width.max(*widest));
+            }
+            widest
+        }
+        _ => {
+            let mut all = Vec::new();
+            for input in plan.inputs() {
+                all.extend(widths(input)?);
+            }
+            all
+        }
+    };
+    widths.resize(plan.schema().fields().len(), 1);
+    Ok(widths)
+}
+
+fn width(expr: &Expr, schema: &DFSchema, columns: &[u64]) -> Result<u64> {
+    let plain = columns.iter().all(|width| *width == 1);
+    let (mut own, mut all) = (0_u64, 0_u64);
+    expr.apply(|node| {
+        let column = match node {
+            Expr::Column(column) if !plain => schema.maybe_index_of_column(column).and_then(|at| columns.get(at)),
+            _ => None,
+        };
+        own += 1;
+        all = all.saturating_add(column.copied().unwrap_or(1));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if all > MOST_NODES && all / 4 > own {
+        let message = format!(
+            "the statement is too complex: with the columns that it names written out, an expression has {all} parts, more \
+             than {MOST_NODES}"
+        );
+        return Err(Error::new(ErrorKind::TooComplex, message).into());
+    }
+    Ok(all)
 }
 
 /// How many operators `plan` has; of one that has too many, no more than it takes to tell.

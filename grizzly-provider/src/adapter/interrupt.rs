@@ -93,9 +93,12 @@ pub(super) fn check() -> Result<()> {
     RUNNING.try_with(Interrupt::check).unwrap_or(Ok(()))
 }
 
-/// An error of kind `Cancelled` if the running statement was stopped; else it cannot be stopped any more, as what follows
-/// is done at once and for good.
-pub(super) fn begin_commit() -> Result<()> {
+/// For what commits, here or elsewhere, in a way of its own: the running statement cannot be stopped any more, and its end
+/// is awaited. Outside of [`Interrupt::watch`] nobody stops it, and this does nothing.
+///
+/// # Errors
+/// `Cancelled` if it was stopped before.
+pub fn begin_commit() -> Result<()> {
     RUNNING.try_with(Interrupt::begin_commit).unwrap_or(Ok(()))
 }
 

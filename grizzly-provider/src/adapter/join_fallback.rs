@@ -54,7 +54,7 @@ impl JoinFallbackExec {
         let Some(state) = session.as_any().downcast_ref::<SessionState>().filter(|_| bounded) else {
             return Ok(physical);
         };
-        if writes(plan)? || !physical.exists(|node| Ok(node.downcast_ref::<HashJoinExec>().is_some_and(may_sort)))? {
+        if writes(plan)? || !all_may_sort(&physical)? {
             return Ok(physical);
         }
         let again = Arc::new(Again { plan: plan.clone(), state: sorting(state) });
@@ -71,13 +71,30 @@ fn writes(plan: &LogicalPlan) -> Result<bool> {
     })
 }
 
-/// Whether a join that sorts answers the same. Sorted, -0.0 and 0.0 are two values, and NOT IN over NULLs is no join.
+/// Whether there are hash joins, and all would answer the same if they sorted. Those of NOT IN over NULLs never sort.
+fn all_may_sort(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    let (mut some, mut all) = (false, true);
+    plan.apply(|node| {
+        if let Some(join) = node.downcast_ref::<HashJoinExec>().filter(|join| !join.null_aware) {
+            some = true;
+            all &= may_sort(join);
+        }
+        Ok(if all { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(some && all)
+}
+
+/// Whether a join that sorts answers the same. Sorted, -0.0 and 0.0 are two values; and DataFusion 55 fails where an outer
+/// join that sorts has a condition besides its keys.
 fn may_sort(join: &HashJoinExec) -> bool {
     let schema = join.left().schema();
     let exact = |key: &dyn PhysicalExpr| key.data_type(&schema).is_ok_and(|kind| !kind.is_floating());
-    !join.null_aware
-        && !matches!(join.join_type(), JoinType::LeftMark | JoinType::RightMark)
-        && join.on().iter().all(|(left, _)| exact(left.as_ref()))
+    let fit = match join.join_type() {
+        JoinType::LeftMark | JoinType::RightMark => false,
+        JoinType::Left | JoinType::Right | JoinType::Full => join.filter().is_none(),
+        _ => true,
+    };
+    fit && join.on().iter().all(|(left, _)| exact(left.as_ref()))
 }
 
 /// The same session, whose joins sort.
@@ -113,9 +130,6 @@ impl Again {
         let plan = unhurried(planner.create_physical_plan(&self.plan, &self.state)).await?;
         if plan.schema() != *schema {
             return internal_err!("a plan with other joins has other columns: {:?}, not {schema:?}", plan.schema());
-        }
-        if plan.exists(|node| Ok(node.downcast_ref::<HashJoinExec>().is_some_and(may_sort)))? {
-            return internal_err!("a plan without hash joins has one");
         }
         Ok(execute_stream(in_one_stream(plan), context)?.boxed())
     }

@@ -35,13 +35,26 @@ impl SpillingPool {
 
     /// How much may be used after an operator took more.
     fn bound(&self, reservation: &MemoryReservation) -> usize {
-        if reservation.size() < self.size / 32 {
+        if reservation.consumer().name().starts_with("RepartitionExec") {
+            // What it spills, DataFusion 55 may wait for without end: two inputs write two files, and the reader of the
+            // first waits for its end. It holds little, as it stops where nobody takes its rows.
+            usize::MAX
+        } else if reservation.size() < self.size / 32 {
             self.size
         } else if reservation.consumer().can_spill() {
             self.size / 4 * 3
         } else {
             self.size / 10 * 9
         }
+    }
+}
+
+/// How much each sort should keep for its merge (`datafusion.execution.sort_spill_reservation_bytes`) where queries have so
+/// much memory: no more than `usual`, and little enough for the many sorts of a plan.
+pub fn merge_reservation(memory: MemoryLimit, usual: usize) -> usize {
+    match memory {
+        MemoryLimit::Finite(bytes) => usual.min(bytes / 64),
+        _ => usual,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
 
+mod bounded_functions;
 mod bounds;
 mod busy;
 mod catalog;
@@ -31,8 +32,8 @@ pub use busy::unhurried;
 pub use catalog::GrizzlyCatalog;
 pub use create_as::{create_table_as, is_own_table, stored_field};
 pub use error::{grizzly_error, sqlstate};
-pub use interrupt::Interrupt;
-pub use memory_pool::SpillingPool;
+pub use interrupt::{Interrupt, begin_commit};
+pub use memory_pool::{SpillingPool, merge_reservation};
 pub use metadata_aggregate::MetadataAggregateExec;
 pub use options::GrizzlyOptions;
 pub use scan::{AccessChoice, GrizzlyScanExec};

@@ -9,7 +9,7 @@ use datafusion::{
     common::ParamValues,
     dataframe::DataFrame,
     error::Result,
-    execution::{SessionState, SessionStateBuilder},
+    execution::{SessionState, SessionStateBuilder, memory_pool::MemoryLimit},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     optimizer::{AnalyzerRule, OptimizerRule},
     prelude::SessionContext,
@@ -18,8 +18,9 @@ use futures::future::BoxFuture;
 
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
+    bounded_functions::{bounded, most_at_once},
     bounds::Bounds,
-    busy::{busy, unhurried},
+    busy::unhurried,
     dml::{DmlRule, SubqueriesBelowSink},
     interrupt,
     misleading_keys::MisleadingKeys,
@@ -40,7 +41,7 @@ pub trait GrizzlySessionExt {
     /// Shows the database's tables as the default catalog `grizzly`, and installs what makes writing statements,
     /// `FOR SYSTEM_TIME AS OF` and transactions work through `SessionContext::sql`.
     ///
-    /// Call it after `with_config` and `with_query_planner`: it adds to what they set. Each session built this way
+    /// Call it after `with_config`, `with_runtime_env`, `with_query_planner` and whatever adds functions: it adds to what they set. Each session built this way
     /// has transactions of its own; do not build two sessions from clones of one `SessionState`.
     #[must_use]
     fn with_grizzly(self, db: &Grizzly) -> Self;
@@ -79,6 +80,11 @@ impl GrizzlySessionExt for SessionStateBuilder {
         let place = physical.iter().position(|rule| rule.name() == DynamicFilterNames::BEFORE);
         physical.insert(place.unwrap_or(physical.len()), Arc::new(DynamicFilterNames));
         physical.insert(0, Arc::new(Bounds));
+        let memory = self.runtime_env().as_ref().map(|runtime| runtime.memory_pool.memory_limit());
+        let most = most_at_once(&memory.unwrap_or(MemoryLimit::Unknown));
+        for function in self.scalar_functions().iter_mut().flatten() {
+            *function = bounded(function, most);
+        }
         let planner = GrizzlyQueryPlanner::around(self.query_planner().take());
         self.with_config(config)
             .with_query_planner(Arc::new(planner))
@@ -176,7 +182,7 @@ impl GrizzlySession {
     }
 
     async fn execute_uncached(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        let statements = busy(|| self.parse(sql))?;
+        let statements = unhurried(async { self.parse(sql) }).await?;
         let text = (statements.len() == 1).then_some(sql);
         let mut rows = Vec::new();
         for statement in statements {

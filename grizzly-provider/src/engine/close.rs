@@ -4,7 +4,11 @@ use std::sync::atomic::Ordering;
 
 use grizzly_wal::Wal;
 
-use super::{cluster::Member, database::Inner, maintenance::flush};
+use super::{
+    cluster::Member,
+    database::Inner,
+    maintenance::{collect, flush},
+};
 use crate::error::Result;
 
 impl Inner {
@@ -14,6 +18,9 @@ impl Inner {
             Ok(()) if !self.hot.is_empty() => flush::checkpoint(self),
             _ => Ok(()),
         };
+        if self.check_writable().is_ok() {
+            collect::sweep(self);
+        }
         let _steady = self.member.as_ref().map(Member::steady);
         self.closed.store(true, Ordering::Release);
         self.signals.stop();

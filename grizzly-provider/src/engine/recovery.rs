@@ -20,11 +20,7 @@ use super::{
     cluster::{self, Member, lease::Lease},
     database::Inner,
     ddl,
-    maintenance::{
-        collect, compact, flush,
-        tombstone_file::ListFile,
-        worker::{self, Signals},
-    },
+    maintenance::{collect, compact, flush, tombstone_file::ListFile, worker::Signals},
     manifest::Manifest,
     redo::{
         self, Attach, KIND_CATALOG, KIND_COMMIT, KIND_LISTING_COMMIT, KIND_LISTING_REPLACE, KIND_REPLACE, RedoOp,
@@ -171,10 +167,11 @@ pub(super) fn install(
 ) -> Result<()> {
     let state = adopt(db, recovery, torn, manifest)?;
     // In this order: whoever sees that this process writes begins transactions that may commit.
-    db.term.fetch_add(1, Ordering::AcqRel);
+    let term = db.term.fetch_add(1, Ordering::AcqRel);
     db.wal.store(Some(wal));
     drop(state);
-    collect::remove_orphans(db, manifest).map(drop)
+    // Where one process alone goes on with a new log, its snapshots may hold files that the newest version does not name.
+    if term == 0 || db.member.is_some() { collect::remove_orphans(db, manifest).map(drop) } else { Ok(()) }
 }
 
 /// Shows what was recovered as the state of a database, and returns the lock under which commits are made.

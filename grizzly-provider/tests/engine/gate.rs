@@ -21,6 +21,8 @@ pub(crate) enum Point {
     Stored(&'static str),
     /// Before an object below this folder is removed.
     Remove(&'static str),
+    /// Before this folder is listed.
+    List(&'static str),
     /// Before a log file is created.
     Create,
     /// Before a log file is removed.
@@ -137,7 +139,8 @@ impl Storage for Gate {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
-        self.any().list(prefix)
+        self.pass(|point| matches!(point, Point::List(folder) if prefix == folder));
+        self.inner.list(prefix)
     }
 
     fn remove(&self, path: &str) -> Result<()> {

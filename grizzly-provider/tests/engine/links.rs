@@ -101,6 +101,23 @@ fn who_waits_for_what_others_wrote_is_answered_in_time_while_storage_is_silent()
 }
 
 #[test]
+fn who_writes_is_known_while_the_lease_cannot_be_read() -> Result<()> {
+    let shared = memory();
+    let writer = shared.node("writer")?;
+    writer.db.create_table(definition("t", 1), false)?;
+    let reader = reader(&shared)?;
+    until("it knows who writes", || reader.db.writer().is_some());
+    reader.gate.stop_at(Point::List("lease"));
+    reader.gate.wait();
+    // Servers ask on the threads on which they serve everybody.
+    let db = reader.db.clone();
+    let known = within(SOON, move || (db.writer(), put(&db, 1, 1))).expect("it does not wait for storage");
+    assert_eq!(known.0.map(|writer| writer.url).as_deref(), Some("grpc://writer"));
+    assert_eq!(known.1.map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+    Ok(())
+}
+
+#[test]
 fn many_who_wait_share_a_look() -> Result<()> {
     let shared = memory();
     let writer = shared.node("writer")?;

@@ -15,7 +15,6 @@ mod links;
 mod maintenance;
 mod model;
 mod open;
-mod pauses;
 mod rows;
 mod tables;
 mod transactions;

@@ -90,6 +90,7 @@ fn a_rolled_back_load_leaves_no_file_behind() -> Result<()> {
     }
     assert_eq!(transaction.snapshot()?.table("t")?.row_count(), 140_000);
     transaction.rollback();
+    db.flush()?;
     let left = std::fs::read_dir(folder.path().join("data")).map(Iterator::count).unwrap_or_default();
     assert_eq!(left, 0);
     Ok(())

@@ -14,7 +14,7 @@ use grizzly_flight::{Cluster, FederationExt, GrizzlyClusterExt, RemoteCatalog, S
 use grizzly_optimizer::GrizzlyOptimizerExt;
 use grizzly_provider::{
     ClusterSettings, EncryptionKey, Error, ErrorKind, Grizzly, Settings,
-    adapter::{GrizzlySession, GrizzlySessionExt, SpillingPool},
+    adapter::{GrizzlySession, GrizzlySessionExt, SpillingPool, merge_reservation},
 };
 
 /// A database and what its sessions share.
@@ -126,8 +126,12 @@ impl Database {
 
     /// A new session with all of Grizzly's rules.
     pub(crate) fn session(&self) -> Result<GrizzlySession, DataFusionError> {
+        let mut config = SessionConfig::new().with_information_schema(true);
+        let sorting = &mut config.options_mut().execution;
+        let memory = self.runtime.memory_pool.memory_limit();
+        sorting.sort_spill_reservation_bytes = merge_reservation(memory, sorting.sort_spill_reservation_bytes);
         let builder = SessionStateBuilder::new()
-            .with_config(SessionConfig::new().with_information_schema(true))
+            .with_config(config)
             .with_runtime_env(Arc::clone(&self.runtime))
             .with_default_features();
         let builder = match &self.cluster {

@@ -27,6 +27,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, DataFusionError> {
     for torn in &report.torn {
         println!("note: {torn}; what a crash leaves looks like this");
     }
-    database.close()?;
+    // To close it would store what is only in the log, for which there may be no room.
+    drop(database);
     Ok(output::verdict(&report.problems))
 }

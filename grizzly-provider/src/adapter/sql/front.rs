@@ -6,7 +6,7 @@ use datafusion::{
     logical_expr::{Analyze, Explain, LogicalPlan, PlanType, Prepare, Statement as PlanStatement, ToStringifiedPlan},
     prelude::SessionContext,
     sql::{
-        parser::{ExplainStatement, Statement},
+        parser::{CopyToSource, ExplainStatement, Statement},
         sqlparser::ast::{ObjectType, Statement as SqlStatement},
     },
 };
@@ -93,6 +93,12 @@ pub(crate) async fn plan(state: &SessionState, statement: Statement) -> Result<L
     let plan = match statement {
         Statement::Statement(statement) => plan_sql(state, *statement).await,
         Statement::Explain(explain) => plan_explain(state, explain).await,
+        Statement::CopyTo(copy) => {
+            if let CopyToSource::Query(query) = &copy.source {
+                size::check(state, &SqlStatement::Query(query.clone())).await?;
+            }
+            state.statement_to_plan(Statement::CopyTo(copy)).await
+        }
         other => state.statement_to_plan(other).await,
     }?;
     bounds::check(&plan)?;

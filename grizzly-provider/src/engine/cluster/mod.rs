@@ -25,7 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use self::{
     follow::{Care, Following},
-    lease::{Clock, Lease, Seen, Watch},
+    lease::{Clock, Grant, Lease, Seen, Watch},
     news::News,
 };
 use super::{
@@ -76,7 +76,10 @@ pub(crate) struct Member {
     taken: AtomicU64,
     /// Held while this process writes.
     lease: ArcSwapOption<Lease>,
+    /// Held while the lease is looked at, which takes as long as the storage does.
     watch: Mutex<Watch>,
+    /// What it has seen. Read by whoever asks who writes, on any thread, so nobody waits for storage under its lock.
+    seen: ArcSwapOption<Grant>,
     /// While another one writes.
     following: Mutex<Option<Following>>,
     /// Held while roles change.
@@ -95,7 +98,8 @@ impl Member {
         let watch = Mutex::new(Watch::new(Clock::monotonic()));
         let url = Mutex::new(settings.advertise.clone());
         let (following, roles, news) = (Mutex::default(), Mutex::default(), Arc::default());
-        Self { settings, url, taken: AtomicU64::new(0), lease: ArcSwapOption::empty(), watch, following, roles, news }
+        let (taken, lease, seen) = (AtomicU64::new(0), ArcSwapOption::empty(), ArcSwapOption::empty());
+        Self { settings, url, taken, lease, watch, seen, following, roles, news }
     }
 
     /// The lease, if this process holds it and it is still good by the clock.
@@ -109,9 +113,8 @@ impl Member {
             let url = self.url.lock().clone();
             return Some(Writer { node: node.clone(), url, epoch: lease.epoch(), here: true });
         }
-        let watch = self.watch.lock();
         let taken = self.taken.load(Ordering::Acquire);
-        let grant = watch.seen().filter(|grant| !grant.released && grant.epoch >= taken)?;
+        let grant = self.seen.load_full().filter(|grant| !grant.released && grant.epoch >= taken)?;
         let here = grant.holder == *node;
         Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch, here })
     }
@@ -119,7 +122,7 @@ impl Member {
     /// Whether the log was not read as far as the newest lease that was seen.
     fn is_behind_lease(&self) -> bool {
         let read = self.following.lock().as_ref().map(|following| following.tail.epoch());
-        let seen = self.watch.lock().seen().map_or(0, |grant| grant.epoch);
+        let seen = self.seen.load().as_ref().map_or(0, |grant| grant.epoch);
         read.is_none_or(|read| read < seen)
     }
 
@@ -431,5 +434,10 @@ fn step(db: &Arc<Inner>) -> Result<()> {
 /// Looks at the lease now and then.
 fn look_at_lease(db: &Inner, member: &Member) -> Result<Option<Seen>> {
     let often = member.settings.lease / LOOKS;
-    member.watch.lock().look_after(often, db.storage.as_ref())
+    let mut watch = member.watch.lock();
+    let looked = watch.look_after(often, db.storage.as_ref())?;
+    if looked.is_some() {
+        member.seen.store(watch.seen().cloned().map(Arc::new));
+    }
+    Ok(looked)
 }

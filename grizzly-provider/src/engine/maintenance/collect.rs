@@ -39,15 +39,12 @@ pub(crate) fn is_overdue(db: &Inner) -> bool {
 /// of ended rows that a newer list replaces go at once. What a backup needs stays.
 pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     let named = Named::by(manifest);
-    let mut obsolete = db.obsolete.lock();
-    obsolete.retain(|segment| {
-        let gone = !named.segments.contains(&segment.meta.key()) && !db.pins.holds(segment.meta.key());
-        if gone {
-            segment.mark_obsolete();
-        }
-        !gone
-    });
-    drop(obsolete);
+    let goes = |segment: &mut Arc<ColdSegment>| {
+        !named.segments.contains(&segment.meta.key()) && !db.pins.holds(segment.meta.key())
+    };
+    let gone: Vec<_> = db.obsolete.lock().extract_if(.., goes).collect();
+    gone.iter().for_each(|segment| segment.mark_obsolete());
+    drop(gone);
     if db.pins.is_running() {
         return Ok(());
     }
@@ -74,6 +71,8 @@ pub(crate) fn sweep(db: &Inner) {
 
 /// At start: everything under the data folder that no version names is left over from a crash or a roll-back.
 ///
+/// Transactions may begin before this ends. What they write has the epoch that has just begun, and stays.
+///
 /// What the manifest or the log names stays even if the log has replaced it since: a start that fails halfway must be
 /// able to begin again from the same manifest and log.
 pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
@@ -81,7 +80,10 @@ pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
     let cold = version.tables.values().flat_map(|table| table.segments());
     let mut named = Named::by(manifest).segments;
     named.extend(cold.filter_map(|(_, segment)| Some(segment.cold()?.meta.key())));
-    let named = |segment: SegmentKey| named.contains(&segment) || db.pins.holds(segment);
+    let named = |segment: SegmentKey| {
+        let (_, epoch) = segment;
+        epoch >= manifest.epoch || named.contains(&segment) || db.pins.holds(segment)
+    };
     let mut removed = 0;
     for file in db.storage.list(DATA_DIR)? {
         if segment_of_path(&file.path).is_some_and(|segment| !named(segment)) {

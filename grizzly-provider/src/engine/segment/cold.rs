@@ -19,6 +19,7 @@ use super::{
         index::IndexRun,
         label::{self, Label, Part},
         stamps::Stamps,
+        version::OVERLAY,
     },
     BlobRead, Charge, SegmentError, SegmentFile,
     removal::Removal,
@@ -97,7 +98,8 @@ pub(crate) fn segment_path((id, epoch): SegmentKey) -> String {
 pub(crate) fn segment_of_path(path: &str) -> Option<SegmentKey> {
     let name = path.strip_prefix(DATA_DIR)?.strip_prefix('/')?;
     let (id, rest) = name.split_at_checked(8)?;
-    Some((u32::from_str_radix(id, 16).ok()?, epoch_at(rest)))
+    let id = u32::from_str_radix(id, 16).ok().filter(|id| *id < OVERLAY)?;
+    Some((id, epoch_at(rest)))
 }
 
 /// The checkpoint of a list of ended rows, and the epoch of its writer, if it is one.
@@ -300,12 +302,8 @@ impl ColdSegment {
 
 impl Drop for ColdSegment {
     fn drop(&mut self) {
-        if !self.obsolete.load(Ordering::Acquire) {
-            return;
-        }
-        let files = self.removal.storage().list(DATA_DIR).unwrap_or_default();
-        for file in files.into_iter().filter(|file| segment_of_path(&file.path) == Some(self.meta.key())) {
-            self.removal.remove(file.path);
+        if self.obsolete.load(Ordering::Acquire) {
+            self.removal.remove_segment(self.meta.key());
         }
     }
 }
@@ -320,6 +318,8 @@ mod tests {
 
     #[test]
     fn names_tell_what_they_belong_to() {
+        // Numbers of rows in memory are no files', whatever lies in the folder.
+        assert_eq!(segment_of_path("data/ffff0000.seg"), None);
         for epoch in [0, 1, 12] {
             let meta = meta(0xAB, epoch);
             for path in [meta.path(), meta.run_path(3), meta.list_path(7, 0), meta.list_path(7, 15)] {

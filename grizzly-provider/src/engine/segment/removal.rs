@@ -1,12 +1,15 @@
 //! Files that nothing in this process reads any more. Readers in other processes may still, so they stay for a while.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use grizzly_wal::Storage;
 use parking_lot::Mutex;
+
+use super::cold::{DATA_DIR, SegmentKey, segment_of_path};
 
 /// Removes files, at once or after some time.
 #[derive(Debug)]
@@ -15,11 +18,13 @@ pub(crate) struct Removal {
     /// How long they stay.
     grace: Duration,
     waiting: Mutex<Vec<(Instant, String)>>,
+    /// Segments whose files nothing reads any more.
+    segments: Mutex<HashSet<SegmentKey>>,
 }
 
 impl Removal {
     pub(crate) fn new(storage: Arc<dyn Storage>, grace: Duration) -> Self {
-        Self { storage, grace, waiting: Mutex::default() }
+        Self { storage, grace, waiting: Mutex::default(), segments: Mutex::default() }
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
@@ -34,11 +39,35 @@ impl Removal {
         }
     }
 
+    /// Notes that a segment's files may go. Whoever lets go of a segment last may be a query or hold a lock, so the files
+    /// are removed by the next [`Removal::sweep`].
+    pub(crate) fn remove_segment(&self, segment: SegmentKey) {
+        self.segments.lock().insert(segment);
+    }
+
     /// Removes the files whose time has come.
     pub(crate) fn sweep(&self) {
+        self.sweep_segments();
         let now = Instant::now();
         let due: Vec<_> = self.waiting.lock().extract_if(.., |(at, _)| *at <= now).collect();
         due.iter().for_each(|(_, path)| self.remove_now(path));
+    }
+
+    fn sweep_segments(&self) {
+        let segments = std::mem::take(&mut *self.segments.lock());
+        if segments.is_empty() {
+            return;
+        }
+        match self.storage.list(DATA_DIR) {
+            Ok(files) => {
+                let of_one = |path: &str| segment_of_path(path).is_some_and(|segment| segments.contains(&segment));
+                files.into_iter().filter(|file| of_one(&file.path)).for_each(|file| self.remove(file.path));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "obsolete files stay for a while");
+                self.segments.lock().extend(segments);
+            }
+        }
     }
 
     fn remove_now(&self, path: &str) {

@@ -156,7 +156,9 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     }
     drop(state);
     // They go when a checkpoint that comes after this commit names them no more.
-    db.obsolete.lock().extend(dropped);
+    if !dropped.is_empty() {
+        db.obsolete.lock().extend(dropped);
+    }
     txn.done = true;
     let added = tables.iter().flat_map(|table| &table.rows);
     let added = added.map(|rows| (rows.batch.num_rows() as u64, batch_bytes(&rows.batch) as u64));
