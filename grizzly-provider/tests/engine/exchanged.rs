@@ -8,7 +8,7 @@ use std::{
 
 use grizzly_provider::{Error, ErrorKind, Grizzly, Result, access::IndexDefinition};
 
-use crate::tables::{definition, key, manual, pairs, rows};
+use crate::tables::{copy_folder, definition, key, manual, pairs, rows};
 
 fn open(folder: &Path) -> Result<Grizzly> {
     Grizzly::builder(&folder.to_string_lossy()).settings(manual()).open()
@@ -30,17 +30,6 @@ fn make(folder: &Path, shift: i64) -> Result<()> {
     db.put("t", rows([(9_000 + shift, 1)]))?;
     db.create_table(definition("later", 1), false)?;
     db.close()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it is a folder").flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("it can be copied")),
-        }
-    }
 }
 
 /// All files below a folder of a database.
@@ -90,7 +79,7 @@ fn a_file_of_the_same_name_from_elsewhere_is_refused() -> Result<()> {
     make(&ours, 0)?;
     make(&other, 100)?;
     // The same database as it went on elsewhere, with files of the same names.
-    copy(&ours, &past);
+    copy_folder(&ours, &past);
     for (folder, shift) in [(&ours, 0), (&past, 50)] {
         let db = open(folder)?;
         db.put("t", rows((20_000..20_100).map(|id| (id + shift, 3))))?;
@@ -182,7 +171,7 @@ fn bytes_at_the_end_of_a_file_are_seen_by_verify() -> Result<()> {
 fn assert_missed(open_now: &Grizzly, folder: &Path, what: &str) -> Result<()> {
     assert_ne!(open_now.verify()?.problems, Vec::<String>::new(), "{what}");
     let copied = folder.with_extension("copy");
-    copy(folder, &copied);
+    copy_folder(folder, &copied);
     let error = open(&copied).map(drop).expect_err(what);
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
     assert!(error.to_string().contains("log"), "{what}: {error}");

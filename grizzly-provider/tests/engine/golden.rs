@@ -1,21 +1,10 @@
 //! Folders that earlier versions wrote open, read and go on.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use grizzly_provider::{Grizzly, Result};
 
-use crate::tables::{definition, key, manual, pairs, rows};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it is a folder").flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("it can be copied")),
-        }
-    }
-}
+use crate::tables::{copy_folder, definition, key, manual, pairs, rows};
 
 /// Format 1: files do not say what they are. Two segments with index runs and a list of ended rows, and records in the
 /// log of a process that was killed; without the zeros at the end of log files.
@@ -23,7 +12,7 @@ fn copy(from: &Path, to: &Path) {
 fn format_1_opens_and_goes_on() -> Result<()> {
     let place = tempfile::tempdir().expect("a temporary folder");
     let folder = place.path().join("db");
-    copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/format-1")), &folder);
+    copy_folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/format-1")), &folder);
     let open = || Grizzly::builder(&folder.to_string_lossy()).settings(manual()).open();
     let group = |id: i64| match id {
         590.. => 200,

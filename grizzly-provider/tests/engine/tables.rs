@@ -1,6 +1,6 @@
 //! Tables, rows and readers that the tests share.
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, StringViewArray},
@@ -92,4 +92,16 @@ pub(crate) fn versions(snapshot: &Snapshot, table: &str) -> Result<Vec<(i64, u64
         (0..ids.len()).map(|row| (ids.value(row), versions.value(row), RowId(places.value(row)))).collect();
     all.sort_unstable();
     Ok(all)
+}
+
+/// A folder with all that is in it, somewhere else.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it is a folder").flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("it can be copied")),
+        }
+    }
 }
