@@ -122,7 +122,7 @@ impl Statement {
     }
 
     /// Whether a write has begun, or is done.
-    pub(crate) fn is_answered(&self) -> bool {
+    pub(crate) fn has_started(&self) -> bool {
         self.outcome.get().is_some()
     }
 
@@ -134,16 +134,14 @@ impl Statement {
     /// The result, under the schema that GetFlightInfo announced.
     pub(crate) async fn fetch(&self, state: &Arc<State>) -> Result<FlightStream, Status> {
         let work = self.work.lock().clone();
-        let batches = match work {
-            Some(work) => match &work.bound.understood.kind {
-                Kind::Read(plan) => {
-                    let rows = work.read(plan).await?;
-                    let fetched = Fetched(Arc::clone(&self.fetched));
-                    rows.inspect(move |_| _ = &fetched).boxed()
-                }
-                Kind::Write(_) | Kind::Control => self.answer(Some(&work), state).await?,
-            },
-            None => self.answer(None, state).await?,
+        let batches = if let Some(work) = &work
+            && let Kind::Read(plan) = &work.bound.understood.kind
+        {
+            let rows = work.read(plan).await?;
+            let fetched = Fetched(Arc::clone(&self.fetched));
+            rows.inspect(move |_| _ = &fetched).boxed()
+        } else {
+            self.answer(work.as_ref(), state).await?
         };
         Ok(encode(Arc::clone(&self.schema), batches))
     }

@@ -420,7 +420,7 @@ impl State {
     pub(crate) fn drop_ended(&self) {
         self.prepared.retain(|prepared, _| !prepared.session().has_ended());
         // The answer of a write stays: its ticket may be sent again.
-        self.statements.retain(|statement, _| statement.is_answered() || !statement.has_ended());
+        self.statements.retain(|statement, _| statement.has_started() || !statement.has_ended());
         self.savepoints.retain(|savepoint, _| !savepoint.session().has_ended());
     }
 }
