@@ -144,12 +144,17 @@ def at_rest(server, db):
 def left_behind(server, db, before):
     """What clients that are gone have left, if the server had `before` when none had come."""
     deadline = time.monotonic() + QUIET_SECONDS
-    while (sample := at_rest(server, db)).sockets > before.sockets and time.monotonic() < deadline:
+    kinds = ("sockets", "sessions", "transactions", "snapshots")
+    while (more := more_than(before, sample := at_rest(server, db), kinds)) and time.monotonic() < deadline:
         time.sleep(1)
     print(f"without clients:\n{sample}")
-    if sample.sockets > before.sockets:
-        return [f"{sample.sockets} sockets are open, not {before.sockets}, {QUIET_SECONDS} s after all clients have gone"]
-    return []
+    return [f"{what}, {QUIET_SECONDS} s after all clients have gone" for what in more]
+
+
+def more_than(before, sample, kinds):
+    """The kinds of things of which the sample has more than there were before."""
+    pairs = ((kind, getattr(before, kind), getattr(sample, kind)) for kind in kinds)
+    return [f"there are {now} {kind}, not {then}" for kind, then, now in pairs if now > then]
 
 
 def data(server, ledgers):

@@ -5,7 +5,7 @@ import os
 import statistics
 from pathlib import Path
 
-from served import value
+from served import rows, value
 
 # How much more than at the reference there may be at the end: a part of it, and so much beside. Files swing by some hundreds
 # between two backups, which hold those that are replaced.
@@ -15,6 +15,9 @@ TOLERANCE = {
     "sockets": (1.0, 12),
     "threads": (1.0, 8),
     "files": (1.5, 300),
+    "sessions": (1.0, 12),
+    "transactions": (1.0, 12),
+    "snapshots": (1.0, 40),
 }
 
 
@@ -31,15 +34,18 @@ class Sample:
     bytes: int
     log_bytes: int
     cached: int
+    sessions: int
+    transactions: int
+    snapshots: int
     longest_wait: float
     stall: float
 
-    HEADER = "second  memory MB  files open  sockets  threads  files in folder  MB there  MB of log  cached MB  longest wait  machine stood"
+    HEADER = "second  memory MB  files open  sockets  threads  files in folder  MB there  MB of log  cached MB  sessions  transactions  snapshots  longest wait  machine stood"
 
     def __str__(self):
         return (
             f"{self.second:6.0f}  {self.memory / 1e6:9.0f}  {self.open_files:10}  {self.sockets:7}  {self.threads:7}  "
-            f"{self.files:15}  {self.bytes / 1e6:8.1f}  {self.log_bytes / 1e6:9.1f}  {self.cached / 1e6:9.1f}  "
+            f"{self.files:15}  {self.bytes / 1e6:8.1f}  {self.log_bytes / 1e6:9.1f}  {self.cached / 1e6:9.1f}  {self.sessions:8}  {self.transactions:12}  {self.snapshots:9}  "
             f"{self.longest_wait:12.2f}  {self.stall:13.2f}"
         )
 
@@ -49,6 +55,7 @@ def look(server, db, connection, second, longest_wait, stall):
     links = [read_link(link) for link in (process / "fd").iterdir()]
     sockets = sum(link.startswith("socket:") for link in links)
     sizes = list(file_sizes(db))
+    ((sessions, transactions, snapshots),) = rows(connection, "SELECT sessions, transactions, snapshots FROM grizzly.activity")
     return Sample(
         second=second,
         memory=server.memory(),
@@ -59,6 +66,9 @@ def look(server, db, connection, second, longest_wait, stall):
         bytes=sum(size for _, size in sizes),
         log_bytes=sum(size for folder, size in sizes if folder.startswith("wal")),
         cached=value(connection, "SELECT bytes FROM grizzly.cache_totals"),
+        sessions=sessions,
+        transactions=transactions,
+        snapshots=snapshots,
         longest_wait=longest_wait,
         stall=stall,
     )

@@ -38,6 +38,18 @@ def wide_rows_hold_memory(place):
         hold(server, "replay of 20,000 rows of 100 kB")
 
 
+@check(long=True)
+def one_transaction_of_two_gigabytes_holds_memory(place):
+    with place.serve(*OPTIONS) as server, server.connect(autocommit=False) as db:
+        write(db, "CREATE TABLE t (id BIGINT PRIMARY KEY, text VARCHAR)")
+        for part in range(100):
+            write(db, f"INSERT INTO t SELECT value, repeat('x', 100000) FROM range({part * 200}, {part * 200 + 200})")
+        db.commit()
+        hold(server, "one transaction of 20,000 rows of 100 kB")
+        assert value(db, "SELECT count(*) FROM t") == 20_000
+        hold(server, "reading what it wrote")
+
+
 def statement_holds_memory(place, rows_before, sql):
     """The server starts anew for the statement, so that what is measured is its own."""
     if rows_before:
@@ -66,6 +78,28 @@ def a_sort_of_eight_million_rows_spills(place):
     statement_holds_memory(place, 8_000_000, sql)
     with place.serve(*OPTIONS) as server, server.connect() as db:
         assert rows(db, sql) == [(10,)], "refused though it can spill"
+
+
+@check(long=True)
+def large_aggregates_and_joins_hold_memory(place):
+    with place.serve() as server, server.connect() as db:
+        write(db, "CREATE TABLE t (id BIGINT PRIMARY KEY, a BIGINT, text VARCHAR)")
+        write(db, "INSERT INTO t SELECT value, value * 7 % 1000003, concat('text ', value) FROM range(0, 8000000)")
+    for sql in (
+        "SELECT count(*) FROM (SELECT text, count(*) FROM t GROUP BY text)",
+        "SELECT count(DISTINCT text) FROM t",
+        "SELECT a, max(text), min(text) FROM t GROUP BY a ORDER BY 2 DESC LIMIT 3",
+        "SELECT count(*), max(x.text) FROM t x JOIN t y ON x.id = y.a",
+        "SELECT count(*) FROM t x JOIN t y ON x.text = y.text",
+        "SELECT count(*) FROM t x LEFT JOIN t y ON x.id = y.a WHERE y.text IS NULL",
+        "SELECT text, sum(a) OVER (PARTITION BY a ORDER BY text) FROM t ORDER BY 2 DESC LIMIT 3",
+        "SELECT text FROM t ORDER BY text DESC LIMIT 1000000",
+    ):
+        with place.serve(*OPTIONS) as server, server.connect() as db:
+            answered = answered_or_refused_by_name(db, sql)
+            print(f"{'answered' if answered else 'refused'}, {server.memory('VmHWM') / 1e6:.0f} MB: {sql}", flush=True)
+            hold(server, sql)
+            assert value(db, "SELECT 1") == 1
 
 
 @check(long=True)

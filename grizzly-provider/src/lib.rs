@@ -12,9 +12,9 @@ mod engine;
 mod error;
 
 pub use engine::{
-    BackupInfo, BackupKind, BackupReport, Backups, ClusterSettings, CommitOutcome, Conflict, Grizzly, GrizzlyBuilder,
-    Morsel, NodeLease, RestoreReport, RestoreTo, Settings, Snapshot, TableScan, TableSnapshot, Transaction,
-    VerifyReport, Writer, open_place,
+    Activity, BackupInfo, BackupKind, BackupReport, Backups, ClusterSettings, CommitOutcome, Conflict, Grizzly,
+    GrizzlyBuilder, Morsel, NodeLease, RestoreReport, RestoreTo, Settings, Snapshot, TableScan, TableSnapshot,
+    Transaction, VerifyReport, Writer, open_place,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use grizzly_wal::{EncryptionKey, Storage, backup::BackupCheck};

@@ -29,7 +29,7 @@ use datafusion_proto::{
 };
 use grizzly_provider::{
     access::Csn,
-    adapter::{GrizzlyScanExec, MetadataAggregateExec},
+    adapter::{GrizzlyScanExec, MetadataAggregateExec, UnhurriedExec},
 };
 use url::Url;
 
@@ -102,16 +102,28 @@ impl Distributed {
 /// The same plan, never run, with scans that can travel.
 fn pinned(plan: &Arc<dyn ExecutionPlan>, csn: Csn) -> Result<Arc<dyn ExecutionPlan>> {
     let pinned = Arc::clone(plan).transform_down(|node| {
+        let (mut node, mut changed) = (node, false);
+        while let Some(inner) = for_one_node(&node) {
+            (node, changed) = (inner, true);
+        }
         if let Some(scan) = node.downcast_ref::<GrizzlyScanExec>() {
             let scan: Arc<dyn ExecutionPlan> = Arc::new(scan.pinned(csn)?);
             return Ok(Transformed::new(scan, true, TreeNodeRecursion::Jump));
         }
-        // What metadata says of the present need not hold at the commit on every node.
-        let aggregate = node.downcast_ref::<MetadataAggregateExec>();
-        let fallback = aggregate.and_then(|aggregate| aggregate.children().first().map(|plan| Arc::clone(plan)));
-        Ok(fallback.map_or_else(|| Transformed::no(node), Transformed::yes))
+        Ok(Transformed::new(node, changed, TreeNodeRecursion::Continue))
     });
     reset_plan_states(pinned.data()?)
+}
+
+/// What `node` stands for, if it is made for the node that planned it.
+fn for_one_node(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
+    // A task's joins take turns with what else is going on where it runs.
+    if let Some(unhurried) = node.downcast_ref::<UnhurriedExec>() {
+        return Some(Arc::clone(unhurried.input()));
+    }
+    // What metadata says of the present need not hold at the commit on every node.
+    let aggregate = node.downcast_ref::<MetadataAggregateExec>()?;
+    aggregate.children().first().map(|plan| Arc::clone(plan))
 }
 
 /// Writes the plan, and reads it as another node would.

@@ -19,14 +19,17 @@ use datafusion::{
 };
 use datafusion_distributed::{BroadcastExec, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse};
 use futures::StreamExt;
-use grizzly_provider::{Error, ErrorKind, adapter::grizzly_error};
+use grizzly_provider::{
+    Error, ErrorKind,
+    adapter::{UnhurriedExec, grizzly_error},
+};
 
 /// How the text of a Grizzly error begins that travels; its SQLSTATE and message follow.
 const MARK: &str = "grizzly error ";
 
 /// Puts the guard into a task's plan: below the head that hands rows to the next stage, which is exchanged later.
 pub(super) fn guarded(event: WorkerPlanRewriteEvent<'_>) -> Result<WorkerPlanRewriteEventResponse> {
-    let plan = event.plan;
+    let plan = UnhurriedExec::around_joins(event.plan)?;
     let has_head = plan.is::<RepartitionExec>() || plan.is::<BroadcastExec>();
     let child = plan.children().first().filter(|_| has_head).map(|child| Arc::clone(child));
     let plan = match child {

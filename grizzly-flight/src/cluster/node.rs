@@ -181,7 +181,14 @@ impl Cluster {
         let own = Own { url, lease: Mutex::new(lease) };
         let joined = || Error::new(ErrorKind::Invalid, "this node has joined its cluster already");
         self.inner.own.set(own).map_err(|_| joined())?;
-        let unproven = self.inner.beat().await?;
+        let unproven = match self.inner.beat().await {
+            // Here it can be read, and as soon as there is room the others see it.
+            Err(error) if error.kind() == ErrorKind::DiskFull => {
+                tracing::warn!(%error, "this node's lease could not be written; the others do not know of it yet");
+                Vec::new()
+            }
+            unproven => unproven?,
+        };
         self.inner.ask(unproven).await;
         let beating = tokio::spawn(beat_while_alive(Arc::downgrade(&self.inner)));
         *self.inner.beating.lock() = Some(beating.abort_handle());

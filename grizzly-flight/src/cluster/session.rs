@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::{
-    catalog::{MemorySchemaProvider, SchemaProvider},
-    error::Result,
-    execution::SessionStateBuilder,
-};
-use grizzly_provider::adapter::GrizzlySessionExt;
+use datafusion::{error::Result, execution::SessionStateBuilder};
+use grizzly_provider::adapter::{GrizzlySessionExt, show_table};
 
 use super::{node::Cluster, nodes_table, planner::ClusterPlanner};
 
-/// The catalog that shows the database's tables, and the schema in it for tables about the database.
+/// The catalog that shows the database's tables.
 const NAME: &str = "grizzly";
 const NODES: &str = "nodes";
 
@@ -35,14 +31,7 @@ impl GrizzlyClusterExt for SessionStateBuilder {
         let planner = ClusterPlanner::around(self.query_planner().take(), cluster);
         let mut builder = self.with_config(config).with_query_planner(Arc::new(planner)).with_grizzly(cluster.db());
         if let Some(catalog) = builder.catalog_list().as_ref().and_then(|catalogs| catalogs.catalog(NAME)) {
-            let nodes = nodes_table::table(cluster)?;
-            if let Some(schema) = catalog.schema(NAME) {
-                schema.register_table(NODES.to_owned(), nodes)?;
-            } else {
-                let schema = Arc::new(MemorySchemaProvider::new());
-                schema.register_table(NODES.to_owned(), nodes)?;
-                catalog.register_schema(NAME, schema)?;
-            }
+            show_table(catalog.as_ref(), NODES, nodes_table::table(cluster)?)?;
         }
         Ok(builder)
     }

@@ -10,7 +10,7 @@ use grizzly_provider::{
 
 /// Operators that mean the same on another node, and travel. Everything else keeps its plan at home: sinks, remote and
 /// in-memory tables, tables about tables, session actions, and whatever is not known here.
-const MAY_TRAVEL: [&str; 20] = [
+const MAY_TRAVEL: [&str; 21] = [
     "AggregateExec",
     "BoundedWindowAggExec",
     "CoalesceBatchesExec",
@@ -29,6 +29,7 @@ const MAY_TRAVEL: [&str; 20] = [
     "SortExec",
     "SortMergeJoinExec",
     "SortPreservingMergeExec",
+    "UnhurriedExec",
     "UnionExec",
     "WindowAggExec",
 ];

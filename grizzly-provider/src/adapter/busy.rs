@@ -27,7 +27,12 @@ pub(super) fn busy<T>(work: impl FnOnce() -> T) -> T {
 /// its own, and a thousand clients that leave at once shall not make a thousand.
 const PLANNERS: usize = 32;
 
-static PERMITS: Semaphore = Semaphore::const_new(PLANNERS);
+static PLANNING: Semaphore = Semaphore::const_new(PLANNERS);
+
+/// The same for joins, of which each may take seconds: whoever plans does not wait for them.
+const JOINERS: usize = 16;
+
+static JOINING: Semaphore = Semaphore::const_new(JOINERS);
 
 tokio::task_local! {
     /// Set for what is polled in place already.
@@ -44,13 +49,22 @@ tokio::task_local! {
 /// # }
 /// ```
 pub async fn unhurried<F: Future>(work: F) -> F::Output {
+    in_place(&PLANNING, work).await
+}
+
+/// The same for a step of a join.
+pub(super) async fn unhurried_join<F: Future>(work: F) -> F::Output {
+    in_place(&JOINING, work).await
+}
+
+async fn in_place<F: Future>(permits: &Semaphore, work: F) -> F::Output {
     if IN_PLACE.try_with(|()| ()).is_ok() {
         return work.await;
     }
     let mut work = pin!(IN_PLACE.scope((), work));
     loop {
         // Only for as long as it computes: what waits for rows or a lock holds nobody up. It is never closed.
-        let permit = PERMITS.acquire().await;
+        let permit = permits.acquire().await;
         let polled = poll_fn(|context| Poll::Ready(busy(|| work.as_mut().poll(context)))).await;
         drop(permit);
         match polled {

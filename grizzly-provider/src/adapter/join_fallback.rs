@@ -26,7 +26,7 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
-use super::busy::unhurried;
+use super::{busy::unhurried, counted_pool::CountedPool};
 
 type Batches = BoxStream<'static, Result<RecordBatch>>;
 
@@ -135,17 +135,19 @@ impl Again {
     }
 }
 
-/// What `hashing` yields; what `again` yields if memory ended before the first batch.
+/// What `hashing` yields; what `again` yields if memory ended before the first batch. The first attempt has its memory from
+/// `counted`.
 async fn first_or_again(
     mut hashing: SendableRecordBatchStream,
+    counted: Arc<CountedPool>,
     again: Arc<Again>,
     context: Arc<TaskContext>,
 ) -> Result<Batches> {
     match hashing.next().await {
         Some(Err(error)) if is_out_of_memory(&error) => {
             let schema = hashing.schema();
-            // It gives back what it holds.
             drop(hashing);
+            counted.given_back().await;
             tracing::info!(%error, "a query whose joins do not fit in memory runs again with joins that sort");
             again.run(&schema, context).await.map_err(|other| error.context(format!("without hash joins: {other}")))
         }
@@ -213,8 +215,9 @@ impl ExecutionPlan for JoinFallbackExec {
         if partition != 0 {
             return internal_err!("JoinFallbackExec has one stream, not {}", partition + 1);
         }
-        let hashing = self.hashing.execute(0, Arc::clone(&context))?;
-        let stream = first_or_again(hashing, Arc::clone(&self.again), context);
+        let (attempt, counted) = CountedPool::within(&context)?;
+        let hashing = self.hashing.execute(0, attempt)?;
+        let stream = first_or_again(hashing, counted, Arc::clone(&self.again), context);
         let stream = futures::stream::once(stream).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }

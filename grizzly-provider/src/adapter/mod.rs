@@ -1,9 +1,11 @@
 //! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
 
+mod activity;
 mod bounded_functions;
 mod bounds;
 mod busy;
 mod catalog;
+mod counted_pool;
 mod create_as;
 mod defaults;
 mod dml;
@@ -11,6 +13,7 @@ mod error;
 mod estimate;
 mod interrupt;
 mod join_fallback;
+mod live_table;
 mod memory_pool;
 mod metadata_aggregate;
 mod misleading_keys;
@@ -27,12 +30,14 @@ mod statement;
 mod system_tables;
 mod table;
 mod time_travel;
+mod unhurried_joins;
 
 pub use busy::unhurried;
 pub use catalog::GrizzlyCatalog;
 pub use create_as::{create_table_as, is_own_table, stored_field};
 pub use error::{grizzly_error, sqlstate};
 pub use interrupt::{Interrupt, begin_commit};
+pub use live_table::{live_table, show_table};
 pub use memory_pool::{SpillingPool, merge_reservation};
 pub use metadata_aggregate::MetadataAggregateExec;
 pub use options::GrizzlyOptions;
@@ -43,3 +48,4 @@ pub use sql::{GrizzlyDialect, is_call};
 pub use statement::statement_snapshot;
 pub use table::{GrizzlyTable, GrizzlyTables};
 pub use time_travel::{PointInTime, RelativeTime, TimeTravelPlanner};
+pub use unhurried_joins::UnhurriedExec;

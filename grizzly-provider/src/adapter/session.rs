@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
+    activity::{self, CountedSession, Sessions},
     bounded_functions::{bounded, most_at_once},
     bounds::Bounds,
     busy::unhurried,
@@ -29,6 +30,7 @@ use super::{
     result_cache,
     scan::DynamicFilterNames,
     sql::{Front, Parsed, parse, plan_statement},
+    unhurried_joins::UnhurriedJoins,
 };
 use crate::{Error, Grizzly, access::Csn};
 
@@ -62,8 +64,8 @@ impl GrizzlySessionExt for SessionStateBuilder {
         }
         let catalogs = self.catalog_list().get_or_insert_with(|| Arc::new(MemoryCatalogProviderList::new()));
         let catalog = GrizzlyCatalog::new(db);
-        if let Err(error) = result_cache::register(&catalog, db) {
-            tracing::warn!(%error, "grizzly.cache cannot be shown");
+        if let Err(error) = activity::register(&catalog, db).and_then(|()| result_cache::register(&catalog, db)) {
+            tracing::warn!(%error, "tables about the database cannot be shown");
         }
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         // First, while plans have the shape the SQL planner gives them.
@@ -89,6 +91,7 @@ impl GrizzlySessionExt for SessionStateBuilder {
         self.with_config(config)
             .with_query_planner(Arc::new(planner))
             .with_physical_optimizer_rule(Arc::new(SubqueriesBelowSink))
+            .with_physical_optimizer_rule(Arc::new(UnhurriedJoins))
     }
 }
 
@@ -103,6 +106,7 @@ pub struct GrizzlySession {
     plans: Box<PlanCache>,
     shapes: ShapeCache,
     templates: TemplateCache,
+    _counted: CountedSession,
 }
 
 impl std::fmt::Debug for GrizzlySession {
@@ -131,7 +135,8 @@ impl GrizzlySession {
         state.config_mut().set_extension(Arc::clone(&handle));
         let (plans, shapes) = (Box::new(PlanCache::for_state(&state)), ShapeCache::for_state(&state));
         let templates = TemplateCache::for_state(&state);
-        Self { context: SessionContext::new_with_state(state), handle, plans, shapes, templates }
+        let context = SessionContext::new_with_state(state);
+        Self { context, handle, plans, shapes, templates, _counted: Sessions::one_more(db) }
     }
 
     /// The DataFusion session below.

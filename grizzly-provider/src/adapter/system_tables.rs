@@ -4,18 +4,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt32Array, UInt64Array},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{ArrayRef, BooleanArray, StringArray, UInt32Array, UInt64Array},
+    datatypes::{DataType, Field, Schema},
 };
-use datafusion::{
-    catalog::{TableProvider, streaming::StreamingTable},
-    error::{DataFusionError, Result as DataFusionResult},
-    execution::{SendableRecordBatchStream, TaskContext},
-    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
-};
-use futures::stream;
+use datafusion::catalog::TableProvider;
 
-use super::{statement::bind_snapshot, table::GrizzlyTable};
+use super::{live_table::live_table, statement::bind_snapshot, table::GrizzlyTable};
 use crate::{Error, Result, TableSnapshot, access::IndexInfo};
 
 /// The table `"t$kind"` of `table`, if there is such a kind.
@@ -26,38 +20,13 @@ pub(super) fn system_table(table: &GrizzlyTable, kind: &str) -> Result<Option<Ar
         "indexes" => (indexes_schema(), indexes),
         _ => return Ok(None),
     };
-    let schema = Arc::new(schema);
-    let described = Described { table: table.clone(), schema: Arc::clone(&schema), read };
-    let table = StreamingTable::try_new(schema, vec![Arc::new(described)]);
+    let described = table.clone();
+    let table = live_table(schema, move |context| {
+        let snapshot = bind_snapshot(described.db(), context, described.reads_as_of())?;
+        Ok(read(&snapshot.table_by_id(described.id())?))
+    });
     let table = table.map_err(|error| Error::internal("a system table does not fit its schema").with_source(error))?;
-    Ok(Some(Arc::new(table)))
-}
-
-/// Metadata of one table as a stream of one batch.
-#[derive(Debug)]
-struct Described {
-    table: GrizzlyTable,
-    schema: SchemaRef,
-    read: fn(&TableSnapshot) -> Vec<ArrayRef>,
-}
-
-impl Described {
-    fn batch(&self, context: &Arc<TaskContext>) -> DataFusionResult<RecordBatch> {
-        let snapshot = bind_snapshot(self.table.db(), context, self.table.reads_as_of())?;
-        let columns = (self.read)(&snapshot.table_by_id(self.table.id())?);
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(DataFusionError::from)
-    }
-}
-
-impl PartitionStream for Described {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let batch = self.batch(&context);
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::iter([batch])))
-    }
+    Ok(Some(table))
 }
 
 fn shards_schema() -> Schema {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     pub(super) removal: Arc<Removal>,
     pub(super) next_segment: AtomicU32,
     pub(super) next_transaction: AtomicU64,
+    /// Transactions that are open.
+    pub(super) transactions: AtomicUsize,
     /// The least number that no table was offered yet, unless the catalog is ahead of it.
     pub(super) next_table: AtomicU64,
     /// The latest time about which something was said: later commits have greater numbers.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use grizzly_wal::NewRecord;
@@ -166,6 +166,13 @@ pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool>
     })
 }
 
+/// The least number of an index that is made in `epoch`. A power failure may take the record of an index and leave its runs
+/// (with `sync_commits` off); those of an index that is made later must have another name.
+fn first_index(epoch: u64) -> u32 {
+    const PER_EPOCH: u32 = 1 << 10;
+    u32::try_from(epoch).unwrap_or(u32::MAX).min(u32::MAX / PER_EPOCH - 1) * PER_EPOCH
+}
+
 pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
     let mut made = None;
     // All rows are compared before the commit lock is taken, and under it only those that have come since.
@@ -175,7 +182,8 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
         if if_not_exists && def.find_index(&definition.name).is_some() {
             return Ok(None);
         }
-        let index = def.new_index(definition)?;
+        let mut index = def.new_index(definition)?;
+        index.id = index.id.max(first_index(db.epoch.load(Ordering::Acquire)));
         if index.unique {
             let runs = checked.as_ref().filter(|(id, _)| *id == def.id).map(|(_, runs)| runs);
             check_unique(state.version.table(def.id)?, &index, runs.unwrap_or(&HashMap::new()))?;

@@ -10,6 +10,7 @@
 //! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
 //! `lookup` where an index is used, and `rows` fetches values.
 
+mod activity;
 mod alone;
 mod backup;
 mod bulk;
@@ -45,6 +46,7 @@ mod txn;
 mod verify;
 mod version;
 
+pub use activity::Activity;
 pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreReport, RestoreTo, open_place};
 pub use cluster::Writer;
 pub use database::{Grizzly, GrizzlyBuilder};

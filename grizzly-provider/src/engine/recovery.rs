@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -102,6 +102,7 @@ impl Inner {
             removal,
             next_segment: AtomicU32::new(1),
             next_transaction: AtomicU64::new(1),
+            transactions: AtomicUsize::new(0),
             next_table: AtomicU64::new(1),
             floor: AtomicU64::new(0),
             warned: AtomicU64::new(0),

@@ -1,6 +1,7 @@
 //! Grizzly through DataFusion's public face: one binary, one module per theme.
 #![cfg(feature = "datafusion")]
 
+mod activity;
 mod catalog;
 mod ddl;
 mod dml;

@@ -42,6 +42,8 @@ struct State {
     frozen: bool,
     /// Objects below this folder are stored, and reported as failed, so often.
     lies: Option<(&'static str, usize)>,
+    /// There is no room for objects below this folder.
+    full: Option<&'static str>,
 }
 
 impl Gate {
@@ -62,6 +64,11 @@ impl Gate {
     /// Stores the next objects below a folder, and says that it failed, as storage does whose answer gets lost.
     pub(crate) fn lie_about(&self, folder: &'static str, times: usize) {
         self.state.0.lock().lies = Some((folder, times));
+    }
+
+    /// Refuses objects below a folder as a disk without room does.
+    pub(crate) fn fill(&self, folder: &'static str) {
+        self.state.0.lock().full = Some(folder);
     }
 
     fn lies(&self, path: &str) -> bool {
@@ -122,6 +129,9 @@ impl Gate {
 impl Storage for Gate {
     fn put(&self, path: &str, parts: &[Bytes], mode: PutMode) -> Result<()> {
         self.pass(|point| matches!(point, Point::Put(folder) if path.starts_with(folder)));
+        if self.state.0.lock().full.is_some_and(|folder| path.starts_with(folder)) {
+            return Err(Error::new(ErrorKind::Full, format!("cannot write {path}: no space left on device")));
+        }
         let stored = self.inner.put(path, parts, mode);
         self.pass(|point| matches!(point, Point::Stored(folder) if path.starts_with(folder)));
         if self.lies(path) {

@@ -8,7 +8,7 @@ use grizzly_provider::{
     access::{AccessPath, ColumnTest, CompareOp, IndexDefinition, KeyRange, Predicate, ScanRequest},
 };
 
-use crate::tables::{database, pairs, rows, scan};
+use crate::tables::{copy_folder, database, definition, manual, pairs, rows, scan};
 
 fn by_group(unique: bool) -> IndexDefinition {
     IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique }
@@ -91,5 +91,31 @@ fn a_unique_index_refuses_what_is_there_and_what_comes() -> Result<()> {
     db.put("t", rows([(4, 2)]))?;
     let refused = db.create_index("t", by_group(true), false).map_err(|error| error.kind());
     assert_eq!(refused, Err(ErrorKind::UniqueViolation));
+    Ok(())
+}
+
+/// With `sync_commits` off a power failure takes the record of an index and leaves its runs. The next index does not take
+/// them for its own.
+#[test]
+fn runs_that_a_lost_index_has_left_are_nobodys() -> Result<()> {
+    let folders = tempfile::tempdir().expect("there is room");
+    let (whole, lost) = (folders.path().join("whole"), folders.path().join("lost"));
+    let open = |folder: &std::path::Path| Grizzly::builder(&folder.to_string_lossy()).settings(manual()).open();
+    let db = open(&whole)?;
+    db.create_table(definition("t", 1), false)?;
+    db.put("t", rows((0..500).map(|id| (id, id % 10))))?;
+    db.flush()?;
+    copy_folder(&whole, &lost);
+    let by_id = IndexDefinition { name: "by_id".into(), columns: vec![("id".into(), true)], unique: false };
+    db.create_index("t", by_id, false)?;
+    db.close()?;
+    let runs = std::fs::read_dir(whole.join("data")).expect("it is there").flatten();
+    for run in runs.filter(|file| file.file_name().to_string_lossy().ends_with(".idx")) {
+        std::fs::copy(run.path(), lost.join("data").join(run.file_name())).expect("there is room");
+    }
+    let db = open(&lost)?;
+    db.create_index("t", by_group(false), false)?;
+    assert_eq!(looked_up(&db, 3)?, 50);
+    assert_eq!(db.verify()?.problems, Vec::<String>::new());
     Ok(())
 }

@@ -432,6 +432,14 @@ fn who_waits_for_room_hears_why_there_is_none() -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), before + 1, "what was refused was never there");
+    gate.fill("data");
+    let refused = (0..100_i64).find_map(|round| db.put("t", rows((0..100).map(|id| (id - 100 * round, 1)))).err());
+    let refused = refused.expect("memory is full at some time");
+    assert_eq!(refused.kind(), ErrorKind::DiskFull, "{refused}");
+    gate.thaw();
+    while db.put("t", rows([(-1, 2)])).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `grizzly`: the database from the command line.
 
+mod allocator;
 mod backup;
 #[cfg(feature = "tour")]
 mod bench;
@@ -19,9 +20,6 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A transactional, indexed, sharded database for Apache Arrow.
 #[derive(Debug, Parser)]
@@ -51,6 +49,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::return_memory_soon();
     let cli = Cli::parse();
     log_to_stderr(matches!(cli.command, Command::Serve(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,66 +4,32 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{ArrayRef, Float64Array, StringArray, UInt64Array},
+    datatypes::{DataType, Field, Schema},
 };
 use datafusion::{
-    catalog::{CatalogProvider, MemorySchemaProvider, TableProvider, streaming::StreamingTable},
-    error::{DataFusionError, Result},
-    execution::{SendableRecordBatchStream, TaskContext},
-    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+    catalog::{CatalogProvider, TableProvider},
+    error::Result,
 };
-use futures::stream;
 
 use super::ResultCache;
-use crate::Grizzly;
-
-/// The schema for tables about the database.
-const SCHEMA: &str = "grizzly";
+use crate::{
+    Grizzly,
+    adapter::live_table::{live_table, show_table},
+};
 
 /// Shows the tables in `catalog`, if `db` keeps results.
 pub(crate) fn register(catalog: &dyn CatalogProvider, db: &Grizzly) -> Result<()> {
     let Some(cache) = ResultCache::of(db) else { return Ok(()) };
-    let tables = [
-        ("cache", table(&cache, results_schema(), results)?),
-        ("cache_totals", table(&cache, totals_schema(), totals)?),
-    ];
-    let own = catalog.schema(SCHEMA);
-    let schema = own.clone().unwrap_or_else(|| Arc::new(MemorySchemaProvider::new()));
-    for (name, table) in tables {
-        schema.register_table(name.to_owned(), table)?;
-    }
-    if own.is_none() {
-        catalog.register_schema(SCHEMA, schema)?;
-    }
-    Ok(())
+    show_table(catalog, "cache", table(&cache, results_schema(), results)?)?;
+    show_table(catalog, "cache_totals", table(&cache, totals_schema(), totals)?)
 }
 
 type Read = fn(&ResultCache) -> Vec<ArrayRef>;
 
 fn table(cache: &Arc<ResultCache>, schema: Schema, read: Read) -> Result<Arc<dyn TableProvider>> {
-    let schema = Arc::new(schema);
-    let shown = Described { cache: Arc::clone(cache), schema: Arc::clone(&schema), read };
-    Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(shown)])?))
-}
-
-#[derive(Debug)]
-struct Described {
-    cache: Arc<ResultCache>,
-    schema: SchemaRef,
-    read: Read,
-}
-
-impl PartitionStream for Described {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), (self.read)(&self.cache));
-        let batch = stream::iter([batch.map_err(DataFusionError::from)]);
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batch))
-    }
+    let cache = Arc::clone(cache);
+    live_table(schema, move |_| Ok(read(&cache)))
 }
 
 fn results_schema() -> Schema {

@@ -34,6 +34,10 @@ impl HotRows {
         self.rows.load(Ordering::Relaxed) == 0
     }
 
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     fn exceed(&self, rows: u64, bytes: u64) -> bool {
         self.rows.load(Ordering::Relaxed) >= rows || self.bytes.load(Ordering::Relaxed) >= bytes
     }
@@ -43,15 +47,16 @@ impl Inner {
     /// Waits while memory is full of rows that are not in files.
     ///
     /// # Errors
-    /// `Resource`, with the reason, if they cannot be stored.
+    /// `DiskFull` or `Resource`, with the reason, if they cannot be stored.
     pub(crate) fn wait_for_room(&self) -> Result<()> {
         let (rows, bytes) = (8 * self.settings.flush_rows as u64, self.settings.memory_bytes as u64 / HOT_SHARE);
         while self.settings.background && self.hot.exceed(rows, bytes) {
             let failure = self.signals.wait_for_flush(ROOM_WAIT);
             self.check_writable()?;
-            if let Some(failure) = failure {
+            if let Some((kind, failure)) = failure {
                 let message = "memory is full of rows that could not be stored in files";
-                return Err(Error::new(ErrorKind::Resource, format!("{message} ('{}'): {failure}", self.url)));
+                let kind = if kind == ErrorKind::DiskFull { kind } else { ErrorKind::Resource };
+                return Err(Error::new(kind, format!("{message} ('{}'): {failure}", self.url)));
             }
         }
         Ok(())

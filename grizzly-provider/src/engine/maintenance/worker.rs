@@ -30,7 +30,7 @@ struct State {
     flushes: u64,
     /// How often the work has failed, and why the last time.
     failures: u64,
-    failure: String,
+    failure: Option<(ErrorKind, String)>,
 }
 
 impl Signals {
@@ -57,20 +57,20 @@ impl Signals {
     }
 
     /// Waits until a flush is done, or for a moment. Returns why it failed, if it did.
-    pub(crate) fn wait_for_flush(&self, at_most: Duration) -> Option<String> {
+    pub(crate) fn wait_for_flush(&self, at_most: Duration) -> Option<(ErrorKind, String)> {
         let mut state = self.state.lock();
         let (flushes, failures) = (state.flushes, state.failures);
         state.wanted = true;
         self.changed.notify_all();
         let waits = |state: &mut State| state.flushes == flushes && state.failures == failures && !state.stopped;
         self.changed.wait_while_for(&mut state, waits, at_most);
-        (state.flushes == flushes && state.failures > failures).then(|| state.failure.clone())
+        state.failure.clone().filter(|_| state.flushes == flushes && state.failures > failures)
     }
 
     fn failed(&self, error: &Error) {
         let mut state = self.state.lock();
         state.failures += 1;
-        state.failure = error.to_string();
+        state.failure = Some((error.kind(), error.to_string()));
         self.changed.notify_all();
     }
 

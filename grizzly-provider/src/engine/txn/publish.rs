@@ -10,6 +10,7 @@ use grizzly_wal::Lsn;
 use parking_lot::Mutex;
 
 use super::super::version::DatabaseVersion;
+use crate::access::Csn;
 
 /// The version that readers get, and those that wait for the log.
 #[derive(Debug)]
@@ -71,17 +72,18 @@ impl Publisher {
     }
 }
 
-/// Which snapshots are alive, by the number of compactions they have seen: what compaction must keep for them.
+/// Which snapshots are alive, by the number of compactions they have seen, which says what compaction must keep for them,
+/// and by the last commit that they know of. Neither number ever sinks.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotRegistry {
-    alive: Mutex<BTreeMap<u64, usize>>,
+    alive: Mutex<BTreeMap<(u64, Csn), usize>>,
 }
 
 /// Keeps a snapshot registered while it lives.
 #[derive(Debug)]
 pub(crate) struct SnapshotGuard {
     registry: Arc<SnapshotRegistry>,
-    compactions: u64,
+    place: (u64, Csn),
 }
 
 impl SnapshotRegistry {
@@ -89,9 +91,10 @@ impl SnapshotRegistry {
     pub(crate) fn take(self: &Arc<Self>, publisher: &Publisher) -> (Arc<DatabaseVersion>, SnapshotGuard) {
         let mut alive = self.alive.lock();
         let version = publisher.current();
-        *alive.entry(version.compactions).or_default() += 1;
+        let place = (version.compactions, version.csn);
+        *alive.entry(place).or_default() += 1;
         drop(alive);
-        let guard = SnapshotGuard { registry: Arc::clone(self), compactions: version.compactions };
+        let guard = SnapshotGuard { registry: Arc::clone(self), place };
         (version, guard)
     }
 
@@ -99,17 +102,23 @@ impl SnapshotRegistry {
     pub(crate) fn oldest(&self, publisher: &Publisher) -> u64 {
         let alive = self.alive.lock();
         let current = publisher.current().compactions;
-        alive.keys().next().map_or(current, |oldest| current.min(*oldest))
+        alive.keys().next().map_or(current, |(oldest, _)| current.min(*oldest))
+    }
+
+    /// How many are alive, and the last commit that the oldest of them knows of.
+    pub(crate) fn alive(&self) -> (usize, Option<Csn>) {
+        let alive = self.alive.lock();
+        (alive.values().sum(), alive.keys().next().map(|(_, csn)| *csn))
     }
 }
 
 impl Drop for SnapshotGuard {
     fn drop(&mut self) {
         let mut alive = self.registry.alive.lock();
-        if let Some(count) = alive.get_mut(&self.compactions) {
+        if let Some(count) = alive.get_mut(&self.place) {
             *count -= 1;
             if *count == 0 {
-                alive.remove(&self.compactions);
+                alive.remove(&self.place);
             }
         }
     }

@@ -1,6 +1,9 @@
 //! A transaction: a snapshot and the writes made on it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use parking_lot::Mutex;
@@ -87,6 +90,7 @@ impl Transaction {
         let id = db.next_transaction_id();
         let writes = Mutex::new(Writes::new(base.version().as_ref().clone()));
         let term = db.term();
+        db.transactions.fetch_add(1, Ordering::Relaxed);
         Self { db, id, term, base, writes, done: false }
     }
 
@@ -322,6 +326,7 @@ impl Drop for Transaction {
         if !self.done {
             writes.discard_attached(&imbl::OrdMap::new());
         }
+        self.db.transactions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,75 @@
+//! Tables whose rows are made when a statement runs: what they tell is never older than that.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::{Schema, SchemaRef},
+};
+use datafusion::{
+    catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider, streaming::StreamingTable},
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+};
+use futures::stream;
+
+/// The schema for tables about the database.
+const SCHEMA: &str = "grizzly";
+
+/// A table with the columns of `schema`, which `read` makes anew for every statement.
+///
+/// ```
+/// use std::sync::Arc;
+/// use datafusion::arrow::{array::{ArrayRef, UInt64Array}, datatypes::{DataType, Field, Schema}};
+/// use grizzly_provider::adapter::live_table;
+///
+/// let schema = Schema::new(vec![Field::new("answer", DataType::UInt64, false)]);
+/// let table = live_table(schema, |_| Ok(vec![Arc::new(UInt64Array::from(vec![42])) as ArrayRef]))?;
+/// assert_eq!(table.schema().fields().len(), 1);
+/// # Ok::<(), datafusion::error::DataFusionError>(())
+/// ```
+pub fn live_table(
+    schema: Schema,
+    read: impl Fn(&Arc<TaskContext>) -> Result<Vec<ArrayRef>> + Send + Sync + 'static,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = Arc::new(schema);
+    let rows = Live { schema: Arc::clone(&schema), read };
+    Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(rows)])?))
+}
+
+/// Shows `table` as `grizzly.{name}` in `catalog`.
+pub fn show_table(catalog: &dyn CatalogProvider, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+    if let Some(schema) = catalog.schema(SCHEMA) {
+        return schema.register_table(name.to_owned(), table).map(drop);
+    }
+    let schema = MemorySchemaProvider::new();
+    // First: an empty schema would be made one of the database.
+    schema.register_table(name.to_owned(), table)?;
+    catalog.register_schema(SCHEMA, Arc::new(schema)).map(drop)
+}
+
+/// A stream of one batch.
+struct Live<F> {
+    schema: SchemaRef,
+    read: F,
+}
+
+impl<F> fmt::Debug for Live<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn(&Arc<TaskContext>) -> Result<Vec<ArrayRef>> + Send + Sync> PartitionStream for Live<F> {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let columns = (self.read)(&context);
+        let batch = columns
+            .and_then(|columns| RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(DataFusionError::from));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::iter([batch])))
+    }
+}

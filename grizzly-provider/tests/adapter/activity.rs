@@ -1,0 +1,48 @@
+//! `grizzly.activity`: what the open database is busy with.
+
+use std::time::Duration;
+
+use grizzly_provider::{Grizzly, adapter::GrizzlySession};
+
+use crate::support::{Test, text};
+
+const COUNTS: &str = "SELECT sessions || ' sessions, ' || transactions || ' transactions' FROM grizzly.activity";
+
+#[tokio::test]
+async fn sessions_and_transactions_are_counted_while_they_last() -> Test {
+    let db = Grizzly::open("memory://")?;
+    let session = GrizzlySession::new(&db);
+    session.execute("CREATE TABLE t (a BIGINT PRIMARY KEY)").await?;
+    assert_eq!(text(&session.execute(COUNTS).await?)?, ["1 sessions, 0 transactions"]);
+    let other = GrizzlySession::new(&db);
+    other.execute("BEGIN").await?;
+    other.execute("INSERT INTO t VALUES (1)").await?;
+    assert_eq!(text(&session.execute(COUNTS).await?)?, ["2 sessions, 1 transactions"]);
+    other.execute("COMMIT").await?;
+    assert_eq!(text(&session.execute(COUNTS).await?)?, ["2 sessions, 0 transactions"]);
+    other.execute("BEGIN").await?;
+    drop(other);
+    assert_eq!(text(&session.execute(COUNTS).await?)?, ["1 sessions, 0 transactions"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_oldest_snapshot_is_that_of_the_oldest_transaction() -> Test {
+    let db = Grizzly::open("memory://")?;
+    let (session, other) = (GrizzlySession::new(&db), GrizzlySession::new(&db));
+    session.execute("CREATE TABLE t (a BIGINT PRIMARY KEY)").await?;
+    other.execute("BEGIN").await?;
+    let began = db.activity().oldest_snapshot.ok_or("a transaction is open")?;
+    assert_eq!(began, db.activity().newest_commit);
+    session.execute("INSERT INTO t VALUES (1)").await?;
+    let behind = "SELECT CAST(oldest_snapshot < newest_commit AND snapshots > 0 AND hot_bytes > 0 AS TEXT) FROM grizzly.activity";
+    assert_eq!(text(&session.execute(behind).await?)?, ["true"]);
+    assert_eq!(db.activity().oldest_snapshot, Some(began));
+    other.execute("ROLLBACK").await?;
+    // That of the last statement goes soon.
+    while db.activity().snapshots > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(db.activity().oldest_snapshot, None);
+    Ok(())
+}
