@@ -308,3 +308,32 @@ fn documents_name_files_that_exist() {
     assert!(seen > 20, "the documents name only {seen} paths");
     assert_none("a path in a document exists", findings);
 }
+
+/// A promise is held by tests that are there: `file` `test` `test`, `file` `test`.
+#[test]
+fn promises_name_tests_that_exist() {
+    let text = read(&root().join("PROMISES.md"));
+    let (mut findings, mut named) = (Vec::new(), 0);
+    for line in text.lines().filter(|line| line.starts_with('|')) {
+        let mut file: Option<(&str, String)> = None;
+        let holders = line.rsplit(" | ").next().unwrap_or_default();
+        for name in holders.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                let path = root().join(name);
+                let content = fs::read_to_string(&path).unwrap_or_default();
+                if content.is_empty() {
+                    findings.push(format!("PROMISES.md names {name}, which is not there"));
+                }
+                file = Some((name, content));
+            } else if let Some((path, content)) = &file {
+                named += 1;
+                let forms = [format!("fn {name}("), format!("def {name}("), format!("{name}()")];
+                if !forms.iter().any(|form| content.contains(form.as_str())) {
+                    findings.push(format!("PROMISES.md names {name}, which is not in {path}"));
+                }
+            }
+        }
+    }
+    assert!(named > 100, "only {named} tests were found");
+    assert_none("promises name tests that exist", findings);
+}

@@ -8,7 +8,7 @@ use datafusion::{
     catalog::MemoryCatalogProviderList,
     common::ParamValues,
     dataframe::DataFrame,
-    error::Result,
+    error::{DataFusionError, Result},
     execution::{SessionState, SessionStateBuilder, memory_pool::MemoryLimit},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     optimizer::{AnalyzerRule, OptimizerRule},
@@ -37,6 +37,9 @@ use crate::{Error, Grizzly, access::Csn};
 /// Name of the catalog that shows the database's tables.
 pub(crate) const CATALOG: &str = "grizzly";
 const SCHEMA: &str = "public";
+
+/// A text of so many bytes is parsed in no time.
+const SHORT: usize = 4096;
 
 /// Makes a DataFusion session one that knows a database.
 pub trait GrizzlySessionExt {
@@ -159,17 +162,17 @@ impl GrizzlySession {
                 self.handle.check_usable()?;
                 return Ok(DataFrame::new(self.context.state(), plan));
             }
-            let planned = unhurried(self.sql_uncached(sql)).await;
+            let planned = self.sql_uncached(sql).await;
             self.abort_if_failed(planned)
         })
     }
 
     async fn sql_uncached(&self, sql: &str) -> Result<DataFrame> {
-        let mut statements = self.parse(sql)?;
-        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-            return Err(Error::invalid("one statement is expected here, not none and not several").into());
-        };
-        self.run(statement, Some(sql)).await
+        let statement = only(self.parse_unhurried(sql).await?)?;
+        if let Some(lookup) = self.look_up(&statement, sql)? {
+            return Ok(DataFrame::new(self.context.state(), lookup));
+        }
+        unhurried(self.run(statement, Some(sql))).await
     }
 
     /// Runs the statements in `sql`, separated by semicolons, and returns the rows of the last one. Outside a
@@ -187,7 +190,12 @@ impl GrizzlySession {
     }
 
     async fn execute_uncached(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        let statements = unhurried(async { self.parse(sql) }).await?;
+        let statements = self.parse_unhurried(sql).await?;
+        if let [only] = statements.as_slice()
+            && let Some(lookup) = self.look_up(only, sql)?
+        {
+            return DataFrame::new(self.context.state(), lookup).collect().await;
+        }
         let text = (statements.len() == 1).then_some(sql);
         let mut rows = Vec::new();
         for statement in statements {
@@ -204,11 +212,7 @@ impl GrizzlySession {
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Arc<LogicalPlan>>> {
         Box::pin(async move {
             let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
-                let mut statements = self.parse(sql)?;
-                let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-                    return Err(Error::invalid("one statement is expected here, not none and not several").into());
-                };
-                plan_statement(&self.context.state(), statement.statement).await
+                plan_statement(&self.context.state(), only(self.parse(sql)?)?.statement).await
             });
             self.abort_if_failed(unhurried(planned).await)
         })
@@ -228,8 +232,12 @@ impl GrizzlySession {
 
     fn execute_with<'a>(&'a self, plan: &'a LogicalPlan, params: ParamValues) -> BoxFuture<'a, Result<DataFrame>> {
         Box::pin(async move {
+            let looked_up = self.handle.check_usable().map_err(DataFusionError::from);
+            let looked_up = looked_up.and_then(|()| self.templates.look_up(plan, &params, &self.handle, &self.context));
+            if let Some(lookup) = self.abort_if_failed(looked_up)? {
+                return Ok(DataFrame::new(self.context.state(), lookup));
+            }
             let executed = async {
-                self.handle.check_usable()?;
                 if let Some(plan) = self.templates.fill(plan, &params, &self.handle, &self.context)? {
                     return Ok(DataFrame::new(self.context.state(), plan));
                 }
@@ -267,6 +275,20 @@ impl GrizzlySession {
         parse(sql, limit)
     }
 
+    /// Parses; a short text on this thread, which takes less time than another one would to go on with the rest.
+    async fn parse_unhurried(&self, sql: &str) -> Result<Vec<Parsed>> {
+        if sql.len() <= SHORT { self.parse(sql) } else { unhurried(async { self.parse(sql) }).await }
+    }
+
+    /// What to execute for a statement that is known to be no more than a lookup; `sql` is its text.
+    fn look_up(&self, statement: &Parsed, sql: &str) -> Result<Option<LogicalPlan>> {
+        // What an aborted transaction refuses, and what ends it, is told apart elsewhere.
+        if sql.len() > SHORT || self.handle.is_aborted() {
+            return Ok(None);
+        }
+        self.shapes.look_up(&statement.statement, &self.handle, &self.context)
+    }
+
     /// Runs one statement; `text` is its SQL if its plan may be kept.
     async fn run(&self, statement: Parsed, text: Option<&str>) -> Result<DataFrame> {
         // What an aborted transaction refuses, and what ends it, is told apart below.
@@ -299,6 +321,14 @@ impl GrizzlySession {
             self.handle.abort();
         }
         result
+    }
+}
+
+/// The one statement of a text that may have no more.
+fn only(mut statements: Vec<Parsed>) -> Result<Parsed> {
+    match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        _ => Err(Error::invalid("one statement is expected here, not none and not several").into()),
     }
 }
 

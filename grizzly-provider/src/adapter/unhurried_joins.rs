@@ -1,6 +1,7 @@
 //! Joins that compute for long between two batches. A join with a condition besides its keys looks at pairs of rows until
 //! some match, and that may be never; a thread of the runtime would serve nobody else meanwhile, and neither a time-out nor
-//! a client's leaving would be noticed. Such joins run in tasks of their own, in place of a thread, and look up in between.
+//! a client's leaving would be noticed. Such a join is given few enough rows at a time that it looks up every few
+//! milliseconds; if it goes on for long, it goes on in a task of its own, in place of a thread.
 
 use std::{
     fmt,
@@ -22,8 +23,9 @@ use datafusion::{
     physical_expr::PhysicalExpr,
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
-        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
-        coop::CooperativeExec,
+        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, PlanProperties,
+        ReplaceChildrenOptions,
+        coop::{CooperativeExec, make_cooperative},
         joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
         statistics::{ChildStats, StatisticsArgs},
         stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter},
@@ -33,12 +35,14 @@ use futures::{Stream, StreamExt};
 
 use super::busy::unhurried_join;
 
-/// For how long a join computes before others have their turn, if its input comes in batches that are small enough.
-const TURN: Duration = Duration::from_millis(10);
+/// For how long a join computes before others have their turn.
+const TURN: Duration = Duration::from_millis(2);
 
-/// Rows of a batch that every row of the other side is compared with, before the join looks up. Large batches gain
-/// nothing there: pairs are evaluated by DataFusion's batch size at a time.
-const ROWS_AT_ONCE: usize = 1024;
+/// For how long a join computes where it was asked. Going elsewhere with every batch costs small joins more than they do.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Rows that a join is given first, until it is known how long it takes for them.
+const FIRST_ROWS: usize = 16;
 
 /// Batches that a join may be ahead of its reader.
 const AHEAD: usize = 2;
@@ -70,10 +74,10 @@ pub struct UnhurriedExec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Around a join: its rows are computed in a task of their own.
+    /// Around a join.
     Join,
-    /// Around a join's input: it looks up between two batches.
-    Input { rows_at_once: Option<usize> },
+    /// Around a join's input: others have their turn between two batches, and large ones come in slices if they may.
+    Input { in_slices: bool },
 }
 
 impl UnhurriedExec {
@@ -90,7 +94,7 @@ impl UnhurriedExec {
     pub fn around_joins(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         let around = |node: Arc<dyn ExecutionPlan>| {
             Ok(match Kind::of(&node) {
-                Some(Kind::Long { slices }) => Transformed::yes(Self::around(node, slices)?),
+                Some(Kind::Long { in_slices }) => Transformed::yes(Self::around(node, in_slices)?),
                 Some(Kind::Short) => Transformed::yes(Arc::new(CooperativeExec::new(node)) as _),
                 None => Transformed::no(node),
             })
@@ -104,11 +108,12 @@ impl UnhurriedExec {
         &self.input
     }
 
-    fn around(join: Arc<dyn ExecutionPlan>, slices: bool) -> Result<Arc<dyn ExecutionPlan>> {
+    fn around(join: Arc<dyn ExecutionPlan>, in_slices: bool) -> Result<Arc<dyn ExecutionPlan>> {
         let inputs = join.children().into_iter().enumerate().map(|(side, input)| {
+            let role = Role::Input { in_slices };
             // The left side is held, and a slice would be counted as all that it is a slice of.
-            let rows_at_once = (slices && side == 1).then_some(ROWS_AT_ONCE);
-            Arc::new(Self { input: Arc::clone(input), role: Role::Input { rows_at_once } }) as _
+            let as_it_is = in_slices && side == 0;
+            if as_it_is { Arc::clone(input) } else { Arc::new(Self { input: Arc::clone(input), role }) as _ }
         });
         let inputs = inputs.collect();
         let input = join.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))?;
@@ -118,26 +123,64 @@ impl UnhurriedExec {
 
 /// What a join needs.
 enum Kind {
-    /// It computes until it has a batch, however long that takes; with slices, for each batch with all of the other side.
-    Long { slices: bool },
+    /// It computes until it has a batch, however long that takes. If `in_slices`, the rows of its right side are compared
+    /// with those of the left, which it holds.
+    Long { in_slices: bool },
     /// It has a batch soon, but whoever reads it may not stop reading.
     Short,
 }
 
 impl Kind {
     fn of(node: &Arc<dyn ExecutionPlan>) -> Option<Self> {
-        let long = |slices| Some(Self::Long { slices });
-        let with_condition = |condition: bool| if condition { long(false) } else { Some(Self::Short) };
+        let long_if = |condition: bool, in_slices| if condition { Self::Long { in_slices } } else { Self::Short };
         if node.is::<NestedLoopJoinExec>() {
-            return long(true);
+            return Some(Self::Long { in_slices: true });
         }
         if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-            return with_condition(join.filter().is_some());
+            return Some(long_if(join.filter().is_some(), true));
         }
         if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
-            return with_condition(join.filter().is_some());
+            return Some(long_if(join.filter().is_some(), false));
         }
         node.is::<CrossJoinExec>().then_some(Self::Short)
+    }
+}
+
+/// The rows of a join, computed where they are asked for while that does not take long, and elsewhere then.
+struct Rows {
+    stream: SendableRecordBatchStream,
+    spent: Duration,
+    is_elsewhere: bool,
+}
+
+impl Rows {
+    fn new(stream: SendableRecordBatchStream) -> Self {
+        Self { stream, spent: Duration::ZERO, is_elsewhere: false }
+    }
+
+    fn go_elsewhere(&mut self) {
+        let nothing = Box::pin(EmptyRecordBatchStream::new(self.stream.schema()));
+        let stream = std::mem::replace(&mut self.stream, nothing);
+        self.stream = in_its_own_task(stream);
+        self.is_elsewhere = true;
+    }
+}
+
+impl Stream for Rows {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_elsewhere {
+            return self.stream.poll_next_unpin(context);
+        }
+        if self.spent > PATIENCE {
+            self.go_elsewhere();
+            return self.stream.poll_next_unpin(context);
+        }
+        let began = Instant::now();
+        let polled = self.stream.poll_next_unpin(context);
+        self.spent += began.elapsed();
+        polled
     }
 }
 
@@ -158,24 +201,47 @@ fn in_its_own_task(mut stream: SendableRecordBatchStream) -> SendableRecordBatch
     builder.build()
 }
 
-/// Hands on batches, in slices if they are large, and lets others have their turn in between.
+/// Hands on batches, and lets others have their turn in between. Slices are as large as a join can take in one turn, by
+/// the time that it took for the slice before.
 struct Turns {
     input: SendableRecordBatchStream,
-    rows_at_once: Option<usize>,
+    /// Rows of the next slice.
+    at_once: Option<usize>,
     /// What is left of a large batch.
     rest: Option<RecordBatch>,
+    /// When the turn began.
     since: Instant,
+    /// When the last slice was handed on, and its rows, while the join is at it.
+    handed: Option<(Instant, usize)>,
 }
 
 impl Turns {
+    fn new(input: SendableRecordBatchStream, in_slices: bool) -> Self {
+        let at_once = in_slices.then_some(FIRST_ROWS);
+        Self { input, at_once, rest: None, since: Instant::now(), handed: None }
+    }
+
+    /// Takes note of what the join took for the last slice, if it is back from it.
+    fn learn(&mut self) {
+        let (Some((at, rows)), Some(at_once)) = (self.handed.take(), &mut self.at_once) else { return };
+        let took = at.elapsed();
+        if took > TURN {
+            *at_once = (rows / 2).max(1);
+        } else if took < TURN / 8 && rows >= *at_once {
+            *at_once = at_once.saturating_mul(4);
+        }
+    }
+
     fn slice(&mut self, batch: RecordBatch) -> RecordBatch {
-        match self.rows_at_once.filter(|most| batch.num_rows() > *most) {
+        let slice = match self.at_once.filter(|most| batch.num_rows() > *most) {
             Some(most) => {
                 self.rest = Some(batch.slice(most, batch.num_rows() - most));
                 batch.slice(0, most)
             }
             None => batch,
-        }
+        };
+        self.handed = Some((Instant::now(), slice.num_rows()));
+        slice
     }
 }
 
@@ -183,6 +249,7 @@ impl Stream for Turns {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.learn();
         if self.since.elapsed() > TURN {
             self.since = Instant::now();
             context.waker().wake_by_ref();
@@ -202,9 +269,8 @@ impl Stream for Turns {
 impl DisplayAs for UnhurriedExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.role {
-            Role::Join => f.write_str("UnhurriedExec: a task of its own"),
-            Role::Input { rows_at_once: None } => f.write_str("UnhurriedExec"),
-            Role::Input { rows_at_once: Some(rows) } => write!(f, "UnhurriedExec: rows={rows}"),
+            Role::Join => f.write_str("UnhurriedExec"),
+            Role::Input { in_slices } => write!(f, "UnhurriedExec: in_slices={in_slices}"),
         }
     }
 }
@@ -263,13 +329,10 @@ impl ExecutionPlan for UnhurriedExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
+        let schema = input.schema();
         Ok(match self.role {
-            Role::Join => in_its_own_task(input),
-            Role::Input { rows_at_once } => {
-                let schema = input.schema();
-                let turns = Turns { input, rows_at_once, rest: None, since: Instant::now() };
-                Box::pin(RecordBatchStreamAdapter::new(schema, turns))
-            }
+            Role::Join => make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, Rows::new(input)))),
+            Role::Input { in_slices } => Box::pin(RecordBatchStreamAdapter::new(schema, Turns::new(input, in_slices))),
         })
     }
 }

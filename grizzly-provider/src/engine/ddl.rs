@@ -1,7 +1,7 @@
 //! Changes of the catalog. Each is one commit of its own, in the same log and the same order as all others.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -14,7 +14,7 @@ use super::{
     maintenance::flush,
     redo::{KIND_CATALOG, encode_json},
     rows,
-    segment::Charge,
+    segment::{Charge, cold::ColdSegment},
     txn::{
         commit::{self, CommitState, Logged},
         conflict,
@@ -109,7 +109,7 @@ pub(super) fn drop_table(db: &Inner, table: &str, if_exists: bool) -> Result<boo
         dropped.extend(version.segments().filter_map(|(_, segment)| segment.cold().cloned()));
         Ok(Some(CatalogChange::DropTable { table: def.id }))
     })?;
-    db.obsolete.lock().extend(dropped);
+    db.retire(dropped);
     Ok(done)
 }
 
@@ -296,8 +296,15 @@ fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<
     Ok(files)
 }
 
+/// Removes from a new segment the runs of indexes that were dropped while it was written.
+pub(super) fn drop_unknown_runs(db: &Inner, def: &TableDef, segment: &ColdSegment) {
+    for file in segment.drop_runs(|index| def.indexes.iter().any(|known| known.id == index)) {
+        db.removal.remove_later(file);
+    }
+}
+
 pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists: bool) -> Result<bool> {
-    let mut files = HashSet::new();
+    let mut dropped = Vec::new();
     let done = change(db, |catalog, state| {
         let tables = catalog.tables.values().filter(|def| match table {
             Some(wanted) => catalog.find_table(wanted).is_some_and(|found| found.id == def.id),
@@ -315,17 +322,13 @@ pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists:
         if index.primary {
             return Err(Error::invalid(format!("the primary key of table '{}' cannot be dropped", def.name)));
         }
-        for (_, segment) in state.version.table(def.id)?.segments() {
-            if let Some(cold) = segment.cold() {
-                cold.forget_run(index.id);
-                files.insert(cold.meta.run_path(index.id));
-            }
-        }
+        let segments = state.version.table(def.id)?.segments();
+        dropped = segments.filter_map(|(_, segment)| Some((Arc::clone(segment.cold()?), index.id))).collect();
         Ok(Some(CatalogChange::DropIndex { table: def.id, index: index.id }))
     })?;
-    // A backup that is being made may be about to copy them; they go with their segments then.
-    for file in files.into_iter().filter(|_| done && !db.pins.is_running()) {
-        db.removal.remove(file);
+    // Not before: a query would have read the runs again meanwhile, for good.
+    for (cold, index) in dropped.into_iter().filter(|_| done) {
+        db.removal.remove_later(cold.drop_run(index));
     }
     Ok(done)
 }

@@ -332,3 +332,72 @@ async fn several_statements_in_one_text_run_in_order() -> Test {
     assert_eq!(Sql::Front(session).rows("SELECT id FROM t ORDER BY id").await?, ["1", "2"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn every_level_that_is_given_is_snapshot() -> Test {
+    for level in ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SNAPSHOT"] {
+        let [one, two] = two_sessions().await?;
+        one.run(&format!("START TRANSACTION ISOLATION LEVEL {level}")).await?;
+        assert_eq!(one.rows(ALL).await?, ["1|10", "2|20"], "{level}");
+        two.run("UPDATE t SET x = 11 WHERE id = 1").await?;
+        assert_eq!(one.rows(ALL).await?, ["1|10", "2|20"], "{level}");
+        one.run("COMMIT").await?;
+        assert_eq!(one.rows(ALL).await?, ["1|11", "2|20"], "{level}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn datafusions_own_session_gives_snapshot_for_serializable() -> Test {
+    let db = database()?;
+    let (one, two) = (Sql::vanilla(&db), Sql::vanilla(&db));
+    one.run("CREATE TABLE t (id BIGINT PRIMARY KEY, x BIGINT)").await?;
+    one.run("START TRANSACTION ISOLATION LEVEL SERIALIZABLE").await?;
+    assert_eq!(one.rows(ALL).await?, Vec::<String>::new());
+    two.run("INSERT INTO t VALUES (1, 10)").await?;
+    assert_eq!(one.rows(ALL).await?, Vec::<String>::new());
+    one.run("COMMIT").await?;
+    assert_eq!(one.rows(ALL).await?, ["1|10"]);
+    Ok(())
+}
+
+/// Each finds no row of the other and inserts one of its own: G2. A row that both write excludes it.
+#[tokio::test]
+async fn write_skew_on_predicates_may_happen_unless_both_write_a_common_row() -> Test {
+    for guarded in [false, true] {
+        let [one, two] = two_sessions().await?;
+        one.run("CREATE TABLE guard (id BIGINT PRIMARY KEY, n BIGINT NOT NULL)").await?;
+        one.run("INSERT INTO guard VALUES (1, 0)").await?;
+        for (session, id) in [(&one, 3), (&two, 4)] {
+            session.run("BEGIN").await?;
+            assert_eq!(session.rows("SELECT count(*) FROM t WHERE x > 20").await?, ["0"]);
+            session.run(&format!("INSERT INTO t VALUES ({id}, 30)")).await?;
+            if guarded {
+                session.run("UPDATE guard SET n = n + 1 WHERE id = 1").await?;
+            }
+        }
+        one.run("COMMIT").await?;
+        if guarded {
+            let refused = two.run("COMMIT").await.err().ok_or("both wrote the guard")?;
+            assert_eq!(failure(&refused).0, Some(ErrorKind::Conflict));
+            assert_eq!(two.rows(ALL).await?, ["1|10", "2|20", "3|30"]);
+        } else {
+            two.run("COMMIT").await?;
+            assert_eq!(two.rows(ALL).await?, ["1|10", "2|20", "3|30", "4|30"]);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_was_replaced_since_cannot_be_read() -> Test {
+    for change in ["CREATE OR REPLACE TABLE t AS SELECT 7 AS id, 70 AS x", "DROP TABLE t"] {
+        let [one, two] = two_sessions().await?;
+        one.run("BEGIN").await?;
+        two.run(change).await?;
+        let refused = one.run(ALL).await.err().ok_or("it is another table")?;
+        assert_eq!(failure(&refused).1, "42P01", "{change}");
+        one.run("ROLLBACK").await?;
+    }
+    Ok(())
+}

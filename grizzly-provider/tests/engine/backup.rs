@@ -467,3 +467,21 @@ fn restore_files(home: &std::path::Path, files: &[(std::path::PathBuf, Vec<u8>)]
         std::fs::write(file, bytes).expect("it can be written");
     }
 }
+
+#[test]
+fn an_incremental_backup_that_comes_too_late_is_refused() -> Result<()> {
+    let settings = Settings { backup_window: Duration::from_millis(1), ..manual() };
+    let db = Grizzly::builder("memory://").settings(settings).open()?;
+    db.create_table(definition("t", 1), false)?;
+    let to = place();
+    back_up(&db, &to, BackupKind::Full)?;
+    std::thread::sleep(Duration::from_millis(20));
+    for round in 0..3 {
+        db.put("t", rows((0..200).map(|id| (id, round))))?;
+        db.flush()?;
+    }
+    let refused = back_up(&db, &to, BackupKind::Incremental).expect_err("the log is gone");
+    assert!(refused.message().contains("full"), "it says what to do: {refused}");
+    back_up(&db, &to, BackupKind::Full)?;
+    Ok(())
+}

@@ -185,6 +185,9 @@ fn a_failed_sync_is_said_to_be_unknown_and_writes_stay_refused() -> Result<()> {
     thread::sleep(Duration::from_millis(60));
     let error = db.put("t", rows([(2, 1)])).expect_err("the log failed");
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    // It can be read all the same, without what nobody knows of.
+    assert!(ids(&db)?.is_empty());
+    assert_eq!(db.verify()?.problems, Vec::<String>::new());
     Ok(())
 }
 

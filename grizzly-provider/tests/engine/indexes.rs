@@ -119,3 +119,33 @@ fn runs_that_a_lost_index_has_left_are_nobodys() -> Result<()> {
     assert_eq!(db.verify()?.problems, Vec::<String>::new());
     Ok(())
 }
+
+/// Readers ask for the runs of an index until the moment it is gone, and backups run all the time.
+#[test]
+fn a_dropped_index_leaves_no_files() -> Result<()> {
+    let folders = tempfile::tempdir().expect("there is room");
+    let folder = folders.path().join("db");
+    let db = Grizzly::builder(&folder.to_string_lossy()).settings(manual()).open()?;
+    db.create_table(definition("t", 2), false)?;
+    db.put("t", rows((0..500).map(|id| (id, id % 10))))?;
+    db.flush()?;
+    let files = || std::fs::read_dir(folder.join("data")).expect("it is there").count();
+    let before = files();
+    for _ in 0..5 {
+        db.create_index("t", by_group(false), false)?;
+        assert_eq!(looked_up(&db, 3)?, 50);
+        let old = db.snapshot();
+        assert!(db.drop_index(None, "by_group", false)?);
+        // Whoever still knows the index finds the same rows without it.
+        let key = old.table("t")?.index_key("by_group", &[Arc::new(Int64Array::from(vec![3])) as ArrayRef])?;
+        let access = AccessPath::Index { index: "by_group".into(), ranges: [KeyRange::prefix(&key)].into() };
+        let request =
+            ScanRequest { projection: vec![0], predicate: Some(group_is(3)), access, ..ScanRequest::default() };
+        assert_eq!(scan(&old, "t", &request)?.num_rows(), 50);
+    }
+    db.put("t", rows([(1_000, 1)]))?;
+    db.flush()?;
+    let new = files() - before;
+    assert!(new <= 2, "one file of a row and one run for its key came, not {new}");
+    Ok(())
+}

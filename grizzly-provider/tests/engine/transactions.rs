@@ -1,8 +1,8 @@
 //! Snapshot isolation: who sees what, who wins, and what maintenance may not disturb.
 
-use grizzly_provider::{CommitOutcome, ErrorKind, Result};
+use grizzly_provider::{CommitOutcome, ErrorKind, Result, access::IndexDefinition};
 
-use crate::tables::{database, key, pairs, rows, versions};
+use crate::tables::{database, definition, key, pairs, rows, versions};
 
 #[test]
 fn the_first_of_two_writers_wins_and_the_other_learns_why() -> Result<()> {
@@ -36,6 +36,56 @@ fn two_inserts_of_one_key_conflict_and_a_known_key_is_refused() -> Result<()> {
     assert_eq!(refused, Err(ErrorKind::UniqueViolation));
     assert_eq!(pairs(&db.snapshot(), "t", None)?, [(7, 1)]);
     Ok(())
+}
+
+#[test]
+fn of_two_that_insert_one_key_of_a_unique_index_the_second_conflicts() -> Result<()> {
+    let db = database(2)?;
+    let by_group = IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique: true };
+    db.create_index("t", by_group, false)?;
+    let (mut first, mut second) = (db.begin()?, db.begin()?);
+    first.insert("t", rows([(1, 7)]))?;
+    second.insert("t", rows([(2, 7), (3, 8)]))?;
+    let committed = first.commit()?.into_result()?;
+    let CommitOutcome::Conflict(conflict) = second.commit()? else {
+        unreachable!("both inserted group 7");
+    };
+    assert_eq!((conflict.table.as_str(), conflict.key.as_str(), conflict.committed), ("t", "(7)", committed));
+    assert_eq!(grizzly_provider::Error::from(conflict).sqlstate(), "40001");
+    assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 7)]);
+    Ok(())
+}
+
+#[test]
+fn a_commit_of_two_tables_is_seen_in_both_at_once() -> Result<()> {
+    let db = database(2)?;
+    db.create_table(definition("u", 1), false)?;
+    db.put("t", rows([(1, 0)]))?;
+    db.put("u", rows([(1, 0)]))?;
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Result<()> {
+            for round in 1..=300 {
+                let mut transaction = db.begin()?;
+                transaction.put("t", rows([(1, round)]))?;
+                transaction.put("u", rows([(1, -round)]))?;
+                transaction.commit()?.into_result()?;
+                if round % 50 == 0 {
+                    db.flush()?;
+                }
+            }
+            Ok(())
+        });
+        let (mut seen, mut looks) = (0, 0);
+        while seen < 300 {
+            let snapshot = db.snapshot();
+            let (t, u) = (pairs(&snapshot, "t", None)?, pairs(&snapshot, "u", None)?);
+            assert_eq!((t.len(), u.len(), t[0].1), (1, 1, -u[0].1), "{t:?} {u:?}");
+            assert!(t[0].1 >= seen, "{t:?} after {seen}");
+            (seen, looks) = (t[0].1, looks + 1);
+        }
+        assert!(looks > 1);
+        writer.join().expect("it does not panic")
+    })
 }
 
 #[test]

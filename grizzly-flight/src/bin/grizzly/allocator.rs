@@ -1,6 +1,6 @@
-//! The command's allocator, which returns memory to the system soon. Left to itself, mimalloc keeps what a query has given
-//! back for a second, in huge pages of which it hardly ever can return one (hence the feature `no_thp`), and `--memory` would
-//! bound the half of what the operating system counts.
+//! The command's allocator, which returns memory to the system soon where there is to be little. Left to itself, mimalloc
+//! keeps what a query has given back for a second: little beside gigabytes, half of what a server takes that may use
+//! 256 MB. It uses no huge pages (its feature `no_thp`), of which hardly ever one is free as a whole.
 
 use std::ffi::{c_int, c_long};
 
@@ -17,8 +17,15 @@ unsafe extern "C" {
     fn mi_option_set_default(option: c_int, value: c_long);
 }
 
-/// Makes the allocator return what is free after ten milliseconds. Call it before there are other threads.
-pub(crate) fn return_memory_soon() {
+/// Below so many bytes for database and queries, what is free is returned after ten milliseconds. That makes queries
+/// slower by a tenth, since memory that comes back is cleared.
+const LITTLE: usize = 1 << 30;
+
+/// Prepares for a process that may take `memory` bytes. Call it before there are other threads.
+pub(crate) fn prepare(memory: Option<usize>) {
+    if memory.is_none_or(|memory| memory >= LITTLE) {
+        return;
+    }
     // SAFETY: mimalloc, which is linked as this binary's allocator, writes a number into its table of options; no other
     // thread is there to read them meanwhile.
     unsafe { mi_option_set_default(PURGE_DELAY, PURGE_AFTER) };

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     shard_by: Vec<String>,
     /// Memory for the database and for reading.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
-    memory: Option<usize>,
+    pub(crate) memory: Option<usize>,
     #[command(flatten)]
     key: KeyArgs,
 }

@@ -48,9 +48,21 @@ enum Command {
     Generated(generated::Command),
 }
 
+impl Command {
+    /// Bytes that the process may take for the database and its queries, if that was said.
+    fn memory(&self) -> Option<usize> {
+        match self {
+            Self::Sql(args) => args.memory,
+            Self::Serve(args) => args.memory,
+            Self::Import(args) => args.memory,
+            _ => None,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    allocator::return_memory_soon();
     let cli = Cli::parse();
+    allocator::prepare(cli.command.memory());
     log_to_stderr(matches!(cli.command, Command::Serve(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     token: Option<String>,
     /// Memory for the database and its queries.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES")]
-    memory: Option<usize>,
+    pub(crate) memory: Option<usize>,
     /// Memory for results of queries, kept for when a query comes again and its tables have not changed; 0 for none.
     #[arg(long, value_parser = parse_bytes_or_none, value_name = "BYTES", default_value = "64MB")]
     result_cache: usize,

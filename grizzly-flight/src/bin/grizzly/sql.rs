@@ -34,7 +34,7 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
     /// Memory for the database and its queries.
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES", conflicts_with = "connect")]
-    memory: Option<usize>,
+    pub(crate) memory: Option<usize>,
     #[command(flatten)]
     key: KeyArgs,
     /// Show another database's tables as the catalog NAME; may be given several times.

@@ -58,6 +58,24 @@ impl ShapeCache {
         Self { shapes: opens_kept_plans(state).then(|| Cache::new(SHAPES)) }
     }
 
+    /// The plan of `statement` with its values filled in, if its shape is known to be no more than a lookup: that takes no
+    /// time.
+    pub(crate) fn look_up(
+        &self,
+        statement: &Statement,
+        handle: &SessionHandle,
+        context: &SessionContext,
+    ) -> Result<Option<LogicalPlan>> {
+        let Some(shapes) = &self.shapes else { return Ok(None) };
+        let Some(lifted) = lift(statement) else { return Ok(None) };
+        match shapes.get(&lifted.shape) {
+            Some(Shape::Planned(template)) if template.holds(handle, context) => {
+                template.look_up(&ParamValues::from(lifted.values))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The plan of `statement` with its values filled in, if its shape has come before and allows it.
     pub(crate) async fn plan(
         &self,

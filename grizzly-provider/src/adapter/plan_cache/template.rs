@@ -68,18 +68,32 @@ impl TemplateCache {
         context: &SessionContext,
     ) -> Result<Option<LogicalPlan>> {
         let Some(templates) = &self.templates else { return Ok(None) };
-        let address = ptr::from_ref(plan) as usize;
-        let known = templates.get(&address);
-        let template = match known.filter(|template| template.conditions.hold(handle, context) && template.is_of(plan))
-        {
+        let template = match self.known(plan, handle, context) {
             Some(template) => template,
             None => {
                 let template = Arc::new(Template::of(plan, handle, context)?);
-                templates.insert(address, Arc::clone(&template));
+                templates.insert(ptr::from_ref(plan) as usize, Arc::clone(&template));
                 template
             }
         };
         self.fill_template(&template, values)
+    }
+
+    /// What to execute for `plan` with these values if it is known to be no more than a lookup: that takes no time.
+    pub(crate) fn look_up(
+        &self,
+        plan: &LogicalPlan,
+        values: &ParamValues,
+        handle: &SessionHandle,
+        context: &SessionContext,
+    ) -> Result<Option<LogicalPlan>> {
+        self.known(plan, handle, context).map_or(Ok(None), |template| template.look_up(values))
+    }
+
+    /// What is kept for `plan` and holds.
+    fn known(&self, plan: &LogicalPlan, handle: &SessionHandle, context: &SessionContext) -> Option<Arc<Template>> {
+        let template = self.templates.as_ref()?.get(&(ptr::from_ref(plan) as usize))?;
+        (template.holds(handle, context) && template.is_of(plan)).then_some(template)
     }
 
     /// The same for a plan that is known to be in force.
@@ -116,6 +130,14 @@ impl Template {
             None
         };
         Ok(Self { plan: plan.clone(), tables: tables(plan)?, conditions, optimized })
+    }
+
+    /// What to execute with these values if that is no more than a lookup.
+    pub(super) fn look_up(&self, values: &ParamValues) -> Result<Option<LogicalPlan>> {
+        let Some(optimized) = &self.optimized else { return Ok(None) };
+        let Some(lookup) = &optimized.lookup else { return Ok(None) };
+        let Some(values) = optimized.fitting(values)? else { return Ok(None) };
+        Ok(lookup.fill(&values)?.map(CachedPlan::around))
     }
 
     /// Whether nothing is joined: then what the values are does not matter before an access path is chosen.

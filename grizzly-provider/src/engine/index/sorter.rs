@@ -6,14 +6,15 @@ use super::{
     run::IndexRun,
 };
 
-/// Bytes of keys that are sorted at a time.
-const PART_BYTES: usize = 8 << 20;
+/// Bytes of keys that are sorted at a time: a segment of two million numbers is sorted at once.
+const PART_BYTES: usize = 48 << 20;
 /// About the bytes of a key that sorting takes besides.
 const ENTRY_BYTES: usize = 16;
 
 /// Collects the keys of rows 0, 1, 2 … of a segment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RunSorter {
+    part_bytes: usize,
     /// Keys that are not sorted yet.
     waiting: Keys,
     /// The row of the first of them.
@@ -22,11 +23,22 @@ pub(crate) struct RunSorter {
     parts: Vec<IndexRun>,
 }
 
+impl Default for RunSorter {
+    fn default() -> Self {
+        Self::in_parts_of(PART_BYTES)
+    }
+}
+
 impl RunSorter {
+    /// Sorts so many bytes of keys at a time.
+    pub(super) fn in_parts_of(part_bytes: usize) -> Self {
+        Self { part_bytes, waiting: Keys::default(), first_row: 0, parts: Vec::new() }
+    }
+
     /// Adds the keys of the next rows.
     pub(crate) fn push(&mut self, keys: &Keys) {
         self.waiting.extend(keys);
-        if self.waiting.data().len() + ENTRY_BYTES * self.waiting.len() >= PART_BYTES {
+        if self.waiting.data().len() + ENTRY_BYTES * self.waiting.len() >= self.part_bytes {
             self.sort();
         }
     }

@@ -343,7 +343,7 @@ fn many_keys_become_the_run_that_they_would_at_once() {
         state >> 33
     };
     for wide in [false, true] {
-        let (mut all, mut sorter) = (Keys::default(), RunSorter::default());
+        let (mut all, mut sorter) = (Keys::default(), RunSorter::in_parts_of(8 << 20));
         for _ in 0..60 {
             let mut part = Keys::default();
             for _ in 0..10_000 {

@@ -29,6 +29,14 @@ impl Named {
 /// How long files that nothing needs any more wait for a checkpoint that comes by itself.
 const WAIT: Duration = Duration::from_secs(5);
 
+impl Inner {
+    /// Takes note of segments that were replaced or dropped: they go when a checkpoint names them no more.
+    pub(crate) fn retire(&self, segments: impl IntoIterator<Item = Arc<ColdSegment>>) {
+        let segments = segments.into_iter().inspect(|segment| segment.let_go());
+        self.obsolete.lock().extend(segments);
+    }
+}
+
 /// Whether files would go with a checkpoint, and none has come for a while: where nobody writes, none comes by itself.
 pub(crate) fn is_overdue(db: &Inner) -> bool {
     let goes = |segment: &Arc<ColdSegment>| !db.pins.keeps(segment.meta.key(), db.settings.backup_window);

@@ -9,6 +9,7 @@ use super::{
     super::{
         bulk::{BulkLoad, FileStamps},
         database::Inner,
+        ddl,
         mvcc::tombstones::Tombstones,
         redo::{KIND_REPLACE, Replace, encode_replace},
         segment::cold::{ColdSegment, file_schema},
@@ -97,7 +98,7 @@ fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Seg
         return logged.map(drop);
     };
     logged.wait()?;
-    db.obsolete.lock().extend(old.iter().filter_map(|segment| segment.cold().cloned()));
+    db.retire(old.iter().filter_map(|segment| segment.cold().cloned()));
     tracing::info!(
         table = table.def.name,
         shard,
@@ -205,6 +206,7 @@ fn publish(
     }
     state.forget_moves(db);
     if let Some(segment) = &merged.segment {
+        ddl::drop_unknown_runs(db, &state.version.table(id)?.def, segment);
         db.pins.note(logged.lsn, segment.meta.key());
     }
     Ok(Some(logged))

@@ -16,6 +16,7 @@ use super::{
     super::{
         bulk::write_segment,
         database::Inner,
+        ddl,
         manifest::{FORMAT, LogEnd, Manifest, SegmentEntry},
         rows,
         segment::cold::{ColdSegment, file_schema},
@@ -157,10 +158,12 @@ fn adopt(db: &Inner, log: &Wal, sealed: &[Sealed], files: &BTreeMap<u32, Arc<Col
         let Some(file) = files.get(segment) else { continue };
         if !next.tables.contains_key(table) {
             // Dropped meanwhile: the manifest just stored names the file, and the next one will not.
-            db.obsolete.lock().push(Arc::clone(file));
+            db.retire([Arc::clone(file)]);
             continue;
         }
-        if let Some(segment) = next.table_mut(*table)?.segment_mut(*segment) {
+        let table = next.table_mut(*table)?;
+        ddl::drop_unknown_runs(db, &table.def, file);
+        if let Some(segment) = table.segment_mut(*segment) {
             segment.data = SegmentData::Cold(Arc::clone(file));
         }
     }

@@ -261,9 +261,33 @@ impl ColdSegment {
         Ok(())
     }
 
-    /// Lets go of the run of a dropped index.
+    /// Lets go of a run. Whoever asks for it has it read again.
     pub(crate) fn forget_run(&self, index: u32) {
         self.runs.write().remove(&index);
+    }
+
+    /// Lets go of the runs of all indexes but those that are `known`, and returns their files. Nobody finds them from now
+    /// on: a query that began before the index was dropped looks at every row.
+    pub(crate) fn drop_runs(&self, known: impl Fn(u32) -> bool) -> Vec<String> {
+        let mut runs = self.runs.write();
+        let dropped = runs.iter_mut().filter(|(index, run)| run.is_some() && !known(**index));
+        dropped
+            .map(|(index, run)| {
+                *run = None;
+                self.meta.run_path(*index)
+            })
+            .collect()
+    }
+
+    /// The same for the run of one dropped index, which this may not have been asked for yet.
+    pub(crate) fn drop_run(&self, index: u32) -> String {
+        self.runs.write().insert(index, None);
+        self.meta.run_path(index)
+    }
+
+    /// Lets go of what it holds in memory. Whoever asks for it has it read again.
+    pub(crate) fn let_go(&self) {
+        self.runs.write().retain(|_, run| run.is_none());
     }
 
     /// Looks again, when next asked, for runs that were not there.

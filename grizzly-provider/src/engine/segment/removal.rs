@@ -39,6 +39,12 @@ impl Removal {
         }
     }
 
+    /// Notes that a file may go. A backup that is being made may be about to copy it, so it is removed by the next
+    /// [`Removal::sweep`].
+    pub(crate) fn remove_later(&self, path: String) {
+        self.waiting.lock().push((Instant::now() + self.grace, path));
+    }
+
     /// Notes that a segment's files may go. Whoever lets go of a segment last may be a query or hold a lock, so the files
     /// are removed by the next [`Removal::sweep`].
     pub(crate) fn remove_segment(&self, segment: SegmentKey) {

@@ -157,7 +157,7 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     drop(state);
     // They go when a checkpoint that comes after this commit names them no more.
     if !dropped.is_empty() {
-        db.obsolete.lock().extend(dropped);
+        db.retire(dropped);
     }
     txn.done = true;
     let added = tables.iter().flat_map(|table| &table.rows);
