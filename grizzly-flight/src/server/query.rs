@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -82,6 +82,8 @@ pub(crate) struct Statement {
     /// What to run. Of a write that has ended, only its answer is kept.
     work: Mutex<Option<Arc<Work>>>,
     outcome: OnceLock<Outcome>,
+    /// How many wait for it.
+    waiting: Arc<AtomicUsize>,
     /// All rows of a query were fetched once, or as many as the client wanted.
     fetched: Arc<AtomicBool>,
 }
@@ -92,6 +94,36 @@ struct Work {
     bound: Bound,
     time: TimeLimit,
     switch: CancelSwitch,
+}
+
+/// Stops a write when the last one who waits for its answer is gone before there is one. What has begun to commit goes on.
+struct Waiter {
+    switch: CancelSwitch,
+    waiting: Arc<AtomicUsize>,
+    is_answered: bool,
+}
+
+impl Waiter {
+    /// One more of those that are `waiting`.
+    fn new(switch: &CancelSwitch, waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self { switch: switch.clone(), waiting: Arc::clone(waiting), is_answered: false }
+    }
+
+    async fn wait(mut self, outcome: Outcome) -> Result<Arc<[RecordBatch]>, Status> {
+        let answer = outcome.await;
+        self.is_answered = true;
+        answer
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let is_last = self.waiting.fetch_sub(1, Ordering::AcqRel) == 1;
+        if is_last && !self.is_answered {
+            self.switch.cancel();
+        }
+    }
 }
 
 /// Notes, when it is dropped, that a query's rows were fetched.
@@ -108,7 +140,7 @@ impl Statement {
         let (schema, switch) = (Arc::clone(&bound.understood.schema), CancelSwitch::new());
         let work = Work { session, bound, time, switch: switch.clone() };
         let work = Mutex::new(Some(Arc::new(work)));
-        Self { schema, switch, work, outcome: OnceLock::new(), fetched: Arc::default() }
+        Self { schema, switch, work, outcome: OnceLock::new(), waiting: Arc::default(), fetched: Arc::default() }
     }
 
     /// Whether its session has ended.
@@ -156,7 +188,7 @@ impl Statement {
                 return Err(status(&Error::new(ErrorKind::Internal, message)));
             }
         };
-        let answer = outcome.clone().await;
+        let answer = Waiter::new(&self.switch, &self.waiting).wait(outcome.clone()).await;
         // Its session may go, and whatever it was given.
         drop(self.work.lock().take());
         let batches = answer?.to_vec();
@@ -183,7 +215,7 @@ impl Work {
         Ok(futures::stream::iter(streams).flatten().inspect_err(move |_| session.abort()).boxed())
     }
 
-    /// Starts the write in a task of its own: a client that goes away must not leave it half answered.
+    /// Starts the write in a task of its own: a client that goes away must not leave it half done.
     fn start(&self, state: &Arc<State>) -> Outcome {
         let (state, session, bound) = (Arc::clone(state), Arc::clone(&self.session), self.bound.clone());
         let (switch, deadline) = (self.switch.clone(), self.time.deadline());
@@ -289,7 +321,8 @@ pub(crate) async fn run_update(
         rows.try_for_each(|_| async { Ok(()) }).await?;
         return Ok(0);
     }
-    Ok(count(&work.start(state).await?))
+    let waiter = Waiter::new(&work.switch, &Arc::default());
+    Ok(count(&waiter.wait(work.start(state)).await?))
 }
 
 /// Starts a query once for each row of parameters.

@@ -226,6 +226,39 @@ async fn a_statement_whose_client_left_while_it_was_planned_does_nothing() -> Te
     Ok(())
 }
 
+/// Without a time-out, too: nobody would ever end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_client_left_is_stopped_unless_it_commits() -> TestResult {
+    const TRANSACTIONS: &str = "SELECT CAST(transactions AS BIGINT) FROM grizzly.activity";
+    let (served, _) = served(Limits::default()).await?;
+    let connection = served.connect().await?;
+    connection.update("CREATE TABLE t (a BIGINT)").await?;
+    connection.update("INSERT INTO t VALUES (1)").await?;
+    let endless = "SELECT a.value FROM generate_series(1, 20000) a, generate_series(1, 100000000) b \
+                   WHERE a.value * b.value < 0";
+    for sql in [
+        format!("INSERT INTO t {endless}"),
+        format!("UPDATE t SET a = 2 WHERE a IN ({endless})"),
+        format!("DELETE FROM t WHERE a IN ({endless})"),
+    ] {
+        let left = served.connect().await?;
+        let writing = tokio::spawn({
+            let sql = sql.clone();
+            async move { left.update(&sql).await }
+        });
+        while ask(&connection, TRANSACTIONS).await? == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        writing.abort();
+        assert!(writing.await.is_err_and(|error| error.is_cancelled()), "{sql}");
+        while ask(&connection, TRANSACTIONS).await? > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(ask(&connection, "SELECT sum(a) FROM t").await?, 1);
+    Ok(())
+}
+
 /// A driver's transaction is begun anew around a definition. One that is stopped there must not go on without one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_does_not_outlive_a_definition_that_was_stopped_in_it() -> TestResult {
