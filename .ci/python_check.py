@@ -57,6 +57,25 @@ def transactions(db, address):
         assert rows(db, "SELECT price FROM item WHERE id = 1") == [(0.0,)], "committed"
 
 
+def ingest_is_a_transaction_of_its_own(db, address):
+    data = pa.table({"id": pa.array([50_000, 50_001], pa.int64()), "name": pa.array(["a", "b"], pa.string())})
+    with flight_sql.connect(address) as writer:
+        write(writer, "UPDATE item SET name = 'not yet' WHERE id = 2")
+        with writer.cursor() as cursor:
+            cursor.adbc_ingest("item", data, mode="append")
+        there = "SELECT count(*) FROM item WHERE id >= 50000"
+        assert rows(db, there) == [(2,)], "others see what was ingested before the commit"
+        assert rows(db, "SELECT name FROM item WHERE id = 2") == [("item 2",)], "and nothing else"
+        assert rows(writer, there) == [(0,)], "the transaction reads what was there when it began"
+        writer.rollback()
+        assert rows(writer, there) == [(2,)], "a rollback leaves what was ingested"
+        assert rows(writer, "SELECT name FROM item WHERE id = 2") == [("item 2",)]
+        with writer.cursor() as cursor, refused("23505", "item", "50001"):
+            cursor.adbc_ingest("item", data.slice(1), mode="append")
+        writer.rollback()
+    write(db, "DELETE FROM item WHERE id >= 50000")
+
+
 def conflict(address):
     with flight_sql.connect(address) as first, flight_sql.connect(address) as second:
         write(first, "UPDATE item SET name = 'first' WHERE id = 7")
@@ -115,6 +134,8 @@ def main(grizzly):
                 create_and_ingest(db)
                 say("updates in a transaction, rolls back, commits")
                 transactions(db, address)
+                say("ingests beside an open transaction")
+                ingest_is_a_transaction_of_its_own(db, address)
                 say("meets a conflict and retries")
                 conflict(address)
                 say("prepares statements with parameters")

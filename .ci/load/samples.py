@@ -34,18 +34,21 @@ class Sample:
     bytes: int
     log_bytes: int
     cached: int
+    hot: int
+    chunks: int
+    runs: int
     sessions: int
     transactions: int
     snapshots: int
     longest_wait: float
     stall: float
 
-    HEADER = "second  memory MB  files open  sockets  threads  files in folder  MB there  MB of log  cached MB  sessions  transactions  snapshots  longest wait  machine stood"
+    HEADER = "second  memory MB  files open  sockets  threads  files in folder  MB there  MB of log  cached MB  hot MB  chunks MB  runs MB  sessions  transactions  snapshots  longest wait  machine stood"
 
     def __str__(self):
         return (
             f"{self.second:6.0f}  {self.memory / 1e6:9.0f}  {self.open_files:10}  {self.sockets:7}  {self.threads:7}  "
-            f"{self.files:15}  {self.bytes / 1e6:8.1f}  {self.log_bytes / 1e6:9.1f}  {self.cached / 1e6:9.1f}  {self.sessions:8}  {self.transactions:12}  {self.snapshots:9}  "
+            f"{self.files:15}  {self.bytes / 1e6:8.1f}  {self.log_bytes / 1e6:9.1f}  {self.cached / 1e6:9.1f}  {self.hot / 1e6:6.1f}  {self.chunks / 1e6:9.1f}  {self.runs / 1e6:7.1f}  {self.sessions:8}  {self.transactions:12}  {self.snapshots:9}  "
             f"{self.longest_wait:12.2f}  {self.stall:13.2f}"
         )
 
@@ -55,7 +58,8 @@ def look(server, db, connection, second, longest_wait, stall):
     links = [read_link(link) for link in (process / "fd").iterdir()]
     sockets = sum(link.startswith("socket:") for link in links)
     sizes = list(file_sizes(db))
-    ((sessions, transactions, snapshots),) = rows(connection, "SELECT sessions, transactions, snapshots FROM grizzly.activity")
+    activity = rows(connection, "SELECT sessions, transactions, snapshots, hot_bytes, chunk_bytes, index_bytes FROM grizzly.activity")
+    ((sessions, transactions, snapshots, hot, chunks, runs),) = activity
     return Sample(
         second=second,
         memory=server.memory(),
@@ -66,6 +70,9 @@ def look(server, db, connection, second, longest_wait, stall):
         bytes=sum(size for _, size in sizes),
         log_bytes=sum(size for folder, size in sizes if folder.startswith("wal")),
         cached=value(connection, "SELECT bytes FROM grizzly.cache_totals"),
+        hot=hot,
+        chunks=chunks,
+        runs=runs,
         sessions=sessions,
         transactions=transactions,
         snapshots=snapshots,

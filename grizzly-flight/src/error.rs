@@ -4,6 +4,8 @@
 //! the metadata entry [`SQLSTATE_KEY`], which every client can read, and in a `google.rpc.ErrorInfo` among the
 //! status details, which drivers that know Google's error model show by themselves.
 
+use std::sync::Arc;
+
 use arrow_flight::error::FlightError;
 use datafusion::error::DataFusionError;
 use grizzly_provider::{
@@ -29,8 +31,29 @@ pub fn code(kind: ErrorKind) -> Code {
 
 /// `error` as the server sends it.
 pub fn status(error: &Error) -> Status {
-    build(error.sqlstate(), &error.to_string())
+    let mut status = build(error.sqlstate(), &error.to_string());
+    if error.is_outdated() {
+        status.set_source(Arc::new(Outdated));
+    }
+    status
 }
+
+/// Whether a statement failed here, in this process, since it was planned for what is not there any more.
+pub(crate) fn is_outdated(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|cause| cause.is::<Outdated>())
+}
+
+/// The cause of the status of a statement whose tables were replaced between planning and execution.
+#[derive(Debug)]
+struct Outdated;
+
+impl std::fmt::Display for Outdated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the statement was planned before that")
+    }
+}
+
+impl std::error::Error for Outdated {}
 
 /// A failed query as the server sends it: Grizzly's own error if there is one inside, else DataFusion's.
 pub fn query_status(error: &DataFusionError) -> Status {
@@ -77,8 +100,9 @@ fn was_not_sent(status: &Status) -> bool {
 }
 
 fn meaning(status: &Status, remote: &str) -> Error {
-    if let Some(kind) = sqlstate_of(status).and_then(|state| kind_of_sqlstate(&state)) {
-        return Error::new(kind, format!("{remote}: {}", status.message()));
+    let sqlstate = sqlstate_of(status).unwrap_or_default();
+    if let Some(kind) = kind_of_sqlstate(&sqlstate) {
+        return Error::new(kind, format!("{remote}: {}", status.message())).with_sqlstate(&sqlstate);
     }
     let (kind, message) = (kind_of_code(status.code()), status.message());
     match (kind, deepest_cause(status)) {
@@ -264,6 +288,18 @@ mod tests {
             assert_eq!(received.kind(), kind);
             assert_eq!(received.message(), "grpc://there: table orders: broken");
             assert_eq!(sqlstate_of(&sent).as_deref(), Some(kind.sqlstate()));
+        }
+    }
+
+    #[test]
+    fn a_finer_sqlstate_than_that_of_its_kind_survives_the_wire() {
+        for (sqlstate, kind) in
+            [("53200", ErrorKind::Resource), ("42703", ErrorKind::Invalid), ("22012", ErrorKind::Invalid)]
+        {
+            let received = from_status(&build(sqlstate, "too much"), "grpc://there");
+            assert_eq!((received.kind(), received.sqlstate()), (kind, sqlstate));
+            let within = DataFusionError::from(received).context("a query");
+            assert_eq!(sqlstate_of(&query_status(&within)).as_deref(), Some(sqlstate));
         }
     }
 

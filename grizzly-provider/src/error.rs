@@ -1,14 +1,14 @@
 //! One error type outside, whatever went wrong inside: a kind that tells the caller what to do, a message
 //! that says what and where, and the cause.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// What kind of failure it was. Each kind has exactly one SQLSTATE, one gRPC code and one `DataFusionError`.
+/// What kind of failure it was. Each kind has one SQLSTATE, one gRPC code and one `DataFusionError`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -121,20 +121,38 @@ impl ErrorKind {
 /// What failed. `Display` is the message with its cause; [`Error::kind`] is what programs should look at.
 pub struct Error {
     kind: ErrorKind,
+    /// Where it is finer than that of the kind.
+    sqlstate: Option<Arc<str>>,
     message: String,
     source: Option<Source>,
+    is_outdated: bool,
 }
 
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, sqlstate: None, message: message.into(), source: None, is_outdated: false }
     }
 
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// The same error with an SQLSTATE that says more than its kind, as another server may send it.
+    ///
+    /// ```
+    /// use grizzly_provider::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Resource, "too many rows to sort");
+    /// assert_eq!(error.sqlstate(), "53000");
+    /// assert_eq!(error.with_sqlstate("53200").sqlstate(), "53200");
+    /// ```
+    #[must_use]
+    pub fn with_sqlstate(mut self, sqlstate: &str) -> Self {
+        self.sqlstate = Some(sqlstate.into()).filter(|_| sqlstate != self.kind.sqlstate());
         self
     }
 
@@ -148,14 +166,27 @@ impl Error {
         &self.message
     }
 
-    /// The SQLSTATE code of [`Error::kind`].
-    pub fn sqlstate(&self) -> &'static str {
-        self.kind.sqlstate()
+    /// The five-character SQLSTATE code: that of [`Error::kind`], or a finer one that a server has sent.
+    pub fn sqlstate(&self) -> &str {
+        self.sqlstate.as_deref().unwrap_or(self.kind.sqlstate())
     }
 
     /// Whether running the same transaction again may succeed.
     pub fn is_retryable(&self) -> bool {
         self.kind.is_retryable()
+    }
+
+    /// Whether a statement failed since what it was planned for is not there any more, as a table that was replaced
+    /// meanwhile: planned again, it may succeed. Nothing was carried out.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// The same error, of a statement that was planned for something else.
+    #[must_use]
+    pub(crate) fn outdated(mut self) -> Self {
+        self.is_outdated = true;
+        self
     }
 
     /// The same error, with the place in front of the message.

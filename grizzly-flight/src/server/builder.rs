@@ -22,7 +22,7 @@ use crate::MAX_MESSAGE_BYTES;
 use crate::cluster::Cluster;
 
 /// How often idle things are looked for.
-const SWEEP: Duration = Duration::from_secs(15);
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Configures a [`FlightSqlServer`].
 #[derive(Debug)]

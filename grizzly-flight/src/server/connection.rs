@@ -36,7 +36,9 @@ impl Connection {
     pub(crate) fn new(stream: TcpStream, state: &Arc<State>) -> Self {
         // Answers are small and awaited; an unset option costs latency, not correctness.
         let _ = stream.set_nodelay(true);
-        Self { stream, id: ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed)), state: Arc::downgrade(state) }
+        let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        state.welcome(id);
+        Self { stream, id, state: Arc::downgrade(state) }
     }
 }
 

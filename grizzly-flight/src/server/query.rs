@@ -30,7 +30,10 @@ use futures::{
     FutureExt, StreamExt, TryStreamExt,
     future::{BoxFuture, Shared},
 };
-use grizzly_provider::{Error, ErrorKind, adapter::unhurried};
+use grizzly_provider::{
+    Error, ErrorKind,
+    adapter::{bind_tables, unhurried},
+};
 use parking_lot::Mutex;
 use tonic::Status;
 
@@ -44,7 +47,10 @@ use super::{
     statement::{Kind, Understood, is_definition, understand},
     stream::{BatchStream, CancelSwitch, FlightStream, encode, guarded, wire_schema},
 };
-use crate::error::{invalid, query_status, status};
+use crate::error::{invalid, is_outdated, query_status, status};
+
+/// How often a statement is planned again whose tables are replaced between planning and execution.
+const REPLANS: usize = 5;
 
 type Outcome = Shared<BoxFuture<'static, Result<Arc<[RecordBatch]>, Status>>>;
 
@@ -333,10 +339,43 @@ async fn start_all(
 ) -> Result<Vec<SendableRecordBatchStream>, Status> {
     let mut streams = Vec::new();
     for values in bound.runs()? {
-        let (plan, context) = physical(frame(session, bound, plan, values).await?).await?;
+        let (plan, context) = ready(session, bound, plan, values).await?;
         streams.push(execute_stream(plan, context).map_err(|error| query_status(&error))?);
     }
     Ok(streams)
+}
+
+/// What executes a query with these values. A table that was replaced since `plan` was made is the one that it reads, if the
+/// columns of the result are still those that were announced.
+async fn ready(
+    session: &Session,
+    bound: &Bound,
+    plan: &LogicalPlan,
+    values: ParamValues,
+) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Status> {
+    let attempt = async |plan: &LogicalPlan, values: ParamValues| {
+        let (plan, context) = physical(frame(session, bound, plan, values).await?).await?;
+        bind_tables(&plan, &context).map_err(|error| query_status(&error))?;
+        Ok((plan, context))
+    };
+    let mut result = attempt(plan, values.clone()).await;
+    for _ in 0..REPLANS {
+        let Err(outdated) = &result else { break };
+        let Some(plan) = planned_again(session, bound, outdated).await? else { break };
+        result = attempt(&plan, values.clone()).await;
+    }
+    result
+}
+
+/// Another plan of a statement that failed since a table was replaced after it was planned; `None` if that is not why, or
+/// if the result would have other columns. In a transaction it would be the same table again.
+async fn planned_again(session: &Session, bound: &Bound, failed: &Status) -> Result<Option<Arc<LogicalPlan>>, Status> {
+    let understood = &bound.understood;
+    if !is_outdated(failed) || session.in_transaction() || understood.is_execute() {
+        return Ok(None);
+    }
+    let plan = session.open()?.plan(&understood.sql).await.map_err(|error| query_status(&error))?;
+    Ok(Some(plan).filter(|plan| plan.schema().as_arrow() == understood.schema.as_ref()))
 }
 
 /// Carries out a write or a control statement and collects its small result.
@@ -368,7 +407,14 @@ async fn write(state: Arc<State>, session: Arc<Session>, bound: Bound) -> Result
     }
     let mut runs = bound.runs()?;
     if runs.len() == 1 {
-        return collect(session, plan, runs.remove(0)).await;
+        let values = runs.remove(0);
+        let mut result = collect(session, plan, values.clone()).await;
+        for _ in 0..REPLANS {
+            let Err(outdated) = &result else { break };
+            let Some(plan) = planned_again(session, bound, outdated).await? else { break };
+            result = collect(session, &plan, values.clone()).await;
+        }
+        return result;
     }
     let changed = write_rows(state, session, plan, runs).await?;
     let schema = Arc::clone(&bound.understood.schema);

@@ -1,7 +1,7 @@
 //! Sessions: one per connection or named session, one per transaction; how they are found and how they end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{Hash, Hasher},
     sync::{
@@ -36,8 +36,10 @@ pub const SESSION_HEADER: &str = "x-grizzly-session";
 /// How long a planned query is kept once all its rows were fetched: a ticket may be sent again if the last of them did
 /// not arrive.
 const FETCHED: Duration = Duration::from_secs(15);
-/// How long a session by name is kept without a call once the connection that opened it is closed.
+/// How long a session by name is kept without a call once all connections that it was used over are closed.
 const LEFT: Duration = Duration::from_secs(60);
+/// How long its open transaction is kept then: for as long as it takes to connect again.
+const LEFT_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// How long things may lie idle and how many there may be. Plain data.
 #[derive(Debug, Clone)]
@@ -74,6 +76,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How long a transaction may be without a call, where its client has left or not.
+    fn transaction_limit(&self, is_left: bool) -> Duration {
+        self.transaction_idle.min(if is_left { LEFT_TRANSACTION } else { Duration::MAX })
+    }
+}
+
 /// A session and what the server knows of its use.
 pub(crate) struct Session {
     grizzly: GrizzlySession,
@@ -86,7 +95,9 @@ pub(crate) struct Session {
     touched: Mutex<Instant>,
     /// Cloned by everything that is running in the session.
     busy: Arc<()>,
-    /// It goes by a name, and the connection that opened it is closed.
+    /// The open connections that it was used over, if it goes by a name.
+    over: Mutex<HashSet<ConnectionId>>,
+    /// It goes by a name, and they are all closed.
     is_left: AtomicBool,
 }
 
@@ -116,7 +127,8 @@ impl Session {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
         let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone(), lag));
         let (ended, is_left) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { grizzly, owner, forward, is_transaction, ended, touched, busy: Arc::default(), is_left })
+        let (busy, over) = (Arc::default(), Mutex::default());
+        Ok(Self { grizzly, owner, forward, is_transaction, ended, touched, busy, over, is_left })
     }
 
     /// Whose the handles are that are opened in this session: those of a transaction count as its beginner's.
@@ -152,7 +164,7 @@ impl Session {
     }
 
     /// Whether a transaction is open in it, here or at the node that writes.
-    fn in_transaction(&self) -> bool {
+    pub(super) fn in_transaction(&self) -> bool {
         self.grizzly.in_transaction() || self.forward.is_open()
     }
 
@@ -214,6 +226,22 @@ impl Session {
         }
     }
 
+    /// It is used over a connection, by its name.
+    fn used_over(&self, connection: Option<ConnectionId>) {
+        if let Some(connection) = connection {
+            self.over.lock().insert(connection);
+            self.is_left.store(false, Ordering::Release);
+        }
+    }
+
+    /// A connection is closed that it may have been used over.
+    fn left_over(&self, connection: ConnectionId) {
+        let mut over = self.over.lock();
+        if over.remove(&connection) && over.is_empty() {
+            self.is_left.store(true, Ordering::Release);
+        }
+    }
+
     fn idle_for(&self) -> Duration {
         if Arc::strong_count(&self.busy) > 1 { Duration::ZERO } else { self.touched.lock().elapsed() }
     }
@@ -261,6 +289,14 @@ impl SessionKey {
         Owner::of(self)
     }
 
+    /// The connection that a call came over.
+    fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Connection(id) => Some(*id),
+            Self::Named(name) => name.over,
+        }
+    }
+
     /// The connection over which a session by name was opened.
     fn opened_over(&self) -> Option<ConnectionId> {
         match self {
@@ -277,6 +313,8 @@ pub(crate) struct State {
     token: Option<String>,
     pub(crate) limits: Limits,
     sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+    /// Those that are open.
+    connections: Mutex<HashSet<ConnectionId>>,
     pub(crate) transactions: Handles<Arc<Session>>,
     pub(crate) savepoints: Handles<Savepoint>,
     pub(crate) prepared: Handles<Prepared>,
@@ -291,6 +329,7 @@ impl State {
             token,
             limits,
             sessions: Mutex::default(),
+            connections: Mutex::default(),
             transactions: Handles::new("transaction", own, WhenFull::Refuse),
             savepoints: Handles::new("savepoint", handles, WhenFull::Refuse),
             prepared: Handles::new("prepared statement", handles, WhenFull::DropOldest),
@@ -317,7 +356,15 @@ impl State {
     /// The transaction's session if a handle is given, else the caller's own.
     pub(crate) fn session(&self, key: &SessionKey, transaction: Option<&[u8]>) -> Result<Arc<Session>, Status> {
         match transaction {
-            Some(handle) if !handle.is_empty() => Ok(Arc::clone(&*self.transactions.get(handle)?)),
+            Some(handle) if !handle.is_empty() => {
+                let transaction = self.transactions.get(handle)?;
+                // A transaction is there for as long as its session is.
+                let named = key.opened_over().and_then(|_| self.sessions.lock().get(key).map(Arc::clone));
+                if let Some(session) = named {
+                    self.note_use(key, &session);
+                }
+                Ok(Arc::clone(&*transaction))
+            }
             _ => self.own_session(key),
         }
     }
@@ -330,6 +377,7 @@ impl State {
                 self.sessions.lock().remove(key);
                 session.open()?;
             }
+            self.note_use(key, &session);
             return Ok(session);
         }
         // Made outside the lock: a factory may be slow. If two calls race, the first one's session wins.
@@ -340,11 +388,35 @@ impl State {
             false => self.make_room(&mut sessions, key)?,
         };
         let session = Arc::clone(sessions.entry(key.clone()).or_insert(session));
+        session.used_over(key.opened_over());
         drop(sessions);
         if let Some((key, _)) = gone {
             self.forget_handles(key.owner());
         }
+        self.forget_if_gone(key);
         Ok(session)
+    }
+
+    /// A session by name is used over the connection that a call came over.
+    fn note_use(&self, key: &SessionKey, session: &Session) {
+        if key.opened_over().is_some() {
+            session.used_over(key.opened_over());
+            self.forget_if_gone(key);
+        }
+    }
+
+    /// A connection was opened.
+    pub(crate) fn welcome(&self, id: ConnectionId) {
+        self.connections.lock().insert(id);
+    }
+
+    /// Forgets what a call has opened whose connection was closed while it was carried out.
+    pub(crate) fn forget_if_gone(&self, key: &SessionKey) {
+        if let Some(id) = key.connection()
+            && !self.connections.lock().contains(&id)
+        {
+            self.forget_connection(id);
+        }
     }
 
     /// Forgets everything that an owner has opened but transactions.
@@ -376,12 +448,11 @@ impl State {
 
     /// The connection is gone: so is its session and what belongs to it.
     pub(crate) fn forget_connection(&self, id: ConnectionId) {
+        self.connections.lock().remove(&id);
         let key = SessionKey::Connection(id);
         let session = {
             let mut sessions = self.sessions.lock();
-            for (_, session) in sessions.iter().filter(|(key, _)| key.opened_over() == Some(id)) {
-                session.is_left.store(true, Ordering::Release);
-            }
+            sessions.values().for_each(|session| session.left_over(id));
             sessions.remove(&key)
         };
         let transactions = self.transactions.remove_all(key.owner());
@@ -395,18 +466,23 @@ impl State {
     /// Forgets what has been idle for too long.
     pub(crate) fn expire(&self) {
         let limits = &self.limits;
-        let transactions = self.transactions.retain(|session, _| session.idle_for() < limits.transaction_idle);
-        let mut ended: Vec<_> = transactions.iter().map(|session| Arc::clone(&**session)).collect();
+        let (mut ended, mut left) = (Vec::new(), HashSet::new());
         self.sessions.lock().retain(|_, session| {
             let idle = session.idle_for();
-            let limit = if session.is_left.load(Ordering::Acquire) { LEFT } else { limits.session_idle };
-            let expired = idle >= limit.min(limits.session_idle);
-            if expired || (idle >= limits.transaction_idle && session.in_transaction()) {
+            let is_left = session.is_left.load(Ordering::Acquire);
+            if is_left {
+                left.insert(session.owner);
+            }
+            let expired = idle >= limits.session_idle.min(if is_left { LEFT } else { Duration::MAX });
+            if expired || (idle >= limits.transaction_limit(is_left) && session.in_transaction()) {
                 ended.push(Arc::clone(session));
             }
             // One whose transaction expired stays until its client has been told.
             !expired
         });
+        let keep = |session: &Session| session.idle_for() < limits.transaction_limit(left.contains(&session.owner));
+        let transactions = self.transactions.retain(|session, _| keep(session));
+        ended.extend(transactions.iter().map(|session| Arc::clone(&**session)));
         for session in ended {
             session.abandon();
         }

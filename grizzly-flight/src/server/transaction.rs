@@ -27,7 +27,9 @@ impl Savepoint {
 pub(crate) async fn begin(state: &State, key: &SessionKey) -> Result<Bytes, Status> {
     let session = state.transaction_session(key)?;
     session.say("BEGIN").await?;
-    state.transactions.insert(key.owner(), session)
+    let handle = state.transactions.insert(key.owner(), session)?;
+    state.forget_if_gone(key);
+    Ok(handle)
 }
 
 /// Commits or rolls back. The handle is void afterwards, also if the commit was refused.

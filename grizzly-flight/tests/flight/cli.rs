@@ -41,6 +41,96 @@ fn sql_import_and_verify_work_on_a_folder() -> TestResult {
 }
 
 #[test]
+fn import_takes_parquet_and_json_lines() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (db, parquet, json, unnamed) = (path("db"), path("people.parquet"), path("people.jsonl"), path("more.txt"));
+    let run = |args: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
+        let run = grizzly(args)?;
+        match run.status.success() {
+            true => Ok(text(&run.stdout)),
+            false => Err(text(&run.stderr).into()),
+        }
+    };
+    let people = "(1, 'Ann', 1.50, TIMESTAMP '2024-02-29 12:00:00'), (2, NULL, NULL, NULL)";
+    let columns = "id, name, CAST(balance AS DECIMAL(12, 2)) AS balance, since";
+    let copy = format!(
+        "COPY (SELECT {columns} FROM (VALUES {people}) AS p (id, name, balance, since)) TO '{parquet}' STORED AS PARQUET"
+    );
+    run(&["sql", "-c", &copy])?;
+    assert_eq!(&std::fs::read(&parquet)?[..4], b"PAR1");
+    let imported = run(&["import", "--db", &db, "people", &parquet, "--primary-key", "id"])?;
+    assert!(imported.starts_with("2 rows into people"), "{imported}");
+    // Columns go by their names, and those that a file lacks are NULL.
+    std::fs::write(
+        &json,
+        "{\"name\": \"Bo; \\\"or\\\" not\", \"id\": 3}\n{\"id\": 4, \"balance\": 7.5, \"name\": \"Zoë\"}\n",
+    )?;
+    let imported = run(&["import", "--db", &db, "people", &json])?;
+    assert!(imported.starts_with("2 rows into people"), "{imported}");
+    // Where the name does not say what a file is.
+    std::fs::write(&unnamed, "{\"id\": 5}\n")?;
+    assert!(run(&["import", "--db", &db, "people", &unnamed]).is_err());
+    run(&["import", "--db", &db, "people", &unnamed, "--format", "json"])?;
+    let line = "CAST(id AS VARCHAR) || '|' || coalesce(name, '-') || '|' || coalesce(CAST(balance AS VARCHAR), '-') \
+                || '|' || coalesce(CAST(since AS VARCHAR), '-')";
+    let found = run(&["sql", "--db", &db, "-c", &format!("SELECT {line} AS line FROM people ORDER BY id")])?;
+    for line in ["1|Ann|1.50|2024-02-29T12:00:00", "2|-|-|-", "3|Bo; \"or\" not|-|-", "4|Zoë|7.50|-", "5|-|-|-"] {
+        assert!(found.contains(line), "{line} in {found}");
+    }
+    // All rows or none.
+    std::fs::write(&json, "{\"id\": 6}\n{\"id\": 1}\n")?;
+    let refused = run(&["import", "--db", &db, "people", &json]).err().ok_or("there is a 1")?;
+    assert!(refused.to_string().contains("23505"), "{refused}");
+    assert!(run(&["sql", "--db", &db, "-c", "SELECT max(id) AS n FROM people"])?.contains("| 5 |"));
+    assert!(run(&["verify", "--db", &db])?.contains("no problems"));
+    Ok(())
+}
+
+#[test]
+fn the_environment_gives_the_key() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (db, file) = (path("db"), path("key"));
+    std::fs::write(&file, "5a".repeat(32))?;
+    let run = |key: Option<&str>, args: &[&str]| -> std::io::Result<Output> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grizzly"));
+        command.args(args).stdin(Stdio::null()).env_remove("GRIZZLY_KEY").envs(key.map(|key| ("GRIZZLY_KEY", key)));
+        command.output()
+    };
+    let (hexadecimal, base64) = ("5a".repeat(32), "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo=");
+    let fill = "CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1), (2)";
+    let filled = run(Some(&hexadecimal), &["sql", "--db", &db, "-c", fill])?;
+    assert!(filled.status.success(), "{}", text(&filled.stderr));
+    let count: &[&str] = &["sql", "--db", &db, "-c", "SELECT count(*) AS n FROM t"];
+    let by_file = [count, ["--key-file", file.as_str()].as_slice()].concat();
+    let other = "00".repeat(32);
+    // A file that is named comes first.
+    for (key, args) in [
+        (Some(hexadecimal.as_str()), count),
+        (Some(base64), count),
+        (None, by_file.as_slice()),
+        (Some(other.as_str()), by_file.as_slice()),
+    ] {
+        let asked = run(key, args)?;
+        assert!(text(&asked.stdout).contains("| 2 |"), "{key:?}: {}", text(&asked.stderr));
+    }
+    for (key, said) in [
+        (None, "a key is needed"),
+        (Some(""), "a key is needed"),
+        (Some(other.as_str()), "another key"),
+        (Some("5a5a"), "GRIZZLY_KEY"),
+    ] {
+        let refused = run(key, count)?;
+        assert!(!refused.status.success(), "{key:?}: {}", text(&refused.stdout));
+        assert!(text(&refused.stderr).contains(said), "{key:?}: {}", text(&refused.stderr));
+    }
+    let checked = run(Some(&hexadecimal), &["verify", "--db", &db])?;
+    assert!(text(&checked.stdout).contains("no problems"), "{}", text(&checked.stderr));
+    Ok(())
+}
+
+#[test]
 fn backups_are_taken_listed_checked_and_restored() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();

@@ -75,18 +75,18 @@ enum Door {
 #[error("{message}")]
 pub(crate) struct Failure {
     message: String,
-    sqlstate: &'static str,
+    sqlstate: String,
 }
 
 impl From<DataFusionError> for Failure {
     fn from(error: DataFusionError) -> Self {
-        Self { message: error.strip_backtrace(), sqlstate: sqlstate(&error) }
+        Self { message: error.strip_backtrace(), sqlstate: sqlstate(&error).to_owned() }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { message: error.to_string(), sqlstate: error.sqlstate() }
+        Self { message: error.to_string(), sqlstate: error.sqlstate().to_owned() }
     }
 }
 
@@ -110,7 +110,8 @@ impl Host {
         let mut nodes = Vec::new();
         if engine == Engine::Cluster {
             let started = three(&db).await;
-            let started = started.map_err(|error| Failure { message: error.to_string(), sqlstate: "XX000" })?;
+            let started =
+                started.map_err(|error| Failure { message: error.to_string(), sqlstate: "XX000".to_owned() })?;
             address = Some(started[0].url.clone());
             nodes.extend(started);
         }
@@ -178,7 +179,7 @@ impl AsyncDB for Session {
     }
 
     fn error_sql_state(failure: &Failure) -> Option<String> {
-        Some(failure.sqlstate.to_owned())
+        Some(failure.sqlstate.clone())
     }
 }
 

@@ -19,5 +19,6 @@ mod prepared;
 mod remote_table;
 mod slt;
 mod statements;
+mod store;
 mod support;
 mod transactions;

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use grizzly_flight::FlightSqlConnection;
 use grizzly_provider::ErrorKind;
 
-use crate::support::{Served, TestResult, ask, numbers};
+use crate::support::{Served, TestResult, ask, fetch, numbers, ticket};
 
 async fn served_with_table() -> Result<(Served, FlightSqlConnection), Box<dyn std::error::Error>> {
     let served = Served::start().await?;
@@ -135,5 +135,52 @@ async fn a_statement_follows_its_table_through_drop_and_create() -> TestResult {
     assert!(run().await.is_err());
     connection.update("CREATE TABLE t (name VARCHAR)").await?;
     assert_eq!(run().await?, [0]);
+    Ok(())
+}
+
+/// A table that is loaded anew by CREATE OR REPLACE, again and again, is there for everybody at every time.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_find_a_table_that_is_replaced_beside_them() -> TestResult {
+    let (served, connection) = served_with_table().await?;
+    let create = "CREATE OR REPLACE TABLE u AS SELECT value AS id, 7 AS a FROM range(0, 100)";
+    connection.execute(create).await?;
+    let query = connection.prepare("SELECT a FROM u WHERE id = $1").await?;
+    let update = connection.prepare("UPDATE u SET a = a + 1 WHERE id < $1").await?;
+    let number = |id: i64| RecordBatch::try_from_iter([("0", Arc::new(Int64Array::from(vec![id])) as ArrayRef)]);
+    // A ticket that is sent after the table was replaced, by a client that plans and fetches in two steps.
+    let mut stock = served.stock_client().await?;
+    let planned = stock.execute("SELECT count(*), sum(a) FROM u".to_owned(), None).await?;
+    connection.execute(create).await?;
+    assert_eq!(numbers(&fetch(&mut stock, ticket(&planned)?).await?), [100]);
+    let rows: Vec<_> = query.query(Some(number(5)?)).await?.batches.try_collect().await?;
+    assert_eq!(numbers(&rows), [7]);
+    connection.execute(create).await?;
+    assert_eq!(update.update(Some(number(10)?)).await?, 10);
+    // Another number of shards, and an index that was there: the plan is made anew.
+    connection.execute("CREATE INDEX by_a ON u (a)").await?;
+    connection.execute("DROP TABLE u").await?;
+    connection.execute("CREATE TABLE u (id BIGINT, a BIGINT) PARTITION BY HASH (id) SHARDS 3").await?;
+    connection.execute("INSERT INTO u SELECT value, 7 FROM range(0, 100)").await?;
+    assert_eq!(ask(&connection, "SELECT count(*) FROM u WHERE id = 5").await?, 1);
+    assert_eq!(update.update(Some(number(3)?)).await?, 3);
+
+    let replacing = served.connect().await?;
+    let replaced = tokio::spawn(async move {
+        for _ in 0..60 {
+            replacing.execute(create).await?;
+        }
+        Ok::<_, grizzly_provider::Error>(())
+    });
+    let mut asked = 0;
+    while !replaced.is_finished() {
+        let key = 50 + asked % 50;
+        assert_eq!(ask(&connection, &format!("SELECT count(*) FROM u WHERE a > 0 AND id <> {key}")).await?, 99);
+        assert_eq!(ask(&connection, "SELECT count(*) FROM u x JOIN u y ON x.id = y.id").await?, 100);
+        let rows: Vec<_> = query.query(Some(number(key)?)).await?.batches.try_collect().await?;
+        assert_eq!(numbers(&rows), [7]);
+        asked += 1;
+    }
+    replaced.await??;
+    assert!(asked > 10, "{asked}");
     Ok(())
 }

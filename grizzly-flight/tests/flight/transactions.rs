@@ -115,6 +115,33 @@ async fn sessions_are_shared_by_name_across_connections() -> TestResult {
     Ok(())
 }
 
+/// Those of ADBC's kind, and those of SQL, in a session that goes by a name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_session_keeps_its_transaction_until_all_its_connections_are_gone() -> TestResult {
+    let (served, other) = served_with_table().await?;
+    let options = ConnectOptions { session: Some("mine".to_owned()), ..ConnectOptions::default() };
+    let connect = || FlightSqlConnection::connect_with(&served.url, options.clone());
+    let (first, second) = (connect().await?, connect().await?);
+    first.execute("BEGIN").await?;
+    first.execute("DELETE FROM t WHERE id = 1").await?;
+    assert_eq!(ask(&second, COUNT).await?, 1);
+    let handle = second.begin().await?;
+    assert_eq!(handle.update("DELETE FROM t WHERE id = 2").await?, 1);
+    let open = "SELECT CAST(transactions AS BIGINT) FROM grizzly.activity";
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(ask(&other, open).await?, 2, "one of its connections is still there");
+    assert_eq!(ask(&second, COUNT).await?, 1);
+    drop((second, handle));
+    let gone = std::time::Instant::now();
+    while ask(&other, open).await? > 0 {
+        assert!(gone.elapsed() < Duration::from_secs(30), "their client is gone");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(ask(&other, COUNT).await?, 2);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_bound_the_number_of_open_transactions() -> TestResult {
     let limits = Limits { sessions_per_connection: 2, transaction_idle: Duration::from_secs(60), ..Limits::default() };

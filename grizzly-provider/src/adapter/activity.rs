@@ -52,6 +52,8 @@ fn table(db: &Grizzly) -> Result<Arc<dyn TableProvider>> {
         column("oldest_snapshot", true),
         column("newest_commit", false),
         column("hot_bytes", false),
+        column("chunk_bytes", false),
+        column("index_bytes", false),
     ]);
     let db = db.clone();
     live_table(schema, move |_| {
@@ -63,6 +65,8 @@ fn table(db: &Grizzly) -> Result<Arc<dyn TableProvider>> {
             activity.oldest_snapshot.map(|csn| csn.0),
             Some(activity.newest_commit.0),
             Some(activity.hot_bytes),
+            Some(activity.chunk_bytes),
+            Some(activity.index_bytes),
         ];
         Ok(values.map(|value| Arc::new(UInt64Array::from(vec![value])) as ArrayRef).to_vec())
     })

@@ -19,6 +19,11 @@ pub fn grizzly_error(error: &DataFusionError) -> Option<&Error> {
     find(error)
 }
 
+/// Whether a statement failed since what it was planned for is not there any more: see [`Error::is_outdated`].
+pub fn is_outdated(error: &DataFusionError) -> bool {
+    grizzly_error(error).is_some_and(Error::is_outdated)
+}
+
 fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     if let Some(found) = error.downcast_ref::<Error>() {
         return Some(found);
@@ -36,7 +41,7 @@ fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
 }
 
 /// The SQLSTATE of any error a query can end with: Grizzly's own, or the nearest code for DataFusion's.
-pub fn sqlstate(error: &DataFusionError) -> &'static str {
+pub fn sqlstate(error: &DataFusionError) -> &str {
     if let Some(error) = grizzly_error(error) {
         return error.sqlstate();
     }

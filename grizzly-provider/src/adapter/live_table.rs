@@ -6,6 +6,7 @@ use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::{Schema, SchemaRef},
 };
+use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider, streaming::StreamingTable},
     error::{DataFusionError, Result},
@@ -13,6 +14,8 @@ use datafusion::{
     physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
 use futures::stream;
+
+use crate::{Error, ErrorKind};
 
 /// The schema for tables about the database.
 const SCHEMA: &str = "grizzly";
@@ -41,12 +44,53 @@ pub fn live_table(
 /// Shows `table` as `grizzly.{name}` in `catalog`.
 pub fn show_table(catalog: &dyn CatalogProvider, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
     if let Some(schema) = catalog.schema(SCHEMA) {
-        return schema.register_table(name.to_owned(), table).map(drop);
+        let system = schema.downcast_ref::<SystemSchema>().ok_or_else(|| refused(name))?;
+        return system.tables.register_table(name.to_owned(), table).map(drop);
     }
-    let schema = MemorySchemaProvider::new();
+    let schema = SystemSchema { tables: MemorySchemaProvider::new() };
     // First: an empty schema would be made one of the database.
-    schema.register_table(name.to_owned(), table)?;
+    schema.tables.register_table(name.to_owned(), table)?;
     catalog.register_schema(SCHEMA, Arc::new(schema)).map(drop)
+}
+
+/// An error if `schema` is the one for tables about the database: no statement adds to it or takes from it.
+pub(super) fn refuse_system_schema(schema: &str, table: &str) -> Result<()> {
+    if schema == SCHEMA { Err(refused(table)) } else { Ok(()) }
+}
+
+fn refused(name: &str) -> DataFusionError {
+    let message =
+        format!("schema {SCHEMA} holds the tables about the database and nothing else: {name} is not changed");
+    Error::new(ErrorKind::Permission, message).into()
+}
+
+/// Tables about the database, which nobody defines or drops.
+#[derive(Debug)]
+struct SystemSchema {
+    tables: MemorySchemaProvider,
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.tables.table(name).await
+    }
+
+    fn register_table(&self, name: String, _: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+        Err(refused(&name))
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        Err(refused(name))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.table_exist(name)
+    }
 }
 
 /// A stream of one batch.

@@ -23,6 +23,7 @@ use super::{
     bounds::Bounds,
     busy::unhurried,
     dml::{DmlRule, SubqueriesBelowSink},
+    error::is_outdated,
     interrupt,
     misleading_keys::MisleadingKeys,
     plan_cache::{PlanCache, ShapeCache, TemplateCache, keepable},
@@ -37,6 +38,9 @@ use crate::{Error, Grizzly, access::Csn};
 /// Name of the catalog that shows the database's tables.
 pub(crate) const CATALOG: &str = "grizzly";
 const SCHEMA: &str = "public";
+
+/// How often a statement is planned again whose tables are replaced between planning and execution.
+const REPLANS: usize = 5;
 
 /// A text of so many bytes is parsed in no time.
 const SHORT: usize = 4096;
@@ -162,7 +166,13 @@ impl GrizzlySession {
                 self.handle.check_usable()?;
                 return Ok(DataFrame::new(self.context.state(), plan));
             }
-            let planned = self.sql_uncached(sql).await;
+            let mut planned = self.sql_uncached(sql).await;
+            for _ in 0..REPLANS {
+                if !self.may_plan_again(&planned) {
+                    break;
+                }
+                planned = self.sql_uncached(sql).await;
+            }
             self.abort_if_failed(planned)
         })
     }
@@ -182,7 +192,9 @@ impl GrizzlySession {
             if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
                 self.handle.check_usable()?;
                 let rows = collect(DataFrame::new(self.context.state(), plan)).await;
-                return self.abort_if_failed(rows);
+                if !self.may_plan_again(&rows) {
+                    return self.abort_if_failed(rows);
+                }
             }
             let rows = self.execute_uncached(sql).await;
             self.abort_if_failed(rows)
@@ -194,15 +206,35 @@ impl GrizzlySession {
         if let [only] = statements.as_slice()
             && let Some(lookup) = self.look_up(only, sql)?
         {
-            return DataFrame::new(self.context.state(), lookup).collect().await;
+            let rows = DataFrame::new(self.context.state(), lookup).collect().await;
+            if !self.may_plan_again(&rows) {
+                return rows;
+            }
         }
         let text = (statements.len() == 1).then_some(sql);
         let mut rows = Vec::new();
-        for statement in statements {
-            let frame = unhurried(self.run(statement, text)).await?;
-            rows = collect(frame).await?;
+        for (at, statement) in statements.into_iter().enumerate() {
+            let mut result = self.run_to_its_end(statement, text).await;
+            for _ in 0..REPLANS {
+                if !self.may_plan_again(&result) {
+                    break;
+                }
+                let Some(again) = self.parse_unhurried(sql).await?.into_iter().nth(at) else { break };
+                result = self.run_to_its_end(again, text).await;
+            }
+            rows = result?;
         }
         Ok(rows)
+    }
+
+    async fn run_to_its_end(&self, statement: Parsed, text: Option<&str>) -> Result<Vec<RecordBatch>> {
+        collect(unhurried(self.run(statement, text)).await?).await
+    }
+
+    /// Whether a statement failed since it was planned for a table that was replaced meanwhile. In a transaction it would
+    /// be the same table again.
+    fn may_plan_again<T>(&self, result: &Result<T>) -> bool {
+        result.as_ref().is_err_and(is_outdated) && !self.in_transaction()
     }
 
     /// The plan of one query or writing statement, which may hold placeholders (`$1`), for
@@ -211,10 +243,19 @@ impl GrizzlySession {
     /// registered under the name of an immutable one is not noticed.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Arc<LogicalPlan>>> {
         Box::pin(async move {
-            let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
-                plan_statement(&self.context.state(), only(self.parse(sql)?)?.statement).await
-            });
-            self.abort_if_failed(unhurried(planned).await)
+            let plan = || {
+                unhurried(self.plans.prepared(sql, &self.handle, &self.context, async {
+                    plan_statement(&self.context.state(), only(self.parse(sql)?)?.statement).await
+                }))
+            };
+            let mut planned = plan().await;
+            for _ in 0..REPLANS {
+                if !self.may_plan_again(&planned) {
+                    break;
+                }
+                planned = plan().await;
+            }
+            self.abort_if_failed(planned)
         })
     }
 

@@ -211,7 +211,7 @@ impl GrizzlyTable {
         let planned = self.schema.fields().iter().take(self.own_columns);
         if !planned.eq(table.schema().fields().iter()) {
             let message = format!("the columns of {} have changed since the statement was prepared", self.name);
-            return Err(Error::new(ErrorKind::Invalid, message));
+            return Err(Error::new(ErrorKind::Invalid, message).outdated());
         }
         Ok(table)
     }

@@ -74,8 +74,8 @@ pub struct UnhurriedExec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Around a join.
-    Join,
+    /// Around a join. One that is not to be relied on to look up soon goes elsewhere before it begins.
+    Join { looks_up: bool },
     /// Around a join's input: others have their turn between two batches, and large ones come in slices if they may.
     Input { in_slices: bool },
 }
@@ -117,14 +117,14 @@ impl UnhurriedExec {
         });
         let inputs = inputs.collect();
         let input = join.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))?;
-        Ok(Arc::new(Self { input, role: Role::Join }))
+        Ok(Arc::new(Self { input, role: Role::Join { looks_up: in_slices } }))
     }
 }
 
 /// What a join needs.
 enum Kind {
     /// It computes until it has a batch, however long that takes. If `in_slices`, the rows of its right side are compared
-    /// with those of the left, which it holds.
+    /// with those of the left, which it holds; else all rows with the same keys are compared at once.
     Long { in_slices: bool },
     /// It has a batch soon, but whoever reads it may not stop reading.
     Short,
@@ -154,8 +154,9 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(stream: SendableRecordBatchStream) -> Self {
-        Self { stream, spent: Duration::ZERO, is_elsewhere: false }
+    fn new(stream: SendableRecordBatchStream, looks_up: bool) -> Self {
+        let spent = if looks_up { Duration::ZERO } else { Duration::MAX };
+        Self { stream, spent, is_elsewhere: false }
     }
 
     fn go_elsewhere(&mut self) {
@@ -269,7 +270,7 @@ impl Stream for Turns {
 impl DisplayAs for UnhurriedExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.role {
-            Role::Join => f.write_str("UnhurriedExec"),
+            Role::Join { .. } => f.write_str("UnhurriedExec"),
             Role::Input { in_slices } => write!(f, "UnhurriedExec: in_slices={in_slices}"),
         }
     }
@@ -331,7 +332,9 @@ impl ExecutionPlan for UnhurriedExec {
         let input = self.input.execute(partition, context)?;
         let schema = input.schema();
         Ok(match self.role {
-            Role::Join => make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, Rows::new(input)))),
+            Role::Join { looks_up } => {
+                make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, Rows::new(input, looks_up))))
+            }
             Role::Input { in_slices } => Box::pin(RecordBatchStreamAdapter::new(schema, Turns::new(input, in_slices))),
         })
     }

@@ -18,6 +18,10 @@ pub struct Activity {
     pub oldest_snapshot: Option<Csn>,
     /// Bytes of rows that are in memory and in the log, and in no file yet.
     pub hot_bytes: u64,
+    /// Bytes of encoded chunks that are kept in memory.
+    pub chunk_bytes: u64,
+    /// Bytes of index runs that are kept in memory.
+    pub index_bytes: u64,
 }
 
 impl Grizzly {
@@ -35,6 +39,7 @@ impl Grizzly {
     /// ```
     pub fn activity(&self) -> Activity {
         let inner = &self.inner;
+        let cached = inner.cache.stats();
         let (snapshots, oldest_snapshot) = inner.snapshots.alive();
         Activity {
             newest_commit: inner.publisher.current().csn,
@@ -42,6 +47,8 @@ impl Grizzly {
             snapshots,
             oldest_snapshot,
             hot_bytes: inner.hot.bytes(),
+            chunk_bytes: cached.bytes,
+            index_bytes: cached.runs,
         }
     }
 }

@@ -282,7 +282,7 @@ fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<
             None => Arc::new(rows::segment_run(table, segment, index)?),
         };
         if let Some(cold) = segment.cold() {
-            let charge = Arc::new(cold.file.charge(run.nbytes()));
+            let charge = Arc::new(cold.file.cache().charge(run.nbytes()));
             files.insert(segment.id(), MadeRun { run: Arc::clone(&run), _charge: charge });
         }
         let is_known = segment.cold().is_some() && known.contains_key(&segment.id());

@@ -59,7 +59,7 @@ pub(crate) fn live_rows(
         None => &table.shards[..],
     };
     let segments = shards.iter().flat_map(|shard| shard.segments.iter().rev());
-    for segment in segments.filter(|segment| segment.id() < OVERLAY) {
+    for segment in segments.filter(|segment| segment.id() < OVERLAY && segment.has_live()) {
         for row in rows_of(table, segment, index, key)? {
             if segment.tombstones.get(row).is_none() && !found(segment, RowId::new(segment.id(), row))? {
                 return Ok(());

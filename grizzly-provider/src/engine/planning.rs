@@ -29,11 +29,13 @@ fn chosen<'a>(table: &'a TableVersion, shards: Option<&'a [u32]>) -> impl Iterat
         .map(|(_, segment)| segment)
 }
 
+/// About how many entries fall into the ranges, in segments that the reader `reads`.
 pub(crate) fn estimate_index_rows(
     table: &TableVersion,
     name: &str,
     ranges: &[KeyRange],
     shards: Option<&[u32]>,
+    reads: impl Fn(&Segment) -> bool,
 ) -> u64 {
     let Ok((index, _)) = index(table, name) else { return u64::MAX };
     let in_segment = |segment: &Arc<Segment>| match &segment.data {
@@ -46,10 +48,16 @@ pub(crate) fn estimate_index_rows(
             _ => u64::from(cold.meta.rows),
         },
     };
-    chosen(table, shards).map(in_segment).sum()
+    chosen(table, shards).filter(|segment| reads(segment)).map(in_segment).sum()
 }
 
-pub(crate) fn estimate_scan_rows(table: &TableVersion, predicate: Option<&Predicate>, shards: Option<&[u32]>) -> u64 {
+/// About how many rows a scan looks at, in segments that the reader `reads`.
+pub(crate) fn estimate_scan_rows(
+    table: &TableVersion,
+    predicate: Option<&Predicate>,
+    shards: Option<&[u32]>,
+    reads: impl Fn(&Segment) -> bool,
+) -> u64 {
     let in_segment = |segment: &Arc<Segment>| match (&segment.data, predicate) {
         (SegmentData::Cold(cold), Some(predicate)) => {
             let chunks = cold.file.footer().chunks.iter();
@@ -60,7 +68,7 @@ pub(crate) fn estimate_scan_rows(table: &TableVersion, predicate: Option<&Predic
         }
         _ => u64::from(segment.rows()),
     };
-    chosen(table, shards).map(in_segment).sum()
+    chosen(table, shards).filter(|segment| reads(segment)).map(in_segment).sum()
 }
 
 /// At most this many combinations of IN lists are placed one by one.

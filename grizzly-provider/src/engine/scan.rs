@@ -181,12 +181,12 @@ impl Plan {
     fn divide(&mut self, shards: Option<&[u32]>) {
         let chosen =
             self.snapshot.table.segments().filter(|(shard, _)| shards.is_none_or(|shards| shards.contains(shard)));
-        let segments: Vec<_> = chosen.map(|(shard, segment)| (shard, Arc::clone(segment))).collect();
+        let read = chosen.filter(|(_, segment)| self.all_versions || self.snapshot.may_see(segment));
+        let segments: Vec<_> = read.map(|(shard, segment)| (shard, Arc::clone(segment))).collect();
         if let Some((index, ranges)) = &self.lookup {
             let name =
                 self.snapshot.table.def.indexes.iter().find(|def| def.id == *index).map(|def| Arc::clone(&def.name));
-            let expected =
-                planning::estimate_index_rows(&self.snapshot.table, &name.unwrap_or_default(), ranges, shards);
+            let expected = self.snapshot.estimate_index_rows(&name.unwrap_or_default(), ranges, shards);
             self.morsels = match expected <= SMALL_LOOKUP {
                 true => vec![Morsel(Work::Lookup { segments })],
                 false => segments.into_iter().map(|segment| Morsel(Work::Lookup { segments: vec![segment] })).collect(),

@@ -9,7 +9,7 @@ use super::{
     scan::{self, TableScan},
     statistics,
     txn::publish::SnapshotGuard,
-    version::{DatabaseVersion, TableVersion},
+    version::{DatabaseVersion, Segment, TableVersion},
 };
 use crate::{
     access::{Csn, IndexInfo, KeyRange, Predicate, ScanRequest, ShardInfo, TableStatistics},
@@ -166,6 +166,11 @@ impl TableSnapshot {
         !self.historic
     }
 
+    /// Whether rows of a segment may be visible.
+    pub(super) fn may_see(&self, segment: &Segment) -> bool {
+        self.historic || segment.has_live()
+    }
+
     /// Order-preserving bytes of a key prefix (arrays of length 1 of the indexed columns' types), for [`KeyRange`]s.
     pub fn index_key(&self, index: &str, prefix: &[ArrayRef]) -> Result<Vec<u8>> {
         let (_, encoder) = planning::index(&self.table, index)?;
@@ -176,12 +181,12 @@ impl TableSnapshot {
 
     /// About how many index entries fall into these ranges (cheap, from fence keys), over these shards.
     pub fn estimate_index_rows(&self, index: &str, ranges: &[KeyRange], shards: Option<&[u32]>) -> u64 {
-        planning::estimate_index_rows(&self.table, index, ranges, shards)
+        planning::estimate_index_rows(&self.table, index, ranges, shards, |segment| self.may_see(segment))
     }
 
     /// About how many rows a full scan must look at for this predicate after zone maps (cheap, metadata only).
     pub fn estimate_scan_rows(&self, predicate: Option<&Predicate>, shards: Option<&[u32]>) -> u64 {
-        planning::estimate_scan_rows(&self.table, predicate, shards)
+        planning::estimate_scan_rows(&self.table, predicate, shards, |segment| self.may_see(segment))
     }
 
     /// The shards that can hold rows for which the predicate is true, if fewer than all.

@@ -106,9 +106,7 @@ impl DatabaseVersion {
     }
 
     pub(crate) fn table(&self, id: u64) -> Result<&Arc<TableVersion>> {
-        self.tables
-            .get(&id)
-            .ok_or_else(|| Error::not_found(format!("table number {id} was dropped, or is newer than the snapshot")))
+        self.tables.get(&id).ok_or_else(|| no_table(id))
     }
 
     pub(crate) fn table_named(&self, name: &str) -> Result<&Arc<TableVersion>> {
@@ -117,10 +115,7 @@ impl DatabaseVersion {
 
     /// The table, to change in this version only what readers do not notice: where its rows are.
     pub(crate) fn table_mut(&mut self, id: u64) -> Result<&mut TableVersion> {
-        let table = self.tables.get_mut(&id);
-        let table = table
-            .ok_or_else(|| Error::not_found(format!("table number {id} was dropped, or is newer than the snapshot")))?;
-        let table = Arc::make_mut(table);
+        let table = Arc::make_mut(self.tables.get_mut(&id).ok_or_else(|| no_table(id))?);
         table.statistics = OnceLock::new();
         Ok(table)
     }
@@ -263,6 +258,11 @@ impl Segment {
         }
     }
 
+    /// Whether a row has not ended. Where all have, a reader of this version has nothing to look for.
+    pub(crate) fn has_live(&self) -> bool {
+        self.tombstones.len() < self.rows()
+    }
+
     pub(crate) fn hot(&self) -> Option<&HotSegment> {
         match &self.data {
             SegmentData::Hot(hot) => Some(hot),
@@ -314,6 +314,10 @@ impl Segment {
             }
         }
     }
+}
+
+fn no_table(id: u64) -> Error {
+    Error::not_found(format!("table number {id} was dropped, or is newer than the snapshot")).outdated()
 }
 
 fn missing_row(segment: u32, row: u32) -> Error {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use grizzly_provider::{Grizzly, adapter::GrizzlySession};
+use grizzly_provider::{
+    Error, ErrorKind, Grizzly,
+    adapter::{GrizzlySession, grizzly_error},
+};
 
 use crate::support::{Test, text};
 
@@ -44,5 +47,27 @@ async fn the_oldest_snapshot_is_that_of_the_oldest_transaction() -> Test {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(db.activity().oldest_snapshot, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_defines_or_drops_tables_about_the_database() -> Test {
+    let session = GrizzlySession::new(&Grizzly::open("memory://")?);
+    for statement in [
+        "CREATE SCHEMA grizzly",
+        "DROP SCHEMA grizzly",
+        "DROP SCHEMA grizzly CASCADE",
+        "CREATE TABLE grizzly.mine (a BIGINT)",
+        "CREATE TABLE grizzly.mine AS SELECT 1 AS a",
+        "CREATE OR REPLACE TABLE grizzly.activity AS SELECT 1 AS a",
+        "CREATE VIEW grizzly.mine AS SELECT 1 AS a",
+    ] {
+        let refused = session.execute(statement).await.err().ok_or(statement)?;
+        let kind = grizzly_error(&refused).map(Error::kind);
+        let exists = statement == "CREATE SCHEMA grizzly";
+        let expected = if exists { None } else { Some(ErrorKind::Permission) };
+        assert_eq!(kind, expected, "{statement}: {refused}");
+        assert_eq!(text(&session.execute(COUNTS).await?)?, ["1 sessions, 0 transactions"], "{statement}");
+    }
     Ok(())
 }

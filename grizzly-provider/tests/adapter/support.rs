@@ -73,7 +73,8 @@ impl Sql {
 }
 
 pub(crate) fn failure(error: &DataFusionError) -> (Option<ErrorKind>, &'static str, String) {
-    (grizzly_error(error).map(|error| error.kind()), sqlstate(error), error.to_string())
+    // Leaked, so that tests compare it with literals.
+    (grizzly_error(error).map(|error| error.kind()), sqlstate(error).to_owned().leak(), error.to_string())
 }
 
 pub(crate) fn database() -> Result<Grizzly> {

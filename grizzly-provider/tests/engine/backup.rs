@@ -6,12 +6,15 @@ use std::{
 };
 
 use grizzly_provider::{
-    BackupKind, Backups, EncryptionKey, ErrorKind, Grizzly, RestoreTo, Result, Settings, Storage,
+    BackupKind, Backups, ClusterSettings, EncryptionKey, ErrorKind, Grizzly, RestoreTo, Result, Settings, Storage,
     access::{Csn, IndexDefinition},
     open_place,
 };
 
-use crate::tables::{database, definition, manual, pairs, rows};
+use crate::{
+    cluster::{memory, put},
+    tables::{database, definition, manual, pairs, rows},
+};
 
 /// What table `t` held after each commit.
 type History = Vec<(Csn, Vec<(i64, i64)>)>;
@@ -483,5 +486,38 @@ fn an_incremental_backup_that_comes_too_late_is_refused() -> Result<()> {
     let refused = back_up(&db, &to, BackupKind::Incremental).expect_err("the log is gone");
     assert!(refused.message().contains("full"), "it says what to do: {refused}");
     back_up(&db, &to, BackupKind::Full)?;
+    Ok(())
+}
+
+/// What a restore as of so many microseconds behind a commit comes to.
+fn restored_at(to: &Arc<dyn Storage>, csn: Csn, behind: u64) -> std::result::Result<Csn, ErrorKind> {
+    let moment = RestoreTo::Time(UNIX_EPOCH + Duration::from_micros(csn.0 + behind));
+    let restored = Backups::new(Arc::clone(to)).restore_into(&place(), moment, &mut quiet());
+    restored.map(|report| report.csn).map_err(|error| error.kind())
+}
+
+#[test]
+fn in_a_cluster_a_backup_covers_up_to_its_last_commit() -> Result<()> {
+    let (shared, alone) = (memory(), database(1)?);
+    let writer = shared.node_with("one", ClusterSettings::default())?;
+    writer.db.create_table(definition("t", 1), false)?;
+    // The clock of the next writer may be behind; one alone has one clock.
+    let later = |csn, in_cluster| if in_cluster { Err(ErrorKind::Invalid) } else { Ok(csn) };
+    for (db, in_cluster) in [(&writer.db, true), (&alone, false)] {
+        let to = place();
+        let first = put(db, 1, 1)?;
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(db.backup_into(&to, BackupKind::Full, &mut quiet())?.csn, first);
+        assert_eq!(restored_at(&to, first, 0), Ok(first));
+        assert_eq!(restored_at(&to, first, 1), later(first, in_cluster));
+        std::thread::sleep(Duration::from_millis(5));
+        let second = put(db, 1, 2)?;
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(db.backup_into(&to, BackupKind::Incremental, &mut quiet())?.csn, second);
+        // What was between two commits of the chain is known to all.
+        assert_eq!(restored_at(&to, first, 1), Ok(first));
+        assert_eq!(restored_at(&to, second, 0), Ok(second));
+        assert_eq!(restored_at(&to, second, 1), later(second, in_cluster));
+    }
     Ok(())
 }

@@ -317,3 +317,46 @@ fn snapshots_and_open_loads_outlive_a_full_disk() -> Result<()> {
     assert_eq!(db.verify()?.problems, Vec::<String>::new());
     Ok(())
 }
+
+#[test]
+fn transactions_open_when_the_log_is_replaced_are_refused_and_may_be_retried() -> Result<()> {
+    let disk = FaultyStorage::new(FaultPlan::default());
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let db = open(&storage)?;
+    db.create_table(definition("t", 2), false)?;
+    db.put("t", rows((0..10).map(|id| (id, 0))))?;
+    let before = pairs(&db.snapshot(), "t", None)?;
+    let changing = |id: i64| -> Result<_> {
+        let mut transaction = db.begin()?;
+        transaction.put("t", rows([(id, 1), (100 + id, 1)]))?;
+        Ok(transaction)
+    };
+    // So many rows that they are files already.
+    let mut loading = db.begin()?;
+    loading.insert("t", rows((10_000..80_000).map(|id| (id, 1))))?;
+    let (first, second, reading) = (changing(1)?, changing(2)?, db.begin()?);
+    disk.arm(full_at(0));
+    let error = db.put("t", rows([(50, 1)])).expect_err("there is no room");
+    assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+    disk.arm(FaultPlan::default());
+    // The first of them begins the new log, the others find it.
+    for transaction in [first, second, loading] {
+        let refused = transaction.commit().map(drop).expect_err("it began under the log that failed");
+        assert_eq!((refused.kind(), refused.sqlstate()), (ErrorKind::Unavailable, "08006"), "{refused}");
+        assert!(refused.is_retryable(), "{refused}");
+        assert_eq!(pairs(&db.snapshot(), "t", None)?, before);
+    }
+    // One that only reads goes on.
+    assert_eq!(pairs(&reading.snapshot()?, "t", None)?, before);
+    reading.commit()?.into_result()?;
+    for id in [1, 2] {
+        changing(id)?.commit()?.into_result()?;
+    }
+    let mut expected: Vec<_> = before.into_iter().map(|(id, _)| (id, i64::from(id == 1 || id == 2))).collect();
+    expected.extend([(101, 1), (102, 1)]);
+    for db in [db.clone(), open(&disk.crash_image())?] {
+        assert_eq!(pairs(&db.snapshot(), "t", None)?, expected);
+        assert_eq!(db.verify()?.problems, Vec::<String>::new());
+    }
+    Ok(())
+}

@@ -44,6 +44,8 @@ struct State {
     lies: Option<(&'static str, usize)>,
     /// There is no room for objects below this folder.
     full: Option<&'static str>,
+    /// Calls that asked for something.
+    reads: u64,
 }
 
 impl Gate {
@@ -102,6 +104,11 @@ impl Gate {
         self.state.0.lock().frozen
     }
 
+    /// How often this process has read or listed something since it was last told to go on.
+    pub(crate) fn reads(&self) -> u64 {
+        self.state.0.lock().reads
+    }
+
     pub(crate) fn thaw(&self) {
         *self.state.0.lock() = State::default();
         self.state.1.notify_all();
@@ -122,6 +129,7 @@ impl Gate {
 
     fn any(&self) -> &dyn Storage {
         self.pass(|_| false);
+        self.state.0.lock().reads += 1;
         self.inner.as_ref()
     }
 }
@@ -150,6 +158,7 @@ impl Storage for Gate {
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
         self.pass(|point| matches!(point, Point::List(folder) if prefix == folder));
+        self.state.0.lock().reads += 1;
         self.inner.list(prefix)
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use grizzly_provider::{
-    ErrorKind, Grizzly, Result,
-    access::{AccessPath, ColumnTest, CompareOp, IndexDefinition, KeyRange, Predicate, ScanRequest},
+    ErrorKind, Grizzly, Result, Settings,
+    access::{AccessPath, AsOf, ColumnTest, CompareOp, IndexDefinition, KeyRange, Predicate, ScanRequest},
 };
 
 use crate::tables::{copy_folder, database, definition, manual, pairs, rows, scan};
@@ -147,5 +147,41 @@ fn a_dropped_index_leaves_no_files() -> Result<()> {
     db.flush()?;
     let new = files() - before;
     assert!(new <= 2, "one file of a row and one run for its key came, not {new}");
+    Ok(())
+}
+
+#[test]
+fn runs_of_indexes_take_their_share_of_memory_and_come_back_when_asked_for() -> Result<()> {
+    let settings = Settings { memory_bytes: 256 << 10, ..manual() };
+    let db = Grizzly::builder("memory://").settings(settings).open()?;
+    db.create_table(definition("t", 4), false)?;
+    db.create_index("t", by_group(false), false)?;
+    let groups = 1_000;
+    for part in 0..8 {
+        let first = part * 20_000;
+        // Groups in no order, so that runs do not shrink to nothing.
+        db.put("t", rows((first..first + 20_000).map(|id| (id, id * 7_919 % groups))))?;
+        db.flush()?;
+    }
+    let share = 256 << 10;
+    for round in 0..3 {
+        for group in (round..groups).step_by(211) {
+            assert_eq!(looked_up(&db, group)?, 160, "group {group}");
+            let held = db.activity().index_bytes;
+            assert!(held > 0 && held < share / 2 + share / 8, "{held}");
+        }
+    }
+    let before = db.snapshot().csn();
+    // Segments whose rows have all ended need no runs, but are still there for the past.
+    db.put("t", rows((0..160_000).map(|id| (id, 1_001))))?;
+    assert_eq!((looked_up(&db, 7)?, looked_up(&db, 1_001)?), (0, 160_000));
+    let past = db.snapshot_at(AsOf::Csn(before))?;
+    assert_eq!(pairs(&past, "t", Some(group_is(7)))?.len(), 160);
+    let value: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let key = past.table("t")?.index_key("by_group", &[value])?;
+    let access = AccessPath::Index { index: "by_group".into(), ranges: [KeyRange::prefix(&key)].into() };
+    let request = ScanRequest { projection: vec![0], predicate: Some(group_is(7)), access, ..ScanRequest::default() };
+    assert_eq!(scan(&past, "t", &request)?.num_rows(), 160);
+    assert!(db.verify()?.problems.is_empty());
     Ok(())
 }

@@ -52,5 +52,6 @@ pub(super) fn is_patient() -> bool {
 /// How long a store that cannot be reached is tried again. Whoever waits for a commit waits as long.
 fn patience() -> RetryConfig {
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(1), ..Default::default() };
-    RetryConfig { backoff, max_retries: 10, retry_timeout: Duration::from_secs(5) }
+    // The time decides, not the number: pauses are random, and ten of them may be over after two seconds.
+    RetryConfig { backoff, max_retries: 1000, retry_timeout: Duration::from_secs(5) }
 }

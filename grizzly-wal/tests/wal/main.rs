@@ -11,6 +11,7 @@ mod group_commit;
 mod kill;
 mod known;
 mod poison;
+mod requests;
 mod rotation;
 mod storages;
 mod tail;

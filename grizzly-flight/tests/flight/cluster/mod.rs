@@ -1,6 +1,7 @@
 //! Several servers over one database, in this process and in processes of their own: queries on all of them, and nodes
 //! that fail.
 
+mod answers;
 mod failures;
 mod links;
 pub(crate) mod nodes;

@@ -63,10 +63,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a node and waits until it serves.
     pub(crate) fn start(place: &Place) -> Outcome<Self> {
+        Self::start_with(place, &["--listen", "127.0.0.1:0"])
+    }
+
+    /// The same with these options.
+    pub(crate) fn start_with(place: &Place, options: &[&str]) -> Outcome<Self> {
         let count = std::fs::read_dir(place.folder.path())?.count();
         let log: PathBuf = place.folder.path().join(format!("{count:03}.log"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_grizzly"))
-            .args(["serve", "--cluster", "--listen", "127.0.0.1:0", "--db", &place.url])
+            .args(["serve", "--cluster", "--db", &place.url])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)

@@ -1,9 +1,15 @@
-//! Three real processes over one folder, or one bucket (`GRIZZLY_CLUSTER_URL`): TPC-H has the answers of a single node,
-//! also while nodes are killed and frozen at random moments.
+//! Real processes over one folder, or one bucket (`GRIZZLY_CLUSTER_URL`): TPC-H has the answers of a single node, also
+//! while nodes are killed and frozen at random moments; and they reach each other where each says.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use arrow::{array::RecordBatch, util::pretty::pretty_format_batches};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    util::pretty::pretty_format_batches,
+};
 use grizzly_flight::client::IngestMode;
 use grizzly_provider::{ErrorKind, Grizzly, adapter::GrizzlySession};
 
@@ -11,6 +17,7 @@ use super::{
     compare::{order_of, same_rows},
     data::Table,
     process::{LIMIT, Outcome, Place, Process, all_see, three},
+    proxy::{Network, Proxy},
     queries::{TPCH, load},
 };
 use crate::support::ask;
@@ -258,5 +265,43 @@ async fn freeze_the_writer(place: &Place) -> Outcome {
         assert_eq!(ask(&connection, &acknowledged).await?, 2, "{}", node.url);
         assert_eq!(ask(&connection, "SELECT count(*) - count(DISTINCT id) FROM t").await?, 0);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_reach_a_node_where_it_says() -> Outcome {
+    let place = Place::new()?;
+    let outcome = reach_over_a_proxy(&place).await;
+    place.explain(outcome)
+}
+
+async fn reach_over_a_proxy(place: &Place) -> Outcome {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let proxy = Proxy::to(address.clone()).await?;
+    // It writes, since it is the first.
+    let behind = Process::start_with(place, &["--listen", &address, "--advertise", &proxy.url])?;
+    let nodes = [behind, Process::start(place)?];
+    all_see(&nodes).await?;
+    let (behind, other) = (nodes[0].connect().await?, nodes[1].connect().await?);
+    let mut urls = [proxy.url.as_str(), nodes[1].url.as_str()];
+    urls.sort_unstable();
+    for connection in [&behind, &other] {
+        let listed = connection.execute("SELECT url FROM grizzly.nodes ORDER BY url").await?;
+        let listed: Vec<&str> = listed.iter().flat_map(|rows| rows.column(0).as_string::<i32>()).flatten().collect();
+        assert_eq!(listed, urls);
+    }
+    other.update("CREATE TABLE t (id BIGINT PRIMARY KEY) PARTITION BY HASH (id) SHARDS 6").await?;
+    other.update("INSERT INTO t SELECT value FROM generate_series(1, 1000)").await?;
+    let plan = pretty_format_batches(&other.execute("EXPLAIN SELECT sum(id) FROM t").await?)?.to_string();
+    assert!(plan.contains(&proxy.url) && !plan.contains(&nodes[0].url), "{plan}");
+    assert_eq!(ask(&other, "SELECT sum(id) FROM t").await?, 500_500);
+    // There is no other way: without that one, its clients have it and the other node has not.
+    proxy.set(Network::Cut);
+    let refused = other.update("INSERT INTO t VALUES (1001)").await.expect_err("the writer is out of reach");
+    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown), "{refused}");
+    behind.update("INSERT INTO t VALUES (1002)").await?;
+    proxy.set(Network::Works);
+    other.update("INSERT INTO t VALUES (1003)").await?;
+    assert_eq!(ask(&other, "SELECT count(*) FROM t WHERE id > 1001").await?, 2);
     Ok(())
 }

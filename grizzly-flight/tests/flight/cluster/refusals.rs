@@ -2,6 +2,7 @@
 //! work that was meant for another cluster.
 
 use std::{
+    io::{Read, Write},
     net::TcpListener,
     process::{Command, Stdio},
     sync::Arc,
@@ -19,6 +20,7 @@ use datafusion_distributed::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use grizzly_provider::ErrorKind;
+use parking_lot::Mutex;
 use prost::Message;
 use tonic::{
     codegen::http::{HeaderMap, HeaderName, HeaderValue},
@@ -213,5 +215,38 @@ async fn a_task_of_another_cluster_is_refused() -> Outcome {
     let connection = nodes[0].connect().await?;
     assert_eq!(ask(&connection, "SELECT sum(amount) FROM t").await?, 999_000);
     assert_eq!(nodes[0].live(), 3);
+    Ok(())
+}
+
+/// A bucket's server that answers each request with an error; when they came.
+fn failing_bucket() -> std::io::Result<(String, Arc<Mutex<Vec<Instant>>>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let asked = Arc::<Mutex<Vec<Instant>>>::default();
+    let times = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            times.lock().push(Instant::now());
+            let mut request = [0; 16 * 1024];
+            if matches!(client.read(&mut request), Ok(1..)) {
+                let answer = "HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                // A client that is gone needs none.
+                drop(client.write_all(answer.as_bytes()));
+            }
+        }
+    });
+    Ok((url, asked))
+}
+
+#[test]
+fn an_error_of_a_store_is_repeated_for_five_seconds() -> Outcome {
+    let (endpoint, asked) = failing_bucket()?;
+    let said = without_store(&endpoint, "30s")?;
+    assert!(said.contains("error [08006]") && said.contains("s3://bucket/db"), "{said}");
+    let asked = asked.lock();
+    let (Some(first), Some(last)) = (asked.first(), asked.last()) else { return Err("it was never asked".into()) };
+    // The last pause may be a second long.
+    let tried = last.duration_since(*first);
+    assert!(Duration::from_secs(4) < tried && tried < Duration::from_secs(9), "{} times in {tried:?}", asked.len());
     Ok(())
 }

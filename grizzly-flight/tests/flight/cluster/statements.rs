@@ -187,3 +187,21 @@ async fn what_other_nodes_do_not_know_stays_here() -> TestResult {
     assert_eq!(ask(&connection, query).await?, 499_500);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_analyze_runs_on_one_node() -> TestResult {
+    let db = database(600).await?;
+    let nodes = three(&db).await?;
+    let query = "SELECT grp, sum(amount) FROM t GROUP BY grp";
+    for node in &nodes {
+        let connection = node.connect().await?;
+        assert!(explain(&connection, query).await?.contains("Stage 1"), "the query itself runs on all of them");
+        let plan = explain(&connection, &format!("ANALYZE {query}")).await?;
+        assert!(!plan.contains("ClusterExec") && !plan.contains("Stage 1") && !plan.contains("shards="), "{plan}");
+        // The one scan has read all the rows, of all shards.
+        let scans: Vec<&str> = plan.lines().filter(|line| line.contains("GrizzlyScanExec")).collect();
+        let [scan] = scans.as_slice() else { return Err(plan.into()) };
+        assert!(scan.contains("output_rows=600") && scan.contains("morsels=6"), "{scan}");
+    }
+    Ok(())
+}

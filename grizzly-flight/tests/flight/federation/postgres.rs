@@ -221,3 +221,36 @@ async fn postgresql_that_is_away_slow_or_changed_is_named() -> TestResult {
     assert!(matches!(inner.kind(), ErrorKind::Unavailable | ErrorKind::Closed), "{inner:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_in_postgresql_that_casts_is_readable() -> TestResult {
+    let Some(server) = Postgres::start()? else { return Ok(()) };
+    let client = server.connect().await?;
+    let here = session(&Grizzly::open("memory://")?)?;
+    attach(&here, "pg", &server.url()).await?;
+    let uuid = "9f0c2d3e-0000-4000-8000-000000000001";
+    for (column, value, cast, read) in [
+        ("uuid", uuid, "text", uuid),
+        ("json", "{\"a\": 1}", "text", "{\"a\": 1}"),
+        ("char(4)", "ab", "text", "ab"),
+        ("numeric", "1.5", "numeric(12, 2)", "1.50"),
+        ("point", "(1,2)", "text", "(1,2)"),
+    ] {
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE odd (id BIGINT, x {column}); INSERT INTO odd VALUES (1, '{value}'), (2, NULL); CREATE \
+                 VIEW readable AS SELECT id, x::{cast} AS x FROM odd"
+            ))
+            .await?;
+        let odd = here.execute("SELECT id FROM pg.public.odd").await.err().ok_or(column)?;
+        let inner = grizzly_error(&odd).ok_or_else(|| odd.to_string())?;
+        assert_eq!(inner.kind(), ErrorKind::Unsupported, "{column}: {inner}");
+        assert!(inner.message().contains("column x") && inner.message().contains("view"), "{column}: {inner}");
+        let found = rows(&here.execute("SELECT id, x FROM pg.public.readable").await?)?;
+        assert_eq!(found, [format!("1|{read}"), "2|NULL".to_owned()], "{column}");
+        let chosen = format!("SELECT id FROM pg.public.readable WHERE x = '{read}'");
+        assert_eq!(numbers(&here.execute(&chosen).await?), [1], "{column}");
+        client.batch_execute("DROP VIEW readable; DROP TABLE odd").await?;
+    }
+    Ok(())
+}

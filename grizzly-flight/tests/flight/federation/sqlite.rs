@@ -119,3 +119,74 @@ async fn a_file_of_sqlite_is_a_catalog() -> TestResult {
     assert_eq!(numbers(&here.execute("SELECT count(*) FROM regions").await?), [2]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_is_read_only() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("shop.db");
+    let file = rusqlite::Connection::open(&path)?;
+    file.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b')")?;
+    drop(file);
+    let before = std::fs::read(&path)?;
+    let here = session(&Grizzly::open("memory://")?)?;
+    let url = format!("sqlite://{}", path.display());
+    attach(&here, "lite", &url).await?;
+    here.execute(&format!("CREATE EXTERNAL TABLE ext STORED AS SQLITE LOCATION '{url}' OPTIONS ('sqlite.table' 't')"))
+        .await?;
+    here.execute("CREATE TABLE new (id BIGINT NOT NULL, name VARCHAR, PRIMARY KEY (id))").await?;
+    here.execute("INSERT INTO new VALUES (2, 'x'), (3, 'y')").await?;
+    for table in ["lite.public.t", "ext"] {
+        for statement in [
+            format!("INSERT INTO {table} VALUES (3, 'c')"),
+            format!("INSERT INTO {table} SELECT id, name FROM new"),
+            format!("UPDATE {table} SET name = 'x'"),
+            format!("DELETE FROM {table} WHERE id = 1"),
+            format!("TRUNCATE TABLE {table}"),
+            format!("MERGE INTO {table} t USING new n ON t.id = n.id WHEN MATCHED THEN DELETE"),
+        ] {
+            let error = here.execute(&statement).await.err().ok_or_else(|| statement.clone())?;
+            let inner = grizzly_error(&error).ok_or_else(|| format!("{statement}: {error}"))?;
+            assert_eq!(inner.kind(), ErrorKind::Unsupported, "{statement}: {inner}");
+            assert!(inner.message().contains(&url), "{statement}: {inner}");
+        }
+    }
+    for statement in [
+        "CREATE TABLE lite.public.u (id BIGINT)",
+        "CREATE TABLE lite.public.u AS SELECT id FROM new",
+        "CREATE VIEW lite.public.u AS SELECT id FROM new",
+        "CREATE SCHEMA lite.u",
+        "CREATE INDEX by_name ON lite.public.t (name)",
+        "DROP TABLE lite.public.t",
+    ] {
+        assert!(here.execute(statement).await.is_err(), "{statement}");
+    }
+    assert_eq!(rows(&here.execute("SELECT id, name FROM lite.public.t").await?)?, ["1|a", "2|b"]);
+    assert!(std::fs::read(&path)? == before, "the file has changed");
+    // Nor is one made where there is none.
+    let missing = folder.path().join("missing.db");
+    assert!(attach(&here, "missing", &format!("sqlite://{}", missing.display())).await.is_err());
+    assert!(!missing.exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_in_sqlite_that_casts_is_readable() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("shop.db");
+    let file = rusqlite::Connection::open(&path)?;
+    file.execute_batch(
+        "CREATE TABLE odd (id INTEGER, day DATE, price DECIMAL(10, 2), active BOOLEAN);
+         INSERT INTO odd VALUES (1, '2026-01-02', 1.5, 1), (2, NULL, NULL, NULL);
+         CREATE VIEW readable AS SELECT id, CAST(day AS TEXT) AS day, CAST(price AS REAL) AS price, CAST(active AS \
+         INTEGER) AS active FROM odd;",
+    )?;
+    let here = session(&Grizzly::open("memory://")?)?;
+    attach(&here, "lite", &format!("sqlite://{}", path.display())).await?;
+    let odd = here.execute("SELECT id FROM lite.public.odd").await.err().ok_or("types without counterpart")?;
+    assert_eq!(grizzly_error(&odd).map(grizzly_provider::Error::kind), Some(ErrorKind::Unsupported), "{odd}");
+    let all = "SELECT * FROM lite.public.readable";
+    assert_eq!(rows(&here.execute(all).await?)?, ["1|2026-01-02|1.5|1", "2|NULL|NULL|NULL"]);
+    let some = "SELECT id FROM lite.public.readable WHERE day = '2026-01-02' AND price > 1.0";
+    assert_eq!(numbers(&here.execute(some).await?), [1]);
+    Ok(())
+}

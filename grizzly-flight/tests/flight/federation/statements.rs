@@ -1,7 +1,7 @@
 //! Statements that read from a remote and write elsewhere, write to a remote, or show what would be sent.
 
 use grizzly_flight::FlightSqlConnection;
-use grizzly_provider::{ErrorKind, Grizzly, adapter::grizzly_error};
+use grizzly_provider::{ErrorKind, Grizzly, Settings, adapter::grizzly_error};
 
 use super::shop::{Outcome, Shop, attach, rows, session, spread_out};
 use crate::support::{Served, TestResult, numbers};
@@ -156,5 +156,104 @@ async fn a_catalog_shows_tables_made_later_and_forgets_dropped_ones() -> TestRes
     assert!(error.to_string().contains("not found"), "{error}");
     let outcome: Outcome<()> = attach(&here, "gone", "grpc://127.0.0.1:1").await;
     assert!(outcome.is_err_and(|error| error.to_string().contains("grpc://127.0.0.1:1")));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merge_into_a_remote_is_refused_by_name() -> TestResult {
+    let shop = Shop::open().await?;
+    let here = &shop.spread;
+    let there = FlightSqlConnection::connect(&shop.a).await?;
+    here.execute("CREATE TABLE new (id BIGINT NOT NULL, name VARCHAR, PRIMARY KEY (id))").await?;
+    here.execute("INSERT INTO new VALUES (1, 'x'), (1001, 'y')").await?;
+    let all = "SELECT id, name, region, balance FROM customers";
+    let before = rows(&there.execute(all).await?)?;
+    let options = "OPTIONS ('flightsql.table' 'customers')";
+    here.execute(&format!("CREATE EXTERNAL TABLE ext STORED AS FLIGHTSQL LOCATION '{}' {options}", shop.a)).await?;
+    for target in ["a.public.customers", "ext"] {
+        for clauses in [
+            "WHEN MATCHED THEN UPDATE SET name = n.name",
+            "WHEN MATCHED THEN DELETE",
+            "WHEN NOT MATCHED THEN INSERT (id, name) VALUES (n.id, n.name)",
+            "WHEN MATCHED THEN UPDATE SET name = n.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (n.id, n.name)",
+        ] {
+            let statement = format!("MERGE INTO {target} c USING new n ON c.id = n.id {clauses}");
+            let error = here.execute(&statement).await.err().ok_or_else(|| statement.clone())?;
+            let inner = grizzly_error(&error).ok_or_else(|| format!("{statement}: {error}"))?;
+            assert_eq!(inner.kind(), ErrorKind::Unsupported, "{statement}: {inner}");
+            for part in ["MERGE", shop.a.as_str(), "customers"] {
+                assert!(inner.message().contains(part), "{statement}: {inner}");
+            }
+        }
+    }
+    assert_eq!(rows(&there.execute(all).await?)?, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_on_other_databases_are_computed_each_time() -> TestResult {
+    let served = Served::start().await?;
+    let there = served.connect().await?;
+    there.update("CREATE TABLE far (id BIGINT NOT NULL, v BIGINT, PRIMARY KEY (id))").await?;
+    let settings = Settings { result_cache: 1 << 20, ..Settings::default() };
+    let here = session(&Grizzly::builder("memory://").settings(settings).open()?)?;
+    attach(&here, "f", &served.url).await?;
+    here.execute(&format!("CREATE EXTERNAL TABLE far STORED AS FLIGHTSQL LOCATION '{}'", served.url)).await?;
+    here.execute("SET grizzly.result_cache_rows = 0").await?;
+    here.execute("CREATE TABLE near (id BIGINT NOT NULL, PRIMARY KEY (id))").await?;
+    here.execute("INSERT INTO near VALUES (1), (2), (3), (4)").await?;
+    here.execute("PREPARE sums AS SELECT sum(v) FROM f.public.far").await?;
+    let queries = [
+        "SELECT sum(v) FROM f.public.far",
+        "SELECT sum(v) FROM far",
+        "SELECT sum(v) FROM near JOIN far ON far.id = near.id",
+        "SELECT (SELECT sum(v) FROM f.public.far) FROM near WHERE id = 1",
+        "SELECT 10 * count(*) FROM near WHERE id IN (SELECT id FROM f.public.far)",
+        "EXECUTE sums",
+    ];
+    for id in 1..=3 {
+        there.update(&format!("INSERT INTO far VALUES ({id}, 10)")).await?;
+        for sql in queries.iter().chain(&queries) {
+            assert_eq!(numbers(&here.execute(sql).await?), [10 * id], "{sql}");
+        }
+    }
+    let totals = "SELECT hits, kept FROM grizzly.cache_totals";
+    assert_eq!(rows(&here.execute(totals).await?)?, ["0|0"]);
+    // What is here alone is kept.
+    for _ in 0..2 {
+        assert_eq!(numbers(&here.execute("SELECT sum(id) FROM near WHERE id > 1").await?), [9]);
+    }
+    assert_eq!(rows(&here.execute(totals).await?)?, ["1|1"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_reads_no_table_of_an_attached_database() -> TestResult {
+    let shop = Shop::open().await?;
+    let here = &shop.spread;
+    // The same names here, so that a view could read the wrong table.
+    here.execute("CREATE TABLE customers (id BIGINT NOT NULL, PRIMARY KEY (id))").await?;
+    here.execute("INSERT INTO customers VALUES (7)").await?;
+    for (name, text) in [
+        ("alone", "SELECT id FROM a.public.customers"),
+        ("joined", "SELECT r.id FROM regions r JOIN a.public.customers c ON c.region = r.id"),
+        ("nested", "SELECT id FROM regions WHERE id IN (SELECT region FROM a.public.customers)"),
+        ("below", "SELECT id FROM alone"),
+    ] {
+        // It may be refused when it is created, too.
+        if let Err(error) = here.execute(&format!("CREATE VIEW {name} AS {text}")).await {
+            assert!(error.to_string().contains("public.customers"), "{name}: {error}");
+            continue;
+        }
+        let error = here.execute(&format!("SELECT * FROM {name}")).await.err().ok_or(name)?;
+        let inner = grizzly_error(&error).ok_or_else(|| format!("{name}: {error}"))?;
+        assert_eq!(inner.kind(), ErrorKind::NotFound, "{name}: {inner}");
+        assert!(inner.message().contains("a.public.customers"), "{name}: {inner}");
+    }
+    here.execute("CREATE VIEW own AS SELECT id FROM customers").await?;
+    assert_eq!(numbers(&here.execute("SELECT id FROM own").await?), [7]);
+    // The query around a view may read what it likes.
+    let around = "SELECT count(*) FROM own JOIN a.public.customers c ON c.id = own.id";
+    assert_eq!(numbers(&here.execute(around).await?), [1]);
     Ok(())
 }

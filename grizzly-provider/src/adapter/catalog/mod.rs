@@ -17,6 +17,7 @@ use datafusion::{
 use parking_lot::Mutex;
 use schema::GrizzlySchema;
 
+use super::live_table::refuse_system_schema;
 use crate::{Error, ErrorKind, Grizzly, Result};
 
 /// The catalog of one database.
@@ -86,6 +87,7 @@ impl CatalogProvider for GrizzlyCatalog {
     ) -> DataFusionResult<Option<Arc<dyn SchemaProvider>>> {
         // CREATE SCHEMA comes with an empty schema; one with tables is somebody else's.
         if schema.table_names().is_empty() {
+            refuse_system_schema(name, name)?;
             blocking(|| self.db().create_schema(name, true))?;
             return Ok(None);
         }
@@ -97,6 +99,7 @@ impl CatalogProvider for GrizzlyCatalog {
     }
 
     fn deregister_schema(&self, name: &str, cascade: bool) -> DataFusionResult<Option<Arc<dyn SchemaProvider>>> {
+        refuse_system_schema(name, name)?;
         if let Some(foreign) = self.shared.beside.lock().schemas.remove(name) {
             return Ok(Some(foreign));
         }

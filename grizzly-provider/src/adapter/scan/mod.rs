@@ -14,7 +14,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
-    common::{Statistics, config::ConfigOptions, tree_node::TreeNodeRecursion},
+    common::{
+        Statistics,
+        config::ConfigOptions,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
     datasource::TableProvider,
     error::Result as DataFusionResult,
     execution::{SendableRecordBatchStream, TaskContext},
@@ -65,6 +69,31 @@ impl Streams {
         let useful = usize::try_from(rows.div_ceil(self.rows_each.max(1))).unwrap_or(usize::MAX);
         self.most.clamp(1, useful.max(1))
     }
+}
+
+/// Binds the snapshot of the statement that runs `plan` under `context`, and makes sure that the tables it reads are still
+/// those that it was planned for. An error for which [`is_outdated`](super::is_outdated) is true if one was replaced
+/// meanwhile.
+///
+/// ```
+/// # async fn run(frame: datafusion::dataframe::DataFrame) -> datafusion::error::Result<()> {
+/// use grizzly_provider::adapter::bind_tables;
+///
+/// let context = std::sync::Arc::new(frame.task_ctx());
+/// let plan = frame.create_physical_plan().await?;
+/// bind_tables(&plan, &context)?;
+/// let rows = datafusion::physical_plan::collect(plan, context).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn bind_tables(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DataFusionResult<()> {
+    plan.apply(|node| {
+        if let Some(scan) = node.downcast_ref::<GrizzlyScanExec>() {
+            scan.table().bind(context)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map(drop)
 }
 
 /// Reads a table. The optimizer may give it another access path ([`GrizzlyScanExec::with_access`]) or fewer shards.

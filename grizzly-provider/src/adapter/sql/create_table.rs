@@ -32,7 +32,7 @@ use super::{
 use crate::{
     Error,
     access::{IfExists, IndexDefinition, TableDefinition},
-    adapter::{dml::create_and_fill, interrupt},
+    adapter::{dml::create_and_fill, interrupt, live_table::refuse_system_schema},
 };
 
 /// How a table is divided.
@@ -62,6 +62,7 @@ pub(super) async fn run(
         let plan = LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create));
         return front.context.execute_logical_plan(plan).await.map(|_| ());
     };
+    refuse_system_schema(&schema_name, &name)?;
     let definition = definition(schema_name, name, &create, sharding, defaults);
     let existing = match (create.or_replace, create.if_not_exists) {
         (true, _) => IfExists::Replace,

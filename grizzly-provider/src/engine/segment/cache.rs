@@ -1,7 +1,7 @@
 //! Encoded chunks in memory, under one budget of bytes for all segments.
 //!
 //! Eviction is scan resistant: a chunk read once by a large scan does not push out chunks that are read again and again.
-//! Index runs stay in memory while their segment does; the budget counts them, and chunks get what they leave.
+//! Index runs ([`super::runs`]) have a share of the same budget, and chunks get what they leave.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{EncodedColumn, Result};
+use super::{EncodedColumn, Result, runs::AllRuns};
 
 /// A chunk of one column of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +34,10 @@ pub(crate) struct CacheStats {
     pub(crate) misses: u64,
     /// Bytes of chunks held now.
     pub(crate) bytes: u64,
-    /// Bytes that are charged besides.
+    /// Bytes that are charged besides, those of index runs among them.
     pub(crate) charged: u64,
+    /// Bytes of index runs.
+    pub(crate) runs: u64,
     /// Chunks held now.
     pub(crate) chunks: u64,
     /// Bytes that may be held.
@@ -49,6 +51,7 @@ pub(crate) struct ChunkCache {
     budget: u64,
     /// Bytes that [`Charge`]s hold.
     charged: Mutex<u64>,
+    runs: AllRuns,
     next_file: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -80,6 +83,7 @@ impl ChunkCache {
             chunks: Cache::with_weighter(items, budget, Bytes),
             budget,
             charged: Mutex::new(0),
+            runs: AllRuns::default(),
             next_file: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -121,8 +125,17 @@ impl ChunkCache {
         self.chunks.insert(key, column);
     }
 
+    /// The index runs that share its budget.
+    pub(super) fn runs(&self) -> &AllRuns {
+        &self.runs
+    }
+
+    /// Lets index runs go that take more than their share.
+    pub(super) fn make_room_for_runs(&self) {
+        self.runs.make_room(self.budget);
+    }
+
     /// Forgets all chunks of a file.
-    #[cfg(test)]
     pub(crate) fn forget(&self, file: u64) {
         self.chunks.retain(|key, _| key.file != file);
     }
@@ -134,6 +147,7 @@ impl ChunkCache {
             misses: self.misses.load(Ordering::Relaxed),
             bytes: self.chunks.weight(),
             charged: *self.charged.lock(),
+            runs: self.runs.bytes(),
             chunks: self.chunks.len() as u64,
             budget: self.budget,
         }
@@ -159,6 +173,16 @@ impl ChunkCache {
 pub(crate) struct Charge {
     cache: Arc<ChunkCache>,
     bytes: u64,
+}
+
+impl Charge {
+    pub(super) fn cache(&self) -> &ChunkCache {
+        &self.cache
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 impl Drop for Charge {

@@ -1,7 +1,6 @@
 //! A segment on storage: its file, its index runs, and what all its rows share.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -11,7 +10,6 @@ use std::{
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use grizzly_wal::Storage;
-use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -21,8 +19,9 @@ use super::{
         stamps::Stamps,
         version::OVERLAY,
     },
-    BlobRead, Charge, SegmentError, SegmentFile,
+    BlobRead, SegmentError, SegmentFile,
     removal::Removal,
+    runs::SegmentRuns,
 };
 use crate::error::{Error, Result};
 
@@ -60,15 +59,8 @@ pub(crate) struct ColdSegment {
     label: Label,
     user_columns: usize,
     removal: Arc<Removal>,
-    runs: RwLock<HashMap<u32, Option<HeldRun>>>,
+    runs: Arc<SegmentRuns>,
     obsolete: AtomicBool,
-}
-
-/// A run in memory, and the share of the memory budget that it takes.
-#[derive(Clone)]
-struct HeldRun {
-    run: Arc<IndexRun>,
-    _charge: Arc<Charge>,
 }
 
 impl fmt::Debug for ColdSegment {
@@ -186,7 +178,8 @@ impl ColdSegment {
     /// A segment of a table with `user_columns` columns.
     pub(crate) fn new(meta: SegmentMeta, file: SegmentFile, user_columns: usize, removal: Arc<Removal>) -> Self {
         let label = file.footer().label.clone().unwrap_or_else(|| Label::of_name(&meta));
-        Self { meta, file, label, user_columns, removal, runs: RwLock::default(), obsolete: AtomicBool::new(false) }
+        let runs = SegmentRuns::new(Arc::clone(file.cache()));
+        Self { meta, file, label, user_columns, removal, runs, obsolete: AtomicBool::new(false) }
     }
 
     /// An error if the file is not the one that `meta` means, of table `table`.
@@ -221,15 +214,15 @@ impl ColdSegment {
             label: self.label.clone(),
             user_columns: self.user_columns,
             removal: Arc::clone(&self.removal),
-            runs: RwLock::new(self.runs.read().clone()),
+            runs: Arc::clone(&self.runs),
             obsolete: AtomicBool::new(false),
         }
     }
 
-    /// The run of an index, read when first asked for; `None` if there is none and the segment must be scanned.
+    /// The run of an index, read when it is not in memory; `None` if there is none and the segment must be scanned.
     pub(crate) fn run(&self, index: u32) -> Result<Option<Arc<IndexRun>>> {
-        if let Some(held) = self.runs.read().get(&index) {
-            return Ok(held.as_ref().map(|held| Arc::clone(&held.run)));
+        if let Some(known) = self.runs.get(index) {
+            return Ok(known);
         }
         let path = self.meta.run_path(index);
         let run = match self.removal.storage().get(&path) {
@@ -240,15 +233,7 @@ impl ColdSegment {
             Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
-        let held = run.map(|run| self.held(run));
-        // Where several threads read it at once, the first to come back decides.
-        let mut runs = self.runs.write();
-        Ok(runs.entry(index).or_insert(held).as_ref().map(|held| Arc::clone(&held.run)))
-    }
-
-    fn held(&self, run: IndexRun) -> HeldRun {
-        let charge = Arc::new(self.file.charge(run.nbytes()));
-        HeldRun { run: Arc::new(run), _charge: charge }
+        Ok(self.runs.hold_read(index, run))
     }
 
     /// Stores the run of an index and serves it from then on.
@@ -256,43 +241,36 @@ impl ColdSegment {
         let path = self.meta.run_path(index);
         let parts = label::labelled(run.to_bytes(), &self.label.with(Part::Run { index }))?;
         self.removal.storage().put(&path, &parts, grizzly_wal::PutMode::Overwrite)?;
-        let held = self.held(run);
-        self.runs.write().insert(index, Some(held));
+        self.runs.hold(index, run);
         Ok(())
     }
 
     /// Lets go of a run. Whoever asks for it has it read again.
     pub(crate) fn forget_run(&self, index: u32) {
-        self.runs.write().remove(&index);
+        self.runs.forget(index);
     }
 
     /// Lets go of the runs of all indexes but those that are `known`, and returns their files. Nobody finds them from now
     /// on: a query that began before the index was dropped looks at every row.
     pub(crate) fn drop_runs(&self, known: impl Fn(u32) -> bool) -> Vec<String> {
-        let mut runs = self.runs.write();
-        let dropped = runs.iter_mut().filter(|(index, run)| run.is_some() && !known(**index));
-        dropped
-            .map(|(index, run)| {
-                *run = None;
-                self.meta.run_path(*index)
-            })
-            .collect()
+        self.runs.drop_unknown(known).into_iter().map(|index| self.meta.run_path(index)).collect()
     }
 
     /// The same for the run of one dropped index, which this may not have been asked for yet.
     pub(crate) fn drop_run(&self, index: u32) -> String {
-        self.runs.write().insert(index, None);
+        self.runs.drop_run(index);
         self.meta.run_path(index)
     }
 
     /// Lets go of what it holds in memory. Whoever asks for it has it read again.
     pub(crate) fn let_go(&self) {
-        self.runs.write().retain(|_, run| run.is_none());
+        self.runs.let_go();
+        self.file.forget();
     }
 
     /// Looks again, when next asked, for runs that were not there.
     pub(crate) fn forget_missing_runs(&self) {
-        self.runs.write().retain(|_, run| run.is_some());
+        self.runs.forget_missing();
     }
 
     /// The commits that wrote the rows of a chunk.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::cache::ChunkKey;
 use super::footer::{self, BlobMeta, HEADER_BYTES, SegmentFooter, TRAILER_BYTES, Trailer};
-use super::{BuiltSegment, Charge, ChunkCache, EncodedColumn, Result, SegmentError, ZoneMap};
+use super::{BuiltSegment, ChunkCache, EncodedColumn, Result, SegmentError, ZoneMap};
 
 /// Rows in a chunk; the last chunk of a segment may have fewer.
 pub(crate) const CHUNK_ROWS: usize = 65_536;
@@ -189,13 +189,12 @@ impl SegmentFile {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Counts bytes that belong to this segment against the budget of its chunks.
-    pub(crate) fn charge(&self, bytes: usize) -> Charge {
-        self.cache.charge(bytes)
+    /// Where its chunks are kept in memory.
+    pub(crate) fn cache(&self) -> &Arc<ChunkCache> {
+        &self.cache
     }
 
     /// Drops its chunks from the cache, when the file is not needed any more.
-    #[cfg(test)]
     pub(crate) fn forget(&self) {
         self.cache.forget(self.file);
     }

@@ -11,6 +11,7 @@
 //! - [`builder`]: rows in, a file out.
 //! - [`container`]: opening a file, reading it, checking it.
 //! - [`cache`]: encoded chunks kept in memory under one budget.
+//! - [`runs`]: index runs in memory, with a share of it.
 //! - [`removal`]: files that nobody here reads any more.
 //! - [`cold`]: a segment as the rest of the engine sees it: file, index runs, row stamps.
 
@@ -26,6 +27,7 @@ pub(crate) mod footer;
 mod hash;
 pub(crate) mod predicate;
 pub(crate) mod removal;
+mod runs;
 pub(crate) mod sketch;
 #[cfg(test)]
 mod tests;

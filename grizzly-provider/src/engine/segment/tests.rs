@@ -198,7 +198,7 @@ fn what_is_charged_leaves_less_room_for_chunks() -> Result<()> {
     let file = SegmentFile::from_built(store, "seg", schema(), Arc::clone(&cache), built);
     read_all(&file)?;
     let before = cache.stats();
-    let charge = file.charge(1 << 20);
+    let charge = file.cache().charge(1 << 20);
     let during = cache.stats();
     assert_eq!((during.charged, during.budget), (1 << 20, before.budget));
     assert!(before.bytes > 128 * 1024 && during.bytes <= 128 * 1024 + 64, "{before:?} {during:?}");

@@ -154,7 +154,7 @@ impl NewKeys<'_> {
         let shards = pending.shards.iter().zip(0_u32..);
         let shards = shards.filter(|(_, number)| self.shard.is_none_or(|only| only == *number));
         let segments = shards.flat_map(|(shard, _)| shard.segments.iter().rev());
-        let segments = segments.filter(|segment| segment.id() < OVERLAY);
+        let segments = segments.filter(|segment| segment.id() < OVERLAY && segment.has_live());
         segments.filter_map(|segment| Some((segment.as_ref(), self.compared.first_new(segment)?))).collect()
     }
 

@@ -58,7 +58,7 @@ async fn ask(database: &Database, url: &str) -> Result<Found, DataFusionError> {
     let rows = futures::stream::iter([more]);
     expect("rows ingested", connection.ingest("remote", IngestMode::Append, schema, rows).await?, 49_000)?;
     let refused = connection.update("INSERT INTO remote VALUES (1, 1)").await;
-    expect("a duplicate key", refused.map_err(|error| error.sqlstate()), Err("23505"))?;
+    expect("a duplicate key", refused.map_err(|error| error.sqlstate().to_owned()), Err("23505".to_owned()))?;
     let total = number(&connection.execute("SELECT count(*) FROM remote").await?)?;
     expect("rows in the end", total, 50_000)?;
     Ok(Found::new(50_000, format!("{url} gives the same answers")))
