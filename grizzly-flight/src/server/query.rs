@@ -50,7 +50,7 @@ use super::{
 use crate::error::{invalid, is_outdated, query_status, status};
 
 /// How often a statement is planned again whose tables are replaced between planning and execution.
-const REPLANS: usize = 5;
+const REPLANS: usize = 32;
 
 type Outcome = Shared<BoxFuture<'static, Result<Arc<[RecordBatch]>, Status>>>;
 
@@ -215,9 +215,10 @@ impl Work {
         let (planning, bound, plan) = (Arc::clone(session), self.bound.clone(), Arc::clone(plan));
         let started =
             attended(session, &self.switch, deadline, async move { start_all(&planning, &bound, &plan).await });
-        let streams: Vec<_> = started.await?.into_iter().map(guarded).collect();
-        // A statement that fails while its rows are fetched has failed: it aborts the open transaction as any other does.
+        // A statement that fails, at its start or while its rows are fetched, aborts the open transaction as any other does.
         let session = Arc::clone(session);
+        let started = started.await.inspect_err(|_| session.abort())?;
+        let streams: Vec<_> = started.into_iter().map(guarded).collect();
         Ok(futures::stream::iter(streams).flatten().inspect_err(move |_| session.abort()).boxed())
     }
 
@@ -367,6 +368,11 @@ async fn ready(
     result
 }
 
+/// Whether a plan takes the parameters that values were fitted to.
+fn takes_as_much(bound: &Bound, plan: &LogicalPlan) -> Result<bool, Status> {
+    Ok(bound.rows.is_none() || Parameters::of(plan)?.schema() == bound.parameters.schema())
+}
+
 /// Another plan of a statement that failed since a table was replaced after it was planned; `None` if that is not why, or
 /// if the result would have other columns. In a transaction it would be the same table again.
 async fn planned_again(session: &Session, bound: &Bound, failed: &Status) -> Result<Option<Arc<LogicalPlan>>, Status> {
@@ -375,7 +381,9 @@ async fn planned_again(session: &Session, bound: &Bound, failed: &Status) -> Res
         return Ok(None);
     }
     let plan = session.open()?.plan(&understood.sql).await.map_err(|error| query_status(&error))?;
-    Ok(Some(plan).filter(|plan| plan.schema().as_arrow() == understood.schema.as_ref()))
+    let is_same = plan.schema().as_arrow() == understood.schema.as_ref() && takes_as_much(bound, &plan)?;
+    // What COPY has written stays.
+    Ok(Some(plan).filter(|plan| is_same && !matches!(plan.as_ref(), LogicalPlan::Copy(_))))
 }
 
 /// Carries out a write or a control statement and collects its small result.

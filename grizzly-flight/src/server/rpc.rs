@@ -51,6 +51,7 @@ impl FlightService for Rpc {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
+        self.0.note_call(&request);
         info(&self.0, request).await
     }
 
@@ -66,14 +67,17 @@ impl FlightService for Rpc {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Answer<Items<FlightData>> {
+        self.0.note_call(&request);
         do_get(&self.0, request).await
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Items<PutResult>> {
+        self.0.note_call(&request);
         do_put(&self.0, request).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Items<arrow_flight::Result>> {
+        self.0.note_call(&request);
         do_action(&self.0, request).await
     }
 

@@ -66,6 +66,13 @@ impl Service {
         }
     }
 
+    /// A call came: of a session by name, whatever the call is about, its client is there.
+    pub(crate) fn note_call<T>(&self, request: &Request<T>) {
+        if request.metadata().contains_key(SESSION_HEADER) {
+            self.state.note_call(&self.key(request));
+        }
+    }
+
     /// All tables, each as what fetches all of it.
     pub(crate) async fn tables(&self, key: &SessionKey) -> Result<Vec<FlightInfo>, Status> {
         metadata::table_flights(self.state.session(key, None)?.open()?).await

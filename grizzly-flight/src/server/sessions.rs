@@ -76,13 +76,6 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
-    /// How long a transaction may be without a call, where its client has left or not.
-    fn transaction_limit(&self, is_left: bool) -> Duration {
-        self.transaction_idle.min(if is_left { LEFT_TRANSACTION } else { Duration::MAX })
-    }
-}
-
 /// A session and what the server knows of its use.
 pub(crate) struct Session {
     grizzly: GrizzlySession,
@@ -95,10 +88,17 @@ pub(crate) struct Session {
     touched: Mutex<Instant>,
     /// Cloned by everything that is running in the session.
     busy: Arc<()>,
-    /// The open connections that it was used over, if it goes by a name.
-    over: Mutex<HashSet<ConnectionId>>,
-    /// It goes by a name, and they are all closed.
-    is_left: AtomicBool,
+    /// If it goes by a name.
+    over: Mutex<Over>,
+}
+
+/// What a session by name was used over.
+#[derive(Debug, Default)]
+struct Over {
+    /// Those that are open.
+    connections: HashSet<ConnectionId>,
+    /// When the last of them was closed.
+    left: Option<Instant>,
 }
 
 /// Held while something runs, so that its session does not expire.
@@ -126,9 +126,8 @@ impl Session {
     fn new(state: &State, owner: Owner, lag: Arc<Lag>, is_transaction: bool) -> Result<Self, Status> {
         let grizzly = (state.factory)().map_err(|error| query_status(&error))?;
         let (touched, forward) = (Mutex::new(Instant::now()), Forward::new(state.token.clone(), lag));
-        let (ended, is_left) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (busy, over) = (Arc::default(), Mutex::default());
-        Ok(Self { grizzly, owner, forward, is_transaction, ended, touched, busy, over, is_left })
+        let (ended, busy, over) = (AtomicBool::new(false), Arc::default(), Mutex::default());
+        Ok(Self { grizzly, owner, forward, is_transaction, ended, touched, busy, over })
     }
 
     /// Whose the handles are that are opened in this session: those of a transaction count as its beginner's.
@@ -229,17 +228,23 @@ impl Session {
     /// It is used over a connection, by its name.
     fn used_over(&self, connection: Option<ConnectionId>) {
         if let Some(connection) = connection {
-            self.over.lock().insert(connection);
-            self.is_left.store(false, Ordering::Release);
+            let mut over = self.over.lock();
+            over.connections.insert(connection);
+            over.left = None;
         }
     }
 
     /// A connection is closed that it may have been used over.
     fn left_over(&self, connection: ConnectionId) {
         let mut over = self.over.lock();
-        if over.remove(&connection) && over.is_empty() {
-            self.is_left.store(true, Ordering::Release);
+        if over.connections.remove(&connection) && over.connections.is_empty() {
+            over.left = Some(Instant::now());
         }
+    }
+
+    /// For how long nobody has been there who could use it, if it goes by a name.
+    fn left_for(&self) -> Option<Duration> {
+        self.over.lock().left.map(|left| left.elapsed())
     }
 
     fn idle_for(&self) -> Duration {
@@ -356,15 +361,7 @@ impl State {
     /// The transaction's session if a handle is given, else the caller's own.
     pub(crate) fn session(&self, key: &SessionKey, transaction: Option<&[u8]>) -> Result<Arc<Session>, Status> {
         match transaction {
-            Some(handle) if !handle.is_empty() => {
-                let transaction = self.transactions.get(handle)?;
-                // A transaction is there for as long as its session is.
-                let named = key.opened_over().and_then(|_| self.sessions.lock().get(key).map(Arc::clone));
-                if let Some(session) = named {
-                    self.note_use(key, &session);
-                }
-                Ok(Arc::clone(&*transaction))
-            }
+            Some(handle) if !handle.is_empty() => Ok(Arc::clone(&*self.transactions.get(handle)?)),
             _ => self.own_session(key),
         }
     }
@@ -377,7 +374,6 @@ impl State {
                 self.sessions.lock().remove(key);
                 session.open()?;
             }
-            self.note_use(key, &session);
             return Ok(session);
         }
         // Made outside the lock: a factory may be slow. If two calls race, the first one's session wins.
@@ -395,6 +391,14 @@ impl State {
         }
         self.forget_if_gone(key);
         Ok(session)
+    }
+
+    /// A call came whose session goes by a name.
+    pub(crate) fn note_call(&self, key: &SessionKey) {
+        let known = self.sessions.lock().get(key).map(Arc::clone);
+        if let Some(session) = known {
+            self.note_use(key, &session);
+        }
     }
 
     /// A session by name is used over the connection that a call came over.
@@ -469,18 +473,22 @@ impl State {
         let (mut ended, mut left) = (Vec::new(), HashSet::new());
         self.sessions.lock().retain(|_, session| {
             let idle = session.idle_for();
-            let is_left = session.is_left.load(Ordering::Acquire);
+            let left_for = session.left_for().map_or(Duration::ZERO, |left_for| left_for.min(idle));
+            let is_left = left_for >= LEFT_TRANSACTION;
             if is_left {
                 left.insert(session.owner);
             }
-            let expired = idle >= limits.session_idle.min(if is_left { LEFT } else { Duration::MAX });
-            if expired || (idle >= limits.transaction_limit(is_left) && session.in_transaction()) {
+            let expired = idle >= limits.session_idle || left_for >= LEFT;
+            if expired || ((is_left || idle >= limits.transaction_idle) && session.in_transaction()) {
                 ended.push(Arc::clone(session));
             }
             // One whose transaction expired stays until its client has been told.
             !expired
         });
-        let keep = |session: &Session| session.idle_for() < limits.transaction_limit(left.contains(&session.owner));
+        let keep = |session: &Session| {
+            let most = if left.contains(&session.owner) { LEFT_TRANSACTION } else { Duration::MAX };
+            session.idle_for() < limits.transaction_idle.min(most)
+        };
         let transactions = self.transactions.retain(|session, _| keep(session));
         ended.extend(transactions.iter().map(|session| Arc::clone(&**session)));
         for session in ended {

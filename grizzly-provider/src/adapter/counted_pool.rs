@@ -32,8 +32,8 @@ pub(super) struct CountedPool {
 }
 
 impl CountedPool {
-    /// `context` with such a pool, and that pool.
-    pub(super) fn within(context: &TaskContext) -> Result<(Arc<TaskContext>, Arc<Self>)> {
+    /// `context` with such a pool, and with batches of `batch_size` rows; and that pool.
+    pub(super) fn within(context: &TaskContext, batch_size: usize) -> Result<(Arc<TaskContext>, Arc<Self>)> {
         let runtime = context.runtime_env();
         let pool = Arc::clone(&runtime.memory_pool);
         let counted = Arc::new(Self { pool, held: AtomicUsize::new(0), freed: Notify::new() });
@@ -41,7 +41,7 @@ impl CountedPool {
         let context = TaskContext::new(
             context.task_id(),
             context.session_id(),
-            context.session_config().clone(),
+            context.session_config().clone().with_batch_size(batch_size),
             context.scalar_functions().clone(),
             context.higher_order_functions().clone(),
             context.aggregate_functions().clone(),

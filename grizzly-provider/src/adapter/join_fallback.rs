@@ -18,15 +18,17 @@ use datafusion::{
     logical_expr::{JoinType, LogicalPlan},
     physical_expr::PhysicalExpr,
     physical_plan::{
-        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-        ReplaceChildrenOptions, coalesce_partitions::CoalescePartitionsExec, execute_stream, joins::HashJoinExec,
-        sorts::sort_preserving_merge::SortPreservingMergeExec, stream::RecordBatchStreamAdapter,
+        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+        execute_stream, joins::HashJoinExec, stream::RecordBatchStreamAdapter,
     },
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
-use super::{busy::unhurried, counted_pool::CountedPool};
+use super::{busy::unhurried, counted_pool::CountedPool, one_stream::in_one_stream};
+
+/// By how much the batches of the last attempt are smaller.
+const SMALLER: usize = 8;
 
 type Batches = BoxStream<'static, Result<RecordBatch>>;
 
@@ -108,52 +110,62 @@ fn sorting(state: &SessionState) -> SessionState {
     state
 }
 
-/// A stream of all rows in the order that the plan promises.
-fn in_one_stream(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    if plan.output_partitioning().partition_count() == 1 {
-        return plan;
-    }
-    match plan.output_ordering().cloned() {
-        Some(order) => Arc::new(SortPreservingMergeExec::new(order, plan)),
-        None => Arc::new(CoalescePartitionsExec::new(plan)),
-    }
-}
-
 /// Whether memory was what failed.
 fn is_out_of_memory(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
 }
 
 impl Again {
-    async fn run(&self, schema: &SchemaRef, context: Arc<TaskContext>) -> Result<Batches> {
+    async fn run(&self, schema: &SchemaRef, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let planner = DefaultPhysicalPlanner::default();
         let plan = unhurried(planner.create_physical_plan(&self.plan, &self.state)).await?;
         if plan.schema() != *schema {
             return internal_err!("a plan with other joins has other columns: {:?}, not {schema:?}", plan.schema());
         }
-        Ok(execute_stream(in_one_stream(plan), context)?.boxed())
+        execute_stream(in_one_stream(plan), context)
     }
 }
 
-/// What `hashing` yields; what `again` yields if memory ended before the first batch. The first attempt has its memory from
+/// How an attempt began.
+enum Begun {
+    Rows(Batches),
+    /// Before its first row.
+    OutOfMemory(DataFusionError),
+}
+
+async fn begin(mut attempt: SendableRecordBatchStream) -> Begun {
+    match attempt.next().await {
+        Some(Err(error)) if is_out_of_memory(&error) => Begun::OutOfMemory(error),
+        Some(first) => Begun::Rows(futures::stream::iter([first]).chain(attempt).boxed()),
+        None => Begun::Rows(futures::stream::empty().boxed()),
+    }
+}
+
+/// What `hashing` yields; if memory ended before the first row, what `again` yields, with smaller batches if it ended once
+/// more: each sort needs room for one, and the sorts of a plan begin together. The first attempt has its memory from
 /// `counted`.
 async fn first_or_again(
-    mut hashing: SendableRecordBatchStream,
-    counted: Arc<CountedPool>,
+    hashing: SendableRecordBatchStream,
+    mut counted: Arc<CountedPool>,
     again: Arc<Again>,
     context: Arc<TaskContext>,
 ) -> Result<Batches> {
-    match hashing.next().await {
-        Some(Err(error)) if is_out_of_memory(&error) => {
-            let schema = hashing.schema();
-            drop(hashing);
-            counted.given_back().await;
-            tracing::info!(%error, "a query whose joins do not fit in memory runs again with joins that sort");
-            again.run(&schema, context).await.map_err(|other| error.context(format!("without hash joins: {other}")))
+    let (schema, usual) = (hashing.schema(), context.session_config().batch_size());
+    let mut failed = match begin(hashing).await {
+        Begun::Rows(rows) => return Ok(rows),
+        Begun::OutOfMemory(error) => error,
+    };
+    for batch_size in [usual, (usual / SMALLER).max(1)] {
+        counted.given_back().await;
+        tracing::info!(error = %failed, batch_size, "a query whose joins do not fit in memory runs again with joins that sort");
+        let (attempt, pool) = CountedPool::within(&context, batch_size)?;
+        counted = pool;
+        match begin(again.run(&schema, attempt).await?).await {
+            Begun::Rows(rows) => return Ok(rows),
+            Begun::OutOfMemory(error) => failed = error,
         }
-        Some(first) => Ok(futures::stream::iter([first]).chain(hashing).boxed()),
-        None => Ok(futures::stream::empty().boxed()),
     }
+    Err(failed.context("without hash joins"))
 }
 
 impl fmt::Debug for JoinFallbackExec {
@@ -215,7 +227,7 @@ impl ExecutionPlan for JoinFallbackExec {
         if partition != 0 {
             return internal_err!("JoinFallbackExec has one stream, not {}", partition + 1);
         }
-        let (attempt, counted) = CountedPool::within(&context)?;
+        let (attempt, counted) = CountedPool::within(&context, context.session_config().batch_size())?;
         let hashing = self.hashing.execute(0, attempt)?;
         let stream = first_or_again(hashing, counted, Arc::clone(&self.again), context);
         let stream = futures::stream::once(stream).try_flatten();

@@ -44,8 +44,11 @@ pub fn live_table(
 /// Shows `table` as `grizzly.{name}` in `catalog`.
 pub fn show_table(catalog: &dyn CatalogProvider, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
     if let Some(schema) = catalog.schema(SCHEMA) {
-        let system = schema.downcast_ref::<SystemSchema>().ok_or_else(|| refused(name))?;
-        return system.tables.register_table(name.to_owned(), table).map(drop);
+        // Somebody else's catalog may have such a schema of its own.
+        return match schema.downcast_ref::<SystemSchema>() {
+            Some(system) => system.tables.register_table(name.to_owned(), table).map(drop),
+            None => schema.register_table(name.to_owned(), table).map(drop),
+        };
     }
     let schema = SystemSchema { tables: MemorySchemaProvider::new() };
     // First: an empty schema would be made one of the database.

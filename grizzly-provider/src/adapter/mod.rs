@@ -17,6 +17,7 @@ mod live_table;
 mod memory_pool;
 mod metadata_aggregate;
 mod misleading_keys;
+mod one_stream;
 mod options;
 mod plan_cache;
 mod planner;

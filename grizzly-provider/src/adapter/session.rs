@@ -13,6 +13,7 @@ use datafusion::{
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     optimizer::{AnalyzerRule, OptimizerRule},
     prelude::SessionContext,
+    sql::parser::Statement,
 };
 use futures::future::BoxFuture;
 
@@ -40,7 +41,7 @@ pub(crate) const CATALOG: &str = "grizzly";
 const SCHEMA: &str = "public";
 
 /// How often a statement is planned again whose tables are replaced between planning and execution.
-const REPLANS: usize = 5;
+const REPLANS: usize = 32;
 
 /// A text of so many bytes is parsed in no time.
 const SHORT: usize = 4096;
@@ -214,8 +215,10 @@ impl GrizzlySession {
         let text = (statements.len() == 1).then_some(sql);
         let mut rows = Vec::new();
         for (at, statement) in statements.into_iter().enumerate() {
+            // What COPY has written stays.
+            let replans = if matches!(statement.statement, Statement::CopyTo(_)) { 0 } else { REPLANS };
             let mut result = self.run_to_its_end(statement, text).await;
-            for _ in 0..REPLANS {
+            for _ in 0..replans {
                 if !self.may_plan_again(&result) {
                     break;
                 }

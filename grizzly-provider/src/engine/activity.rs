@@ -39,7 +39,7 @@ impl Grizzly {
     /// ```
     pub fn activity(&self) -> Activity {
         let inner = &self.inner;
-        let cached = inner.cache.stats();
+        let cached = inner.files.cache.stats();
         let (snapshots, oldest_snapshot) = inner.snapshots.alive();
         Activity {
             newest_commit: inner.publisher.current().csn,

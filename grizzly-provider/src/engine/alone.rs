@@ -17,11 +17,12 @@ use super::{
     database::Inner,
     maintenance::worker,
     manifest::Manifest,
-    recovery::{self, LOG_DIR, Parts, Recovery, load_or_create, new_cache, wal_options},
-    segment::{ChunkCache, removal::Removal},
+    recovery::{self, LOG_DIR, Parts, load_or_create, new_cache, wal_options},
+    replica::Replica,
+    segment::removal::Removal,
     settings::Settings,
     txn::publish::Publisher,
-    version::DatabaseVersion,
+    version::{DatabaseVersion, apply::Files},
 };
 use crate::{
     access::Csn,
@@ -77,9 +78,9 @@ pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -
     let lock = storage.lock()?;
     let found = load_or_create(&storage, settings.create, &url)?;
     let removal = Arc::new(Removal::new(Arc::clone(&storage), Duration::ZERO));
-    let cache = new_cache(&settings);
+    let files = Files { removal, cache: new_cache(&settings) };
     let publisher = Arc::new(Publisher::new(DatabaseVersion::empty(Csn(found.history_from))));
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: None };
+    let parts = Parts { url, settings, storage, publisher, files, lock, member: None };
     let db = Arc::new(Inner::new(parts, found.database));
     let begun = Instant::now();
     match begin(&db, &found) {
@@ -92,12 +93,6 @@ pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -
     }
     worker::start(&db)?;
     Ok(db)
-}
-
-impl Recovery {
-    fn of(db: &Inner, manifest: &Manifest) -> Result<Self> {
-        Self::from_manifest(Arc::clone(&db.removal), Arc::<ChunkCache>::clone(&db.cache), manifest)
-    }
 }
 
 /// Takes an epoch, reads everything, and goes on behind it.
@@ -124,22 +119,22 @@ fn go_on(db: &Inner, found: &Manifest, lease: &Arc<Lease>, held: bool) -> Result
         }
         false => Manifest { epoch: lease.epoch(), ..found.clone() },
     };
-    let mut recovery = Recovery::of(db, &manifest)?;
+    let mut replica = Replica::from_manifest(db.files.clone(), &manifest)?;
     let mut options = wal_options(&db.publisher, db.identity, lease.epoch(), None);
     options.sole = !held;
     let replay = grizzly_wal::open(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from), options)?;
     let mut replay = replay.knowing(lease.known_log());
     let mut records = 0_u64;
     for record in &mut replay {
-        recovery.apply(&record?)?;
+        replica.apply(&record?)?;
         records += 1;
     }
     let torn = replay.torn().to_vec();
     let wal = Arc::new(replay.into_writer()?);
-    tracing::info!(url = db.url, records, csn = recovery.version.csn.0, "the database is open");
+    tracing::info!(url = db.url, records, csn = replica.version.csn.0, "the database is open");
     leave_word(lease, &wal);
     db.alone.store(Some(Arc::clone(lease)));
-    recovery::install(db, recovery, (wal, torn), &manifest)
+    recovery::install(db, replica, (wal, torn), &manifest)
 }
 
 /// From here on the lease says which file the log has begun.
@@ -152,14 +147,14 @@ fn leave_word(lease: &Arc<Lease>, wal: &Arc<Wal>) {
 
 /// Reads everything and writes nothing.
 fn read_only(db: &Inner, manifest: &Manifest) -> Result<()> {
-    let mut recovery = Recovery::of(db, manifest)?;
+    let mut replica = Replica::from_manifest(db.files.clone(), manifest)?;
     let known = manifest.known_log().and(lease::known_log(db.storage.as_ref(), manifest.database)?);
     let log = grizzly_wal::read(Arc::clone(&db.storage), LOG_DIR, Lsn(manifest.replay_from))?;
     let mut log = log.knowing(known);
     for record in &mut log {
-        recovery.apply(&record?)?;
+        replica.apply(&record?)?;
     }
-    recovery::adopt(db, recovery, log.torn().to_vec(), manifest).map(drop)
+    recovery::adopt(db, replica, log.torn().to_vec(), manifest).map(drop)
 }
 
 impl Inner {

@@ -144,5 +144,5 @@ fn store(
     let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark };
     db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
     let file = db.built_segment(&meta, &table.def.schema, built)?;
-    Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.removal))))
+    Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.files.removal))))
 }

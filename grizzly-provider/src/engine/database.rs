@@ -23,9 +23,8 @@ use super::{
     maintenance::{compact, flush, room::HotRows, worker::Signals},
     recovery, rows,
     segment::{
-        BuiltSegment, ChunkCache, SegmentFile,
+        BuiltSegment, SegmentFile,
         cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path},
-        removal::Removal,
     },
     settings::{ClusterSettings, Settings},
     snapshot::Snapshot,
@@ -35,7 +34,7 @@ use super::{
         transaction::{self, CommitOutcome, Conflict, Transaction},
     },
     verify::{self, VerifyReport},
-    version::{DatabaseVersion, SegmentData},
+    version::{DatabaseVersion, SegmentData, apply::Files},
 };
 use crate::{
     access::{AsOf, Csn, IndexDefinition, TableDefinition},
@@ -79,7 +78,7 @@ pub(crate) struct Inner {
     /// Segments that were replaced or dropped, until a checkpoint no longer names them.
     pub(super) obsolete: Mutex<Vec<Arc<ColdSegment>>>,
     pub(super) snapshots: Arc<SnapshotRegistry>,
-    pub(super) cache: Arc<ChunkCache>,
+    pub(super) files: Files,
     pub(super) identity: uuid::Uuid,
     pub(super) epoch: AtomicU64,
     /// Counts the times that this process began or ended writing. A transaction commits in the term it began in.
@@ -89,7 +88,6 @@ pub(crate) struct Inner {
     /// Without a cluster, while this process writes.
     pub(super) alone: ArcSwapOption<Lease>,
     pub(super) grounded: Grounded,
-    pub(super) removal: Arc<Removal>,
     pub(super) next_segment: AtomicU32,
     pub(super) next_transaction: AtomicU64,
     /// Transactions that are open.
@@ -434,7 +432,7 @@ impl Grizzly {
 
     /// Bytes of encoded chunks and index runs that are in memory, over all tables.
     pub fn cached_bytes(&self) -> u64 {
-        let stats = self.inner.cache.stats();
+        let stats = self.inner.files.cache.stats();
         stats.bytes + stats.charged
     }
 
@@ -540,7 +538,7 @@ impl Inner {
     ) -> Result<SegmentFile> {
         let (path, schema) = (meta.path(), meta.file_schema(schema));
         let bytes = Arc::new(SegmentBytes { storage: Arc::clone(&self.storage), len: meta.file_bytes });
-        Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.cache), built))
+        Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.files.cache), built))
     }
 
     /// Makes a version that maintenance made the newest, visible as soon as the commits before it are.

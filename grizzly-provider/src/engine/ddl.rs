@@ -5,24 +5,22 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use grizzly_wal::NewRecord;
-
 use super::{
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
     database::Inner,
     index::IndexRun,
     maintenance::flush,
-    redo::{KIND_CATALOG, encode_json},
+    redo::Change,
     rows,
     segment::{Charge, cold::ColdSegment},
     txn::{
         commit::{self, CommitState, Logged},
         conflict,
     },
-    version::{DatabaseVersion, Segment, SegmentData, TableVersion},
+    version::{Segment, TableVersion, apply::apply},
 };
 use crate::{
-    access::{Csn, IndexDefinition, TableDefinition},
+    access::{IndexDefinition, TableDefinition},
     error::{Error, ErrorKind, Result},
 };
 
@@ -31,59 +29,27 @@ const FEW: u64 = 4_096;
 /// How often rows that came meanwhile are compared without it.
 const CHECKS: usize = 16;
 
-/// Applies the change that commit `csn` makes to a version; its validity was checked when it was made.
-pub(super) fn apply(version: &mut DatabaseVersion, change: &CatalogChange, csn: Csn) -> Result<()> {
-    version.catalog = Arc::new(version.catalog.with(change));
-    match change {
-        CatalogChange::CreateTable(def) => {
-            version.tables.insert(def.id, Arc::new(TableVersion::new(Arc::new(def.clone()), csn)?));
-        }
-        CatalogChange::DropTable { table } => {
-            version.tables.remove(table);
-        }
-        CatalogChange::CreateIndex { table, .. } | CatalogChange::DropIndex { table, .. } => {
-            let def = version.catalog.tables.get(table).cloned();
-            let def =
-                def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
-            let table = version.change_table(*table, csn)?;
-            table.redefine(def)?;
-            seal(table);
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Lets later rows go to new hot segments, whose live indexes fit the changed definition.
-fn seal(table: &mut TableVersion) {
-    let hot: Vec<u32> = table.segments().filter(|(_, segment)| segment.hot().is_some()).map(|(_, s)| s.id()).collect();
-    for id in hot {
-        if let Some(SegmentData::Hot(hot)) = table.segment_mut(id).map(|segment| &mut segment.data) {
-            hot.sealed = true;
-        }
-    }
-}
-
-/// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing.
+/// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing. Whether it did.
 fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
     db.begin_to_write();
     db.check_writable()?;
-    let logged = {
+    let (logged, gone) = {
         let mut state = db.commit.lock();
         let Some(change) = make(&state.version.catalog, &state)? else { return Ok(false) };
-        log(db, &mut state, &change)?
+        log(db, &mut state, change)?
     };
     logged.wait()?;
+    db.retire(gone);
     Ok(true)
 }
 
-fn log(db: &Inner, state: &mut CommitState, change: &CatalogChange) -> Result<Logged> {
+/// Writes a change to the log; returns the segment files that are gone by it, too.
+fn log(db: &Inner, state: &mut CommitState, change: CatalogChange) -> Result<(Logged, Vec<Arc<ColdSegment>>)> {
     let mut next = state.version.as_ref().clone();
-    next.csn = db.next_csn(next.csn);
-    let csn = next.csn;
-    apply(&mut next, change, csn)?;
-    let record = NewRecord { txn: 0, commit_ts: csn.0, kind: KIND_CATALOG, payload: encode_json(change)? };
-    commit::append(db, state, next, record, || ())
+    let (csn, change) = (db.next_csn(next.csn), Change::Catalog(change));
+    let effects = apply(&mut next, &change, csn, &db.files)?;
+    let logged = commit::append(db, state, next, change.record(0, csn)?, || ())?;
+    Ok((logged, effects.gone))
 }
 
 pub(super) fn create_table(db: &Inner, definition: TableDefinition, if_not_exists: bool) -> Result<bool> {
@@ -98,19 +64,11 @@ pub(super) fn create_table(db: &Inner, definition: TableDefinition, if_not_exist
 }
 
 pub(super) fn drop_table(db: &Inner, table: &str, if_exists: bool) -> Result<bool> {
-    let mut dropped = Vec::new();
-    let done = change(db, |catalog, state| {
-        let def = match catalog.table(table) {
-            Ok(def) => def,
-            Err(_) if if_exists => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let version = state.version.table(def.id)?;
-        dropped.extend(version.segments().filter_map(|(_, segment)| segment.cold().cloned()));
-        Ok(Some(CatalogChange::DropTable { table: def.id }))
-    })?;
-    db.retire(dropped);
-    Ok(done)
+    change(db, |catalog, _| match catalog.table(table) {
+        Ok(def) => Ok(Some(CatalogChange::DropTable { table: def.id })),
+        Err(_) if if_exists => Ok(None),
+        Err(error) => Err(error),
+    })
 }
 
 pub(super) fn create_schema(db: &Inner, name: &str, if_not_exists: bool) -> Result<bool> {
@@ -194,7 +152,9 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
     if let Some((table, index)) = made.filter(|_| done) {
         // Rows that came before the index: those in memory become files, which get runs as they are written.
         let version = Arc::clone(&db.commit.lock().version);
-        if version.table(table)?.segments().any(|(_, segment)| segment.hot().is_some()) {
+        // It may be gone by now, and its index with it.
+        let Some(rows) = version.tables.get(&table) else { return Ok(done) };
+        if rows.segments().any(|(_, segment)| segment.hot().is_some()) {
             flush::checkpoint(db)?;
         }
         build_runs(
@@ -210,7 +170,7 @@ pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition
 /// Gives every segment file that lacks it its run of an index, of which some are made already.
 pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef, mut made: Runs) -> Result<()> {
     let version = Arc::clone(&db.commit.lock().version);
-    let table = version.table(table)?;
+    let Some(table) = version.tables.get(&table) else { return Ok(()) };
     for (_, segment) in table.segments() {
         let made = made.remove(&segment.id()).filter(|_| segment.cold().is_some());
         match (made, segment.cold()) {
@@ -299,7 +259,7 @@ fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<
 /// Removes from a new segment the runs of indexes that were dropped while it was written.
 pub(super) fn drop_unknown_runs(db: &Inner, def: &TableDef, segment: &ColdSegment) {
     for file in segment.drop_runs(|index| def.indexes.iter().any(|known| known.id == index)) {
-        db.removal.remove_later(file);
+        db.files.removal.remove_later(file);
     }
 }
 
@@ -328,7 +288,7 @@ pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists:
     })?;
     // Not before: a query would have read the runs again meanwhile, for good.
     for (cold, index) in dropped.into_iter().filter(|_| done) {
-        db.removal.remove_later(cold.drop_run(index));
+        db.files.removal.remove_later(cold.drop_run(index));
     }
     Ok(done)
 }

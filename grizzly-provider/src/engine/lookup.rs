@@ -4,6 +4,7 @@
 use super::{
     catalog::IndexDef,
     key::KeyRange,
+    segment::cold::Found,
     version::{OVERLAY, Segment, SegmentData, TableVersion},
 };
 use crate::{access::RowId, error::Result};
@@ -24,9 +25,10 @@ pub(crate) fn segment_hits(segment: &Segment, index: u32, ranges: &[KeyRange]) -
             Some(live) => ranges.iter().for_each(|range| live.lookup(range, hot.rows, &mut rows)),
             None => return Ok(Hits::Scan),
         },
-        SegmentData::Cold(cold) => match cold.run(index)? {
-            Some(run) => ranges.iter().for_each(|range| run.lookup(range, &mut rows)),
-            None => return Ok(Hits::Scan),
+        SegmentData::Cold(cold) => match cold.run_with(index, ranges)? {
+            Found::Run(run) => ranges.iter().for_each(|range| run.lookup(range, &mut rows)),
+            Found::Nothing => {}
+            Found::NoRun => return Ok(Hits::Scan),
         },
     }
     if rows.len() > 1 {

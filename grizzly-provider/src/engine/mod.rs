@@ -1,8 +1,9 @@
 //! Tables, shards, row versions, transactions, indexes and segments. No DataFusion in here.
 //!
 //! One write, followed through the files: `txn/transaction` collects rows in `txn/writes`; `txn/commit` checks them
-//! (`txn/conflict`), logs them (`redo`), applies them to the next `version` and hands that to `txn/publish`, which
-//! makes it visible once the log is durable. `maintenance/flush` turns hot rows (`shard/hot`) into segment files
+//! (`txn/conflict`), makes records of them (`redo`), applies those to the next version (`version/apply`), logs them and hands
+//! the version to `txn/publish`, which makes it visible once the log is durable. Who reads the log, at a start or beside the
+//! writer, applies its records to a `replica`. `maintenance/flush` turns hot rows (`shard/hot`) into segment files
 //! (`segment`), and `manifest` records them.
 //!
 //! Several processes on one database: `cluster` says which of them writes, and lets the others follow.
@@ -34,6 +35,7 @@ mod planning;
 mod recovery;
 mod redo;
 mod redo_rows;
+mod replica;
 mod rows;
 mod scan;
 pub(crate) mod segment;

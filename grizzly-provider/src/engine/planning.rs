@@ -8,7 +8,10 @@ use arrow::array::ArrayRef;
 use super::{
     catalog::IndexDef,
     key::{KeyEncoder, KeyRange},
-    segment::zone_map::{Verdict, may_match},
+    segment::{
+        cold::Found,
+        zone_map::{Verdict, may_match},
+    },
     version::{Segment, SegmentData, TableVersion},
 };
 use crate::{
@@ -43,8 +46,9 @@ pub(crate) fn estimate_index_rows(
             Some(live) => ranges.iter().map(|range| live.estimate(range)).sum(),
             None => u64::from(hot.rows),
         },
-        SegmentData::Cold(cold) => match cold.run(index.id) {
-            Ok(Some(run)) => ranges.iter().map(|range| run.estimate(range)).sum(),
+        SegmentData::Cold(cold) => match cold.run_with(index.id, ranges) {
+            Ok(Found::Run(run)) => ranges.iter().map(|range| run.estimate(range)).sum(),
+            Ok(Found::Nothing) => 0,
             _ => u64::from(cold.meta.rows),
         },
     };

@@ -1,7 +1,7 @@
 //! What the log carries, and with `redo_rows` the only file that knows it: the writes of a commit, a change of the catalog, or the
 //! exchange of segments that compaction makes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     buffer::Buffer,
@@ -14,30 +14,32 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use bytes::{Buf, BufMut, Bytes};
+use grizzly_wal::{NewRecord, Record};
 use serde::{Deserialize, Serialize};
 
 use super::{
     catalog::CatalogChange,
+    key::Keys,
     mvcc::{row_set::TableRows, tombstones::Tombstones},
     redo_rows::{get_row_ids, get_table_rows, get_tombstones, put_table_rows, put_tombstones},
-    segment::cold::SegmentMeta,
+    segment::cold::{ColdSegment, SegmentMeta},
     stamps::Stamps,
 };
 use crate::{
     access::Csn,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
 };
 
 /// Record kinds in the log's headers. Commits of older versions: ended rows are listed one by one.
-pub(crate) const KIND_LISTING_COMMIT: u8 = 1;
-/// A change of the catalog: JSON of [`super::catalog::CatalogChange`].
-pub(crate) const KIND_CATALOG: u8 = 2;
+const KIND_LISTING_COMMIT: u8 = 1;
+/// A change of the catalog: JSON of [`CatalogChange`].
+const KIND_CATALOG: u8 = 2;
 /// Exchanges of older versions: JSON of [`Replace`], ended rows included.
-pub(crate) const KIND_LISTING_REPLACE: u8 = 3;
+const KIND_LISTING_REPLACE: u8 = 3;
 /// The writes of a commit.
-pub(crate) const KIND_COMMIT: u8 = 4;
+const KIND_COMMIT: u8 = 4;
 /// Segments exchanged by compaction.
-pub(crate) const KIND_REPLACE: u8 = 5;
+const KIND_REPLACE: u8 = 5;
 
 const TAG_INSERT: u8 = 1;
 /// Ended rows, listed.
@@ -52,13 +54,38 @@ const TAG_ATTACH: u8 = 6;
 #[derive(Debug, Clone)]
 pub(crate) enum RedoOp {
     /// Rows appended to a hot segment.
-    Insert { table: u64, shard: u32, segment: u32, first_row: u32, versions: Stamps, rows: EncodedRows },
+    Insert { table: u64, shard: u32, segment: u32, first_row: u32, versions: Stamps, rows: LoggedRows },
     /// Rows ended.
     Delete { table: u64, rows: TableRows },
     /// A segment file that the transaction wrote before it committed.
     Attach(Attach),
     /// A change of the catalog that is part of the commit.
     Define(CatalogChange),
+}
+
+/// What a record says.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A transaction's writes.
+    Commit(Vec<RedoOp>),
+    /// A definition.
+    Catalog(CatalogChange),
+    /// A merge of segments.
+    Replace(Replace),
+}
+
+/// Rows of a record, and what they are made into, where that is known already.
+#[derive(Debug, Clone)]
+pub(crate) struct LoggedRows {
+    pub(crate) encoded: EncodedRows,
+    pub(crate) keyed: Option<Arc<KeyedRows>>,
+}
+
+/// Rows with their keys in each index of their table.
+#[derive(Debug)]
+pub(crate) struct KeyedRows {
+    pub(crate) batch: RecordBatch,
+    pub(crate) keys: Vec<Keys>,
 }
 
 /// A segment file joins a shard.
@@ -73,6 +100,9 @@ pub(crate) struct Attach {
     /// Rows that their own transaction ended.
     #[serde(skip)]
     pub(crate) ended: Tombstones,
+    /// The segment, where it is open already.
+    #[serde(skip)]
+    pub(crate) file: Option<Arc<ColdSegment>>,
 }
 
 /// Compaction's exchange of segments within a shard.
@@ -89,11 +119,49 @@ pub(crate) struct Replace {
     #[serde(skip)]
     pub(crate) ended: Tombstones,
     pub(crate) history_from: u64,
+    /// The new segment, where it is open already.
+    #[serde(skip)]
+    pub(crate) file: Option<Arc<ColdSegment>>,
 }
 
 impl Attach {
-    pub(crate) fn new(table: u64, shard: u32, meta: SegmentMeta, ended: Tombstones) -> Self {
-        Self { table, shard, meta, listed: Vec::new(), ended }
+    pub(crate) fn new(table: u64, shard: u32, file: Arc<ColdSegment>, ended: Tombstones) -> Self {
+        Self { table, shard, meta: file.meta.clone(), listed: Vec::new(), ended, file: Some(file) }
+    }
+}
+
+impl Change {
+    /// What a record of the log says.
+    ///
+    /// # Errors
+    /// `Corrupt` if its payload is damaged, `Unsupported` if it is of a kind that a later version writes.
+    pub(crate) fn of(record: &Record) -> Result<Self> {
+        let payload = record.payload.clone();
+        match record.header.kind {
+            KIND_COMMIT | KIND_LISTING_COMMIT => decode_commit(payload).map(Self::Commit),
+            KIND_CATALOG => decode_json("a catalog change in the log", &payload).map(Self::Catalog),
+            kind @ (KIND_REPLACE | KIND_LISTING_REPLACE) => decode_replace(kind, payload).map(Self::Replace),
+            kind => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("log record {} is of kind {kind}, which this version does not know", record.header.lsn.0),
+            )),
+        }
+    }
+
+    /// The record of commit `csn`, of transaction `txn` if it is one's.
+    pub(crate) fn record(&self, txn: u64, csn: Csn) -> Result<NewRecord> {
+        let (kind, payload) = match self {
+            Self::Commit(ops) => (KIND_COMMIT, encode_commit(ops)?),
+            Self::Catalog(change) => (KIND_CATALOG, encode_json(change)?),
+            Self::Replace(replace) => (KIND_REPLACE, encode_replace(replace)?),
+        };
+        Ok(NewRecord { txn, commit_ts: csn.0, kind, payload })
+    }
+}
+
+impl LoggedRows {
+    pub(crate) fn new(encoded: EncodedRows, keyed: Arc<KeyedRows>) -> Self {
+        Self { encoded, keyed: Some(keyed) }
     }
 }
 
@@ -130,7 +198,7 @@ impl EncodedRows {
 }
 
 /// The payload of a commit record.
-pub(crate) fn encode_commit(ops: &[RedoOp]) -> Result<Bytes> {
+fn encode_commit(ops: &[RedoOp]) -> Result<Bytes> {
     let mut out = Vec::with_capacity(512);
     for op in ops {
         match op {
@@ -140,6 +208,7 @@ pub(crate) fn encode_commit(ops: &[RedoOp]) -> Result<Bytes> {
                 out.put_u32_le(*shard);
                 out.put_u32_le(*segment);
                 out.put_u32_le(*first_row);
+                let rows = &rows.encoded;
                 out.put_u32_le(rows.count);
                 put_stamps(&mut out, versions);
                 put_bytes(&mut out, &rows.message);
@@ -165,7 +234,7 @@ pub(crate) fn encode_commit(ops: &[RedoOp]) -> Result<Bytes> {
 }
 
 /// The writes of a commit record.
-pub(crate) fn decode_commit(mut payload: Bytes) -> Result<Vec<RedoOp>> {
+fn decode_commit(mut payload: Bytes) -> Result<Vec<RedoOp>> {
     let mut ops = Vec::new();
     while payload.has_remaining() {
         let op = decode_op(&mut payload);
@@ -184,7 +253,7 @@ fn decode_op(payload: &mut Bytes) -> Option<RedoOp> {
             let count = payload.try_get_u32_le().ok()?;
             let versions = get_stamps(payload, count as usize)?;
             let (message, body) = (get_bytes(payload)?, get_bytes(payload)?);
-            let rows = EncodedRows { count, message, body };
+            let rows = LoggedRows { encoded: EncodedRows { count, message, body }, keyed: None };
             Some(RedoOp::Insert { table, shard, segment, first_row, versions, rows })
         }
         TAG_DELETE_LIST => {
@@ -210,7 +279,7 @@ fn decode_op(payload: &mut Bytes) -> Option<RedoOp> {
 }
 
 /// The payload of a record of compaction.
-pub(crate) fn encode_replace(replace: &Replace) -> Result<Bytes> {
+fn encode_replace(replace: &Replace) -> Result<Bytes> {
     let mut out = Vec::with_capacity(512);
     put_bytes(&mut out, &encode_json(replace)?);
     put_tombstones(&mut out, &replace.ended);
@@ -218,7 +287,7 @@ pub(crate) fn encode_replace(replace: &Replace) -> Result<Bytes> {
 }
 
 /// The exchange in a record of `kind`.
-pub(crate) fn decode_replace(kind: u8, mut payload: Bytes) -> Result<Replace> {
+fn decode_replace(kind: u8, mut payload: Bytes) -> Result<Replace> {
     let what = "a merge of segments in the log";
     if kind == KIND_LISTING_REPLACE {
         let mut replace: Replace = decode_json(what, &payload)?;
@@ -284,8 +353,6 @@ fn get_stamps(payload: &mut Bytes, count: usize) -> Option<Stamps> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::{
         array::{Int64Array, StringViewArray},
         datatypes::{DataType, Field, Schema},
@@ -305,7 +372,7 @@ mod tests {
     }
 
     fn payload() -> Bytes {
-        let rows = EncodedRows::encode(&batch()).expect("rows encode");
+        let rows = LoggedRows { encoded: EncodedRows::encode(&batch()).expect("rows encode"), keyed: None };
         let insert = RedoOp::Insert {
             table: 3,
             shard: 1,
@@ -329,7 +396,7 @@ mod tests {
             unreachable!("one insert and one delete were written: {ops:?}");
         };
         assert_eq!((versions.get(0), versions.get(1)), (1, 4));
-        assert_eq!(rows.decode(&batch().schema()).expect("rows decode"), batch());
+        assert_eq!(rows.encoded.decode(&batch().schema()).expect("rows decode"), batch());
         assert_eq!(deleted, &[RowId::new(2, 7)].into_iter().collect());
     }
 

@@ -9,8 +9,8 @@ use datafusion::{
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::LogicalPlan,
     physical_plan::{
-        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr,
-        PlanProperties, ReplaceChildrenOptions, coalesce_partitions::CoalescePartitionsExec, coop::cooperative,
+        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
+        ReplaceChildrenOptions, coop::cooperative,
     },
 };
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     access::Csn,
-    adapter::{GrizzlyOptions, GrizzlyTable, SessionHandle},
+    adapter::{GrizzlyOptions, GrizzlyTable, SessionHandle, one_stream::in_one_stream},
 };
 
 /// Answers a query with its kept result while the tables it reads have not changed since.
@@ -81,7 +81,8 @@ impl ResultCacheExec {
         let ids = tables.iter().map(GrizzlyTable::id).collect();
         let question = Question::new(plan, results.number_of(session.config().options()), ids);
         let (cache, question) = (Arc::clone(&results.cache), Arc::new(question));
-        Self { cache, question, tables: tables.into(), input: in_one_stream(physical) }
+        // Which row is in which of several streams differs from run to run.
+        Self { cache, question, tables: tables.into(), input: in_one_stream(Arc::clone(physical)) }
     }
 
     /// The last change of each table as the statement reads it; `None` if it reads what has no such number.
@@ -96,14 +97,6 @@ impl ResultCacheExec {
         names.sort_unstable();
         names.dedup();
         names.join(", ")
-    }
-}
-
-/// Which row is in which of several streams differs from run to run, so a result is kept as one.
-fn in_one_stream(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    match plan.output_partitioning().partition_count() {
-        1 => Arc::clone(plan),
-        _ => Arc::new(CoalescePartitionsExec::new(Arc::clone(plan))),
     }
 }
 
@@ -149,7 +142,7 @@ impl ExecutionPlan for ResultCacheExec {
         let Ok([input]) = <[_; 1]>::try_from(children) else {
             return internal_err!("ResultCacheExec has exactly one child");
         };
-        Ok(Arc::new(Self { input: in_one_stream(&input), ..Self::clone(&self) }))
+        Ok(Arc::new(Self { input: in_one_stream(input), ..Self::clone(&self) }))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -11,9 +11,9 @@ use super::{
     super::{
         database::Inner,
         manifest::Manifest,
-        recovery::{LOG_DIR, Recovery},
-        segment::{ChunkCache, removal::Removal},
-        version::DatabaseVersion,
+        recovery::LOG_DIR,
+        replica::Replica,
+        version::{DatabaseVersion, apply::Files},
     },
     Member, lease,
 };
@@ -24,7 +24,7 @@ const LOOK_FOR_MANIFEST: Duration = Duration::from_millis(250);
 
 /// A database as another process has written it so far.
 pub(super) struct Following {
-    pub(super) recovery: Recovery,
+    pub(super) replica: Replica,
     pub(super) tail: LogTail,
     /// The newest manifest that is contained.
     manifest: u64,
@@ -33,17 +33,17 @@ pub(super) struct Following {
 
 impl Following {
     /// The database as of its newest manifest.
-    pub(super) fn load(storage: &Arc<dyn Storage>, removal: &Arc<Removal>, cache: &Arc<ChunkCache>) -> Result<Self> {
+    pub(super) fn load(storage: &Arc<dyn Storage>, files: Files) -> Result<Self> {
         let manifest = Manifest::load(storage)?;
         let manifest = manifest.ok_or_else(|| crate::Error::not_found(format!("'{}' is gone", storage.url())))?;
-        let recovery = Recovery::from_manifest(Arc::clone(removal), Arc::clone(cache), &manifest)?;
+        let replica = Replica::from_manifest(files, &manifest)?;
         let tail = LogTail::new(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from));
         let tail = tail.of(manifest.database.as_u128());
-        Ok(Self { recovery, tail, manifest: manifest.number, looked: Instant::now() })
+        Ok(Self { replica, tail, manifest: manifest.number, looked: Instant::now() })
     }
 
     pub(super) fn version(&self) -> DatabaseVersion {
-        self.recovery.version.clone()
+        self.replica.version.clone()
     }
 
     /// Applies what was logged since the last call.
@@ -62,7 +62,7 @@ impl Following {
         }
         self.tail = tail;
         for record in &records {
-            self.recovery.apply(record)?;
+            self.replica.apply(record)?;
         }
         Ok(Advanced { changed: !records.is_empty(), complete: true })
     }
@@ -83,7 +83,7 @@ impl Following {
             return Ok(false);
         }
         self.looked = Instant::now();
-        self.recovery.look_again_for_runs();
+        self.replica.look_again_for_runs();
         if Manifest::newest(storage)? <= self.manifest {
             return Ok(false);
         }
@@ -91,7 +91,7 @@ impl Following {
         if self.tail.next_lsn() < Lsn(manifest.replay_from) {
             return Ok(false);
         }
-        self.recovery.adopt(&manifest)?;
+        self.replica.adopt(&manifest)?;
         self.manifest = manifest.number;
         Ok(true)
     }
@@ -124,12 +124,12 @@ pub(super) fn catch_up(db: &Inner, member: &Member, care: Care) -> Result<bool> 
     // After an error the next call begins anew, from the newest manifest, which may contain all there is.
     let (mut following, anew) = match place.take() {
         Some(following) => (following, false),
-        None => (Following::load(&db.storage, &db.removal, &db.cache)?, true),
+        None => (Following::load(&db.storage, db.files.clone())?, true),
     };
     let advanced = following.advance(&db.storage, care)?;
     let adopted = following.adopt_checkpoint(&db.storage)?;
     // What was seen once stays, also while a fresh start has not come as far yet.
-    let as_new = following.recovery.version.csn >= db.publisher.current().csn;
+    let as_new = following.replica.version.csn >= db.publisher.current().csn;
     if (anew || advanced.changed || adopted) && as_new {
         db.publisher.publish_now(Arc::new(following.version()));
         member.news.tell();

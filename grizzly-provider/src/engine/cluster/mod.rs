@@ -36,6 +36,7 @@ use super::{
     segment::removal::Removal,
     settings::{ClusterSettings, Settings},
     txn::publish::Publisher,
+    version::apply::Files,
 };
 use crate::{
     access::Csn,
@@ -326,12 +327,12 @@ pub(super) fn open(
         },
     };
     let removal = Arc::new(Removal::new(Arc::clone(&storage), cluster.grace));
-    let cache = recovery::new_cache(&settings);
-    let following = patiently(|| Following::load(&storage, &removal, &cache))?;
+    let files = Files { removal, cache: recovery::new_cache(&settings) };
+    let following = patiently(|| Following::load(&storage, files.clone()))?;
     let publisher = Arc::new(Publisher::new(following.version()));
     let member = Member::new(cluster);
     *member.following.lock() = Some(following);
-    let parts = Parts { url, settings, storage, publisher, cache, removal, lock, member: Some(member) };
+    let parts = Parts { url, settings, storage, publisher, files, lock, member: Some(member) };
     let db = Arc::new(Inner::new(parts, manifest.database));
     patiently(|| step(&db))?;
     patiently(|| settle(&db))?;

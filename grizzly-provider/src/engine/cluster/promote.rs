@@ -63,7 +63,7 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
     // What the follower had may need files that are gone; the newest manifest never does.
     let taken = taken.or_else(|error| {
         tracing::info!(%error, "taking over begins anew from the newest manifest");
-        take_over(db, member, Following::load(&db.storage, &db.removal, &db.cache)?, &lease)
+        take_over(db, member, Following::load(&db.storage, db.files.clone())?, &lease)
     });
     if taken.is_err() {
         drop(lease.release());
@@ -81,7 +81,7 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     let replay = grizzly_wal::open(Arc::clone(&db.storage), LOG_DIR, following.tail.next_lsn(), options)?;
     let mut replay = replay.knowing(lease.known_log());
     for record in &mut replay {
-        following.recovery.apply(&record?)?;
+        following.replica.apply(&record?)?;
     }
     // The file it begins says where it takes over: what the old writer adds behind that point is read by nobody.
     let torn = replay.torn().to_vec();
@@ -91,7 +91,7 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     member.lease.store(Some(Arc::clone(lease)));
     let wal = Arc::new(wal);
     lease.follow_log(&wal);
-    recovery::install(db, following.recovery, (wal, torn), &manifest)
+    recovery::install(db, following.replica, (wal, torn), &manifest)
 }
 
 /// Stores the newest manifest again under this epoch. From then on no earlier writer can store one that counts.

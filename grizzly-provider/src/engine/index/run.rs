@@ -54,27 +54,14 @@ impl IndexRun {
         self.layout.len
     }
 
-    /// Whether there is no entry.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.layout.len == 0
-    }
-
     /// Bytes of memory held, which is about the size of the file.
     pub(crate) fn nbytes(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.heads)
     }
 
-    /// The least key.
-    #[cfg(test)]
-    pub(crate) fn min_key(&self) -> Option<&[u8]> {
-        (!self.is_empty()).then(|| self.fence(0))
-    }
-
-    /// The greatest key.
-    #[cfg(test)]
-    pub(crate) fn max_key(&self) -> Option<&[u8]> {
-        (!self.is_empty()).then(|| self.fence(self.layout.blocks))
+    /// The least and the greatest key.
+    pub(crate) fn bounds(&self) -> Option<(&[u8], &[u8])> {
+        (self.layout.len > 0).then(|| (self.fence(0), self.fence(self.layout.blocks)))
     }
 
     /// Appends the rows of all keys in `range`, in order of (key, row).

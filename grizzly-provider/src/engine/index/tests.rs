@@ -97,8 +97,8 @@ fn ranges(entries: &Entries, picks: &[(u16, u16, u8)]) -> Vec<KeyRange> {
 fn check_run(run: &IndexRun, entries: &Entries, picks: &[(u16, u16, u8)]) -> std::result::Result<(), TestCaseError> {
     prop_assert_eq!(run.len(), entries.len());
     prop_assert_eq!(&all(run), entries);
-    prop_assert_eq!(run.min_key(), entries.first().map(|(key, _)| key.as_slice()));
-    prop_assert_eq!(run.max_key(), entries.last().map(|(key, _)| key.as_slice()));
+    let bounds = entries.first().zip(entries.last()).map(|(first, last)| (first.0.as_slice(), last.0.as_slice()));
+    prop_assert_eq!(run.bounds(), bounds);
     for range in ranges(entries, picks) {
         let expected: Entries = entries.iter().filter(|(key, _)| range.contains(key)).cloned().collect();
         let mut rows = vec![77];

@@ -41,6 +41,16 @@ impl KeyRange {
         Self { lower, upper }
     }
 
+    /// The keys from `least` to `greatest`, both included.
+    pub(crate) fn closed(least: &[u8], greatest: &[u8]) -> Self {
+        Self { lower: Bound::Included(least.to_vec()), upper: Bound::Included(greatest.to_vec()) }
+    }
+
+    /// Whether a key from `least` to `greatest` may lie in it.
+    pub(crate) fn meets(&self, least: &[u8], greatest: &[u8]) -> bool {
+        !self.is_below(greatest) && !self.is_above(least)
+    }
+
     /// No key.
     pub fn empty() -> Self {
         Self { lower: Bound::Included(Vec::new()), upper: Bound::Excluded(Vec::new()) }

@@ -32,7 +32,7 @@ const WAIT: Duration = Duration::from_secs(5);
 impl Inner {
     /// Takes note of segments that were replaced or dropped: they go when a checkpoint names them no more.
     pub(crate) fn retire(&self, segments: impl IntoIterator<Item = Arc<ColdSegment>>) {
-        let segments = segments.into_iter().inspect(|segment| segment.let_go());
+        let segments: Vec<_> = segments.into_iter().inspect(|segment| segment.let_go()).collect();
         self.obsolete.lock().extend(segments);
     }
 }
@@ -61,10 +61,10 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
         let replaced = checkpoint_of_list(&file.path).is_some_and(|(_, writer)| writer <= manifest.epoch)
             && !named.tombstones.contains(&file.path);
         if replaced && segment_of_path(&file.path).is_some_and(|segment| named.segments.contains(&segment)) {
-            db.removal.remove(file.path);
+            db.files.removal.remove(file.path);
         }
     }
-    db.removal.sweep();
+    db.files.removal.sweep();
     Ok(())
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn sweep(db: &Inner) {
     // A backup chooses its files while it holds this, and is known to run by then.
     let Some(_none_chooses) = db.checkpoint.try_lock() else { return };
     if !db.pins.is_running() {
-        db.removal.sweep();
+        db.files.removal.sweep();
     }
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
     let mut removed = 0;
     for file in db.storage.list(DATA_DIR)? {
         if segment_of_path(&file.path).is_some_and(|segment| !named(segment)) {
-            db.removal.remove(file.path);
+            db.files.removal.remove(file.path);
             removed += 1;
         }
     }

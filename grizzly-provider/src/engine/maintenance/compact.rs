@@ -3,7 +3,7 @@
 //! Rows move, so transactions that began before keep working: the commit path finds moved rows through
 //! [`super::super::txn::conflict::MovedRows`], and rows that end while the merge runs end in the new segment too.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     super::{
@@ -11,22 +11,18 @@ use super::{
         database::Inner,
         ddl,
         mvcc::tombstones::Tombstones,
-        redo::{KIND_REPLACE, Replace, encode_replace},
+        redo::{Change, Replace},
         segment::cold::{ColdSegment, file_schema},
         txn::{
             commit::{self, Logged},
             conflict::{GONE, Moved},
         },
-        version::{Segment, SegmentData, TableVersion},
+        version::{Segment, TableVersion, apply::apply},
     },
     choice::{self, Limits, Size},
 };
-use crate::{
-    access::Csn,
-    error::{Error, Result},
-};
+use crate::{access::Csn, error::Result};
 use arrow::{array::RecordBatch, buffer::BooleanBuffer};
-use grizzly_wal::NewRecord;
 
 /// What a merge of some segments yields.
 struct Merged {
@@ -112,6 +108,8 @@ fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Seg
 fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -> Result<Merged> {
     let mut load = BulkLoad::with_stamps(&table.def, FileStamps::ALL)?;
     let mut merged = Merged { segment: None, ended: Tombstones::default(), places: Vec::new(), removed_rows: 0 };
+    // Together: rows of many commits lie side by side, and those of one become bits only if they are told at once.
+    let mut ended = Vec::new();
     for segment in old {
         let Some(cold) = segment.cold() else { continue };
         let mut rows = Vec::with_capacity(segment.rows() as usize);
@@ -123,7 +121,7 @@ fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -
                 rows.push(if keep { next } else { GONE });
                 if keep {
                     if let Some(csn) = segment.tombstones.get(row) {
-                        merged.ended.insert(next, csn);
+                        ended.push((next, csn));
                     }
                     next += 1;
                 }
@@ -135,6 +133,7 @@ fn merge(db: &Inner, table: &TableVersion, old: &[Arc<Segment>], horizon: Csn) -
         }
         merged.places.push((segment.id(), rows.into()));
     }
+    merged.ended = ended.into_iter().collect();
     if load.rows() > 0 {
         merged.segment = Some(load.finish(db, table)?);
     }
@@ -177,29 +176,23 @@ fn publish(
     let mut state = db.commit.lock();
     db.check_writable()?;
     let mut next = state.version.as_ref().clone();
-    if !next.tables.contains_key(&id) {
-        return Ok(None);
-    }
-    let removed: HashSet<u32> = old.iter().map(|segment| segment.id()).collect();
-    let ended = late_tombstones(next.table(id)?, old, merged);
-    let table = next.table_mut(id)?;
-    exchange(table, shard, &removed, merged.segment.clone(), ended.clone())?;
-    next.compactions += 1;
-    if merged.removed_rows > 0 {
-        next.history_from = next.history_from.max(horizon);
-    }
-    let compaction = next.compactions;
-    let record = Replace {
+    let Some(table) = next.tables.get(&id) else { return Ok(None) };
+    let history_from = if merged.removed_rows > 0 { next.history_from.max(horizon) } else { next.history_from };
+    let change = Change::Replace(Replace {
         table: id,
         shard,
-        removed: removed.into_iter().collect(),
+        removed: old.iter().map(|segment| segment.id()).collect(),
         added: merged.segment.as_ref().map(|segment| segment.meta.clone()),
         listed: Vec::new(),
-        ended,
-        history_from: next.history_from.0,
-    };
-    let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_REPLACE, payload: encode_replace(&record)? };
-    let logged = commit::append(db, &mut state, next, record, || ())?;
+        ended: late_tombstones(table, old, merged),
+        history_from: history_from.0,
+        file: merged.segment.clone(),
+    });
+    // A merge changes no row, so its number is that of the commit before it.
+    let csn = next.csn;
+    apply(&mut next, &change, csn, &db.files)?;
+    let compaction = next.compactions;
+    let logged = commit::append(db, &mut state, next, change.record(0, csn)?, || ())?;
     for (from, rows) in &merged.places {
         let to = merged.segment.as_ref().map(|segment| segment.meta.id);
         state.moved.add(*from, Moved { compaction, to, rows: Arc::clone(rows) });
@@ -224,26 +217,4 @@ fn late_tombstones(now: &TableVersion, old: &[Arc<Segment>], merged: &Merged) ->
         }
     }
     ended
-}
-
-/// Puts `added` in the place of the segments `removed`.
-pub(crate) fn exchange(
-    table: &mut TableVersion,
-    shard: u32,
-    removed: &HashSet<u32>,
-    added: Option<Arc<ColdSegment>>,
-    ended: Tombstones,
-) -> Result<()> {
-    let name = table.def.name.clone();
-    let shard = table.shard_mut(shard)?;
-    let at = shard.segments.iter().position(|segment| removed.contains(&segment.id()));
-    let there = shard.segments.iter().filter(|segment| removed.contains(&segment.id())).count();
-    let at = at.filter(|_| there == removed.len());
-    let at = at.ok_or_else(|| Error::corrupt(format!("segments of table '{name}' vanished under a merge")))?;
-    shard.segments.retain(|segment| !removed.contains(&segment.id()));
-    if let Some(added) = added {
-        let segment = Segment { data: SegmentData::Cold(added), tombstones: ended };
-        shard.segments.insert(at.min(shard.segments.len()), Arc::new(segment));
-    }
-    Ok(())
 }

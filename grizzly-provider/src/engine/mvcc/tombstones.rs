@@ -250,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_commits_that_lie_side_by_side_take_a_bit_each() {
+        let ended: Tombstones = (0..60_000).map(|row| (row, Csn(u64::from(row % 7)))).collect();
+        assert_eq!(ended.len(), 60_000);
+        for (_, chunk) in ended.chunks() {
+            assert_eq!((chunk.few().len(), chunk.many().len()), (0, 7));
+        }
+        assert!((0..60_000).all(|row| ended.get(row) == Some(Csn(u64::from(row % 7)))));
+    }
+
+    #[test]
     fn many_rows_end_as_few_do() {
         // The same rows: one by one, and at once.
         let sets = [(Csn(7), 0, 3), (Csn(9), 1, 5), (Csn(8), 70_003, 300)];

@@ -23,7 +23,10 @@ use super::{
     removal::Removal,
     runs::SegmentRuns,
 };
-use crate::error::{Error, Result};
+use crate::{
+    access::KeyRange,
+    error::{Error, Result},
+};
 
 /// Where segments and all that belongs to them are stored.
 pub(crate) const DATA_DIR: &str = "data";
@@ -67,6 +70,16 @@ impl fmt::Debug for ColdSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ColdSegment").field("meta", &self.meta).finish_non_exhaustive()
     }
+}
+
+/// What a segment has for some ranges of an index's keys.
+pub(crate) enum Found {
+    /// Perhaps rows, which its run tells.
+    Run(Arc<IndexRun>),
+    /// No row.
+    Nothing,
+    /// No run: every row must be looked at.
+    NoRun,
 }
 
 /// Which segment a file belongs to: its number, and the epoch in which it was written.
@@ -221,9 +234,24 @@ impl ColdSegment {
 
     /// The run of an index, read when it is not in memory; `None` if there is none and the segment must be scanned.
     pub(crate) fn run(&self, index: u32) -> Result<Option<Arc<IndexRun>>> {
-        if let Some(known) = self.runs.get(index) {
-            return Ok(known);
+        match self.runs.get(index) {
+            Some(known) => Ok(known),
+            None => self.read_run(index),
         }
+    }
+
+    /// The same, if the run may have keys in one of the ranges. One that is not in memory is not read to find that it has
+    /// none.
+    pub(crate) fn run_with(&self, index: u32, ranges: &[KeyRange]) -> Result<Found> {
+        let run = match self.runs.get(index) {
+            Some(known) => known,
+            None if !self.runs.may_have(index, ranges) => return Ok(Found::Nothing),
+            None => self.read_run(index)?,
+        };
+        Ok(run.map_or(Found::NoRun, Found::Run))
+    }
+
+    fn read_run(&self, index: u32) -> Result<Option<Arc<IndexRun>>> {
         let path = self.meta.run_path(index);
         let run = match self.removal.storage().get(&path) {
             Ok(bytes) => {

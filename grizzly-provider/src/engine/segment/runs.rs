@@ -1,5 +1,6 @@
 //! Index runs in memory. Each segment holds those of its own; together they keep to a share of the memory budget: beyond
-//! it the runs that were not asked for the longest go, and are read again when they are.
+//! it those go that were not asked for lately, and are read again when they are. Of a run that went its least and its
+//! greatest key stay, so that who looks for others does not read it.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,8 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{super::index::IndexRun, Charge, ChunkCache};
+use super::{super::index::IndexRun, Charge, ChunkCache, hash::mix};
+use crate::access::KeyRange;
 
 /// Runs take at most so many bytes in this many of the budget.
 const SHARE: (u64, u64) = (5, 8);
@@ -24,14 +26,26 @@ pub(crate) struct AllRuns {
     segments: Mutex<Vec<Weak<SegmentRuns>>>,
     /// Counts the runs that were read or made.
     clock: AtomicU64,
+    /// When room was made the last time.
+    made_room: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// The runs of one segment, by index: `None` where there is none, and the segment must be scanned.
+/// The runs of one segment, by index.
 #[derive(Debug)]
 pub(crate) struct SegmentRuns {
     cache: Arc<ChunkCache>,
-    runs: RwLock<HashMap<u32, Option<HeldRun>>>,
+    runs: RwLock<HashMap<u32, Known>>,
+}
+
+/// What is known of the run of an index.
+#[derive(Debug)]
+enum Known {
+    /// There is none, and the segment must be scanned.
+    Missing,
+    Held(HeldRun),
+    /// It is on storage. Its least and its greatest key.
+    Stored(Box<[u8]>, Box<[u8]>),
 }
 
 /// A run in memory, and the share of the memory budget that it takes.
@@ -41,6 +55,13 @@ struct HeldRun {
     /// When it was last asked for, by [`AllRuns::clock`].
     used: AtomicU64,
     charge: Charge,
+}
+
+/// A run that may go.
+struct Candidate<'a> {
+    segment: &'a SegmentRuns,
+    index: u32,
+    used: u64,
 }
 
 impl AllRuns {
@@ -59,22 +80,29 @@ impl AllRuns {
         segments.push(Arc::downgrade(runs));
     }
 
-    /// Keeps to the share of `budget`.
+    /// Keeps to the share of `budget`. First those go that nobody asked for since room was made the last time, the oldest
+    /// first; of the others any: where all are asked for again and again in turn, the oldest would be the next.
     pub(super) fn make_room(&self, budget: u64) {
         let most = budget / SHARE.1 * SHARE.0;
         if self.bytes() <= most {
             return;
         }
         let segments: Vec<_> = self.segments.lock().iter().filter_map(Weak::upgrade).collect();
-        let mut oldest: Vec<_> = segments.iter().flat_map(SegmentRuns::ages).collect();
-        oldest.sort_unstable_by_key(|(used, ..)| *used);
+        let now = self.clock.load(Ordering::Relaxed);
+        let before = self.made_room.swap(now, Ordering::Relaxed);
+        let mut candidates: Vec<_> = segments.iter().flat_map(|segment| segment.candidates()).collect();
         // The newest stays, however large it is.
-        oldest.pop();
-        for (_, segment, index) in oldest {
+        let newest = candidates.iter().map(|candidate| candidate.used).max();
+        candidates.retain(|candidate| Some(candidate.used) != newest);
+        candidates.sort_unstable_by_key(|candidate| match candidate.used <= before {
+            true => (false, candidate.used),
+            false => (true, mix(candidate.used ^ now)),
+        });
+        for candidate in candidates {
             if self.bytes() <= most - most / FREED {
                 break;
             }
-            segment.forget(index);
+            candidate.segment.evict(candidate.index);
         }
     }
 }
@@ -87,24 +115,45 @@ impl SegmentRuns {
         runs
     }
 
-    /// What is known of the run of an index: `Some(None)` if there is none.
+    /// The run of an index, if it is in memory: `Some(None)` if it is known that there is none.
     pub(crate) fn get(&self, index: u32) -> Option<Option<Arc<IndexRun>>> {
-        let runs = self.runs.read();
-        let held = runs.get(&index)?.as_ref();
-        Some(held.map(|held| {
-            let now = self.cache.runs().clock.load(Ordering::Relaxed);
-            // Threads that ask for one run at once do not take its line of the processor's cache from each other.
-            if held.used.load(Ordering::Relaxed) != now {
-                held.used.store(now, Ordering::Relaxed);
+        match self.runs.read().get(&index)? {
+            Known::Missing => Some(None),
+            Known::Stored(..) => None,
+            Known::Held(held) => {
+                let now = self.cache.runs().clock.load(Ordering::Relaxed);
+                // Threads that ask for one run at once do not take its line of the processor's cache from each other.
+                if held.used.load(Ordering::Relaxed) != now {
+                    held.used.store(now, Ordering::Relaxed);
+                }
+                Some(Some(Arc::clone(&held.run)))
             }
-            Arc::clone(&held.run)
-        }))
+        }
     }
 
-    /// Holds what was read. Where several threads read it at once, the first to come back decides what is held.
+    /// Whether a run that is not in memory may have a key in one of the ranges.
+    pub(crate) fn may_have(&self, index: u32, ranges: &[KeyRange]) -> bool {
+        match self.runs.read().get(&index) {
+            Some(Known::Stored(least, greatest)) => ranges.iter().any(|range| range.meets(least, greatest)),
+            _ => true,
+        }
+    }
+
+    /// Holds what was read. Where several threads read it at once, the first to come back decides what is held; a run that
+    /// was dropped meanwhile is not there.
     pub(crate) fn hold_read(&self, index: u32, run: Option<IndexRun>) -> Option<Arc<IndexRun>> {
-        let held = run.map(|run| self.held(run));
-        let run = self.runs.write().entry(index).or_insert(held).as_ref().map(|held| Arc::clone(&held.run));
+        let read = run.map_or(Known::Missing, |run| Known::Held(self.held(run)));
+        let mut runs = self.runs.write();
+        let known = match runs.remove(&index) {
+            Some(known @ (Known::Held(_) | Known::Missing)) => known,
+            Some(Known::Stored(..)) | None => read,
+        };
+        let run = match &known {
+            Known::Held(held) => Some(Arc::clone(&held.run)),
+            Known::Missing | Known::Stored(..) => None,
+        };
+        runs.insert(index, known);
+        drop(runs);
         self.cache.make_room_for_runs();
         run
     }
@@ -112,7 +161,7 @@ impl SegmentRuns {
     /// Holds a run that was made.
     pub(crate) fn hold(&self, index: u32, run: IndexRun) {
         let held = self.held(run);
-        self.runs.write().insert(index, Some(held));
+        self.runs.write().insert(index, Known::Held(held));
         self.cache.make_room_for_runs();
     }
 
@@ -123,43 +172,60 @@ impl SegmentRuns {
         HeldRun { run: Arc::new(run), used: AtomicU64::new(used), charge: self.cache.charge(bytes) }
     }
 
-    /// Lets go of a run. Whoever asks for it has it read again.
+    /// Lets go of a run, to have it read again. What is known not to be there stays so.
     pub(crate) fn forget(&self, index: u32) {
-        self.runs.write().remove(&index);
+        self.runs.write().retain(|known, run| *known != index || matches!(run, Known::Missing));
     }
 
     /// Lets go of all runs. Whoever asks for one has it read again.
     pub(crate) fn let_go(&self) {
-        self.runs.write().retain(|_, run| run.is_none());
+        self.runs.write().retain(|_, run| matches!(run, Known::Missing));
     }
 
     /// Looks again, when next asked, for runs that were not there.
     pub(crate) fn forget_missing(&self) {
-        self.runs.write().retain(|_, run| run.is_some());
+        self.runs.write().retain(|_, run| !matches!(run, Known::Missing));
     }
 
     /// Lets go of the run of an index for good: it counts as not there from now on.
     pub(crate) fn drop_run(&self, index: u32) {
-        self.runs.write().insert(index, None);
+        self.runs.write().insert(index, Known::Missing);
     }
 
-    /// The same for the runs in memory of all indexes but those that are `known`; returns which those were.
+    /// The same for the runs of all indexes but those that are `known`; returns which those were.
     pub(crate) fn drop_unknown(&self, known: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut runs = self.runs.write();
-        let dropped = runs.iter_mut().filter(|(index, run)| run.is_some() && !known(**index));
-        dropped
+        let there = runs.iter_mut().filter(|(index, run)| !matches!(run, Known::Missing) && !known(**index));
+        there
             .map(|(index, run)| {
-                *run = None;
+                *run = Known::Missing;
                 *index
             })
             .collect()
     }
 
-    /// Its runs with when they were last asked for.
-    fn ages(self: &Arc<Self>) -> Vec<(u64, &Arc<Self>, u32)> {
+    fn candidates(&self) -> Vec<Candidate<'_>> {
         let runs = self.runs.read();
-        let held = runs.iter().filter_map(|(index, run)| Some((*index, run.as_ref()?)));
-        held.map(|(index, held)| (held.used.load(Ordering::Relaxed), self, index)).collect()
+        let held = runs.iter().filter_map(|(index, run)| match run {
+            Known::Held(held) => Some((*index, held)),
+            Known::Missing | Known::Stored(..) => None,
+        });
+        let candidate = |(index, held): (u32, &HeldRun)| {
+            let used = held.used.load(Ordering::Relaxed);
+            Candidate { segment: self, index, used }
+        };
+        held.map(candidate).collect()
+    }
+
+    /// Lets go of a run, all but its bounds.
+    fn evict(&self, index: u32) {
+        let mut runs = self.runs.write();
+        let Some(Known::Held(held)) = runs.get(&index) else { return };
+        let Some((least, greatest)) = held.run.bounds() else { return };
+        let stored = Known::Stored(least.into(), greatest.into());
+        let evicted = runs.insert(index, stored);
+        drop(runs);
+        drop(evicted);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::{array::ArrayRef, compute::concat_batches, record_batch::RecordBatch};
+use arrow::compute::concat_batches;
 use grizzly_wal::{ErrorKind as Below, Lsn, NewRecord, Wal};
 use parking_lot::MutexGuard;
 
@@ -14,14 +14,16 @@ use super::{
         database::Inner,
         ddl,
         index::IndexRun,
-        key::Keys,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
-        redo::{Attach, EncodedRows, KIND_COMMIT, RedoOp, encode_commit},
+        redo::{Attach, Change, EncodedRows, KeyedRows, LoggedRows, RedoOp},
         segment::cold::ColdSegment,
-        shard::hot::{HotIndexes, HotSegment},
+        shard::hot::HotSegment,
         snapshot::Snapshot,
         stamps::Stamps,
-        version::{DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion, UNCOMMITTED},
+        version::{
+            DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion, UNCOMMITTED,
+            apply::{Applying, Effects, IndexEntries},
+        },
     },
     conflict::{self, Compared, MovedRows, NewKeys},
     transaction::{CommitOutcome, Conflict, Transaction},
@@ -114,11 +116,9 @@ struct TableCommit {
 /// New rows of one shard.
 struct NewRows {
     shard: u32,
-    batch: RecordBatch,
+    rows: Arc<KeyedRows>,
     versions: Stamps,
     encoded: EncodedRows,
-    /// Per index of the table.
-    keys: Vec<Keys>,
 }
 
 /// The tables' shares of a commit that may go on, under the commit lock.
@@ -142,26 +142,22 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
     };
     let (tables, mut state) = prepared;
     let mut next = state.version.as_ref().clone();
-    next.csn = db.next_csn(next.csn);
-    let csn = next.csn;
-    let dropped = define(&mut next, &writes.definitions, snapshot)?;
-    let (written, entries) = apply(&db, &mut next, &tables)?;
-    let ops: Vec<RedoOp> = writes.definitions.iter().cloned().map(RedoOp::Define).chain(written).collect();
-    let record = NewRecord { txn: txn.id, commit_ts: csn.0, kind: KIND_COMMIT, payload: encode_commit(&ops)? };
+    let csn = db.next_csn(next.csn);
+    check_definitions(&next, &writes.definitions, snapshot)?;
+    let definitions = writes.definitions.iter().cloned().map(RedoOp::Define).collect();
+    let (ops, effects) = apply(&db, &mut next, csn, definitions, &tables)?;
+    let record = Change::Commit(ops).record(txn.id, csn)?;
+    let Effects { entries, gone, named, .. } = effects;
     let logged = append(&db, &mut state, next, record, || entries.into_iter().for_each(IndexEntries::insert))?;
-    for op in &ops {
-        if let RedoOp::Attach(attach) = op {
-            db.pins.note(logged.lsn, attach.meta.key());
-        }
-    }
+    named.into_iter().for_each(|segment| db.pins.note(logged.lsn, segment));
     drop(state);
     // They go when a checkpoint that comes after this commit names them no more.
-    if !dropped.is_empty() {
-        db.retire(dropped);
+    if !gone.is_empty() {
+        db.retire(gone);
     }
     txn.done = true;
     let added = tables.iter().flat_map(|table| &table.rows);
-    let added = added.map(|rows| (rows.batch.num_rows() as u64, batch_bytes(&rows.batch) as u64));
+    let added = added.map(|new| (new.rows.batch.num_rows() as u64, batch_bytes(&new.rows.batch) as u64));
     let (rows, bytes) = added.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
     db.added(rows, bytes);
     Ok((CommitOutcome::Committed { csn }, Some(logged)))
@@ -237,7 +233,7 @@ pub(crate) fn append(
 impl TableCommit {
     /// Whether checking it takes too long for the commit lock.
     fn is_large(&self) -> bool {
-        let rows: usize = self.rows.iter().map(|rows| rows.batch.num_rows()).sum();
+        let rows: usize = self.rows.iter().map(|new| new.rows.batch.num_rows()).sum();
         !self.created && (!self.attached.is_empty() || rows.max(self.ended.len()) >= LARGE)
     }
 
@@ -254,21 +250,19 @@ impl TableCommit {
     }
 }
 
-/// Applies the transaction's definitions to `next`. Returns the segments of tables that are gone by them.
-fn define(next: &mut DatabaseVersion, definitions: &[CatalogChange], snapshot: Csn) -> Result<Vec<Arc<ColdSegment>>> {
-    let mut dropped = Vec::new();
+/// Checks that a transaction's definitions, made one after the other, fit the newest version.
+fn check_definitions(newest: &DatabaseVersion, definitions: &[CatalogChange], snapshot: Csn) -> Result<()> {
+    let mut catalog = newest.catalog.as_ref().clone();
     for change in definitions {
         match change {
-            CatalogChange::CreateTable(def) => {
-                next.catalog.check_free(&format!("{}.{}", def.schema_name, def.name))?;
+            CatalogChange::CreateTable(def) => catalog.check_free(&format!("{}.{}", def.schema_name, def.name))?,
+            CatalogChange::DropTable { table } if !catalog.tables.contains_key(table) => {
+                let message = "a table that the transaction drops was dropped by another; it may be retried";
+                return Err(Error::new(ErrorKind::Conflict, message));
             }
             CatalogChange::DropTable { table } => {
-                let Some(table) = next.tables.get(table) else {
-                    let message = "a table that the transaction drops was dropped by another; it may be retried";
-                    return Err(Error::new(ErrorKind::Conflict, message));
-                };
-                // One that this very transaction made was changed by it.
-                if table.changed > snapshot && table.changed < next.csn {
+                // One that this very transaction made is in no version yet.
+                if let Some(table) = newest.tables.get(table).filter(|table| table.changed > snapshot) {
                     let name = table.def.display_name();
                     let message = format!(
                         "could not serialize access: table '{name}', which the transaction replaces, was changed by \
@@ -277,13 +271,12 @@ fn define(next: &mut DatabaseVersion, definitions: &[CatalogChange], snapshot: C
                     );
                     return Err(Error::new(ErrorKind::Conflict, message));
                 }
-                dropped.extend(table.segments().filter_map(|(_, segment)| segment.cold().cloned()));
             }
             other => return Err(Error::internal(format!("a transaction cannot make the change {other:?}"))),
         }
-        ddl::apply(next, change, next.csn)?;
+        catalog = catalog.with(change);
     }
-    Ok(dropped)
+    Ok(())
 }
 
 fn prepare(writes: &Writes, base: &DatabaseVersion, newest: &DatabaseVersion) -> Result<Vec<TableCommit>> {
@@ -353,17 +346,8 @@ fn new_rows(table: &TableVersion, shard: u32, segment: &Segment) -> Result<Optio
     }
     let versions = Stamps::concat(versions.iter().map(|(stamps, rows)| (stamps, *rows)));
     let encoded = EncodedRows::encode(&batch)?;
-    let keys = index_keys(table, &batch)?;
-    Ok(Some(NewRows { shard, batch, versions, encoded, keys }))
-}
-
-/// The keys of all indexes of a table for some rows.
-pub(crate) fn index_keys(table: &TableVersion, batch: &RecordBatch) -> Result<Vec<Keys>> {
-    let keys = table.codecs.keys.iter().map(|(index, encoder)| {
-        let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(batch.column(*column))).collect();
-        Ok(encoder.encode_columns(&columns)?)
-    });
-    keys.collect()
+    let rows = Arc::new(KeyedRows { keys: table.index_keys(&batch)?, batch });
+    Ok(Some(NewRows { shard, rows, versions, encoded }))
 }
 
 /// Checks the new keys against each other.
@@ -372,9 +356,10 @@ fn check_own(tables: &[TableCommit]) -> Result<()> {
         let table = &commit.table;
         for (number, (index, encoder)) in table.codecs.keys.iter().enumerate().filter(|(_, (index, _))| index.unique) {
             let mut runs = Vec::new();
-            for rows in &commit.rows {
-                if commit.rows.len() > 1 || rows.keys[number].len() > 1 || !commit.attached.is_empty() {
-                    runs.push((Arc::new(IndexRun::build(&rows.keys[number], None)), Tombstones::default()));
+            for new in &commit.rows {
+                let keys = &new.rows.keys[number];
+                if commit.rows.len() > 1 || keys.len() > 1 || !commit.attached.is_empty() {
+                    runs.push((Arc::new(IndexRun::build(keys, None)), Tombstones::default()));
                 }
             }
             for (_, segment, ended) in &commit.attached {
@@ -433,120 +418,59 @@ fn check_keys(commit: &TableCommit, number: usize, pending: &TableVersion, snaps
     let compared = commit.compared.as_ref().unwrap_or(&none);
     let keys =
         |shard| NewKeys { index, encoder, shard: placed(&commit.table, number, shard), ended, compared, snapshot };
-    for rows in &commit.rows {
-        if let Some(conflict) = keys(rows.shard).check(pending, &rows.keys[number])? {
+    for new in &commit.rows {
+        if let Some(conflict) = keys(new.shard).check(pending, &new.rows.keys[number])? {
             return Ok(Some(conflict));
         }
     }
     for (shard, segment, own_ended) in &commit.attached {
-        let run = own_run(segment, index.id)?;
-        if let Some(conflict) = keys(*shard).check_run(pending, &run, own_ended)? {
+        if let Some(conflict) = keys(*shard).check_run(pending, || own_run(segment, index.id), own_ended)? {
             return Ok(Some(conflict));
         }
     }
     Ok(None)
 }
 
-/// Entries for live indexes, which all versions of a hot segment share: they go in once the log has their rows.
-pub(crate) struct IndexEntries<'a> {
-    indexes: HotIndexes,
-    first_row: u32,
-    /// Per index its number and the keys of the rows.
-    keys: Vec<(u32, &'a Keys)>,
-}
-
-impl IndexEntries<'_> {
-    /// Adds the entries.
-    pub(crate) fn insert(self) {
-        for (id, keys) in self.keys {
-            if let Some((_, live)) = self.indexes.iter().find(|(index, _)| *index == id) {
-                for (row, key) in (self.first_row..).zip(keys.iter()) {
-                    live.insert(key, row);
-                }
-            }
-        }
-    }
-}
-
-/// Applies a validated commit to `next`. Says what the log must carry to do it again, and what is to be done to live
-/// indexes.
-fn apply<'a>(
+/// Applies a validated commit to `next`, piece by piece, and says what the log must carry to do it again.
+fn apply(
     db: &Inner,
     next: &mut DatabaseVersion,
-    tables: &'a [TableCommit],
-) -> Result<(Vec<RedoOp>, Vec<IndexEntries<'a>>)> {
-    let csn = next.csn;
-    let (mut ops, mut entries) = (Vec::new(), Vec::new());
+    csn: Csn,
+    definitions: Vec<RedoOp>,
+    tables: &[TableCommit],
+) -> Result<(Vec<RedoOp>, Effects)> {
+    let (mut applying, mut ops) = (Applying::new(next, csn, &db.files), Vec::new());
+    let mut push = |applying: &mut Applying<'_>, op: RedoOp| {
+        applying.op(&op)?;
+        ops.push(op);
+        Ok::<_, Error>(())
+    };
+    definitions.into_iter().try_for_each(|op| push(&mut applying, op))?;
     for commit in tables {
-        let id = commit.table.def.id;
-        let table = next.change_table(id, csn)?;
-        end_rows(table, &commit.ended, csn)?;
+        let table = commit.table.def.id;
         if !commit.ended.is_empty() {
-            ops.push(RedoOp::Delete { table: id, rows: commit.ended.clone() });
+            push(&mut applying, RedoOp::Delete { table, rows: commit.ended.clone() })?;
         }
         for (shard, segment, ended) in &commit.attached {
             let segment = Arc::new(segment.committed(csn.0));
-            let meta = segment.meta.clone();
-            attach(table, *shard, segment, ended.clone())?;
-            ops.push(RedoOp::Attach(Attach::new(id, *shard, meta, ended.clone())));
+            push(&mut applying, RedoOp::Attach(Attach::new(table, *shard, segment, ended.clone())))?;
         }
-        for rows in &commit.rows {
-            let indexes: Vec<u32> = table.def.indexes.iter().map(|index| index.id).collect();
-            let shard = table.shard_mut(rows.shard)?;
-            if shard.active().is_none_or(|hot| u64::from(hot.rows) + rows.batch.num_rows() as u64 > u64::from(u32::MAX))
-            {
-                shard.push_hot(HotSegment::new(db.next_segment_id(), indexes.into_iter()));
-            }
-            let hot = shard.active().ok_or_else(|| Error::internal("a shard has no growing segment"))?;
-            let (segment, first_row) = (hot.id, hot.rows);
-            entries.push(append_rows(hot, &rows.batch, csn, &rows.versions, &commit.table, &rows.keys)?);
-            let (versions, encoded) = (rows.versions.clone(), rows.encoded.clone());
-            ops.push(RedoOp::Insert { table: id, shard: rows.shard, segment, first_row, versions, rows: encoded });
+        for new in &commit.rows {
+            let (segment, first_row) = place(db, applying.version().table(table)?, new)?;
+            let rows = LoggedRows::new(new.encoded.clone(), Arc::clone(&new.rows));
+            let versions = new.versions.clone();
+            push(&mut applying, RedoOp::Insert { table, shard: new.shard, segment, first_row, versions, rows })?;
         }
     }
-    Ok((ops, entries))
+    let effects = applying.finish();
+    Ok((ops, effects))
 }
 
-/// Ends rows of a table.
-///
-/// # Errors
-/// `Corrupt` if one is not there, or has ended before: whoever calls has checked that, or reads a log whose writer had.
-pub(crate) fn end_rows(table: &mut TableVersion, rows: &TableRows, csn: Csn) -> Result<()> {
-    let def = Arc::clone(&table.def);
-    let lost = |segment: u32, row: u32| {
-        let table = def.display_name();
-        Error::corrupt(format!(
-            "row {row} of segment {segment} of table '{table}', which commit {csn} ends, is not live"
-        ))
-    };
-    for (number, rows) in rows.segments() {
-        let last = rows.last().unwrap_or_default();
-        let segment = table.segment_mut(number).filter(|segment| last < segment.rows());
-        let segment = segment.ok_or_else(|| lost(number, last))?;
-        segment.tombstones.end(rows, csn).map_err(|row| lost(number, row))?;
-    }
-    Ok(())
-}
-
-/// Adds a segment file to a shard.
-pub(crate) fn attach(table: &mut TableVersion, shard: u32, segment: Arc<ColdSegment>, ended: Tombstones) -> Result<()> {
-    table.shard_mut(shard)?.push(SegmentData::Cold(segment), ended);
-    Ok(())
-}
-
-/// Appends committed rows to a hot segment; returns their entries for its live indexes.
-pub(crate) fn append_rows<'a>(
-    hot: &mut HotSegment,
-    batch: &RecordBatch,
-    csn: Csn,
-    versions: &Stamps,
-    table: &TableVersion,
-    keys: &'a [Keys],
-) -> Result<IndexEntries<'a>> {
-    let keys = table.codecs.keys.iter().zip(keys).map(|((index, _), keys)| (index.id, keys)).collect();
-    let entries = IndexEntries { indexes: Arc::clone(&hot.indexes), first_row: hot.rows, keys };
-    hot.append(batch, csn.0, versions)?;
-    Ok(entries)
+/// Where new rows go: behind those of their shard's growing segment, or into a new one.
+fn place(db: &Inner, table: &TableVersion, new: &NewRows) -> Result<(u32, u32)> {
+    let fits = |hot: &&HotSegment| u64::from(hot.rows) + new.rows.batch.num_rows() as u64 <= u64::from(u32::MAX);
+    let growing = table.shard(new.shard)?.growing().filter(fits);
+    Ok(growing.map_or_else(|| (db.next_segment_id(), 0), |hot| (hot.id, hot.rows)))
 }
 
 #[cfg(test)]
@@ -562,8 +486,8 @@ mod tests {
         let before = Arc::clone(&state.version);
         let mut next = before.as_ref().clone();
         next.csn = inner.next_csn(next.csn);
-        let payload = vec![0; grizzly_wal::MAX_PAYLOAD + 1].into();
-        let record = NewRecord { txn: 0, commit_ts: next.csn.0, kind: KIND_COMMIT, payload };
+        let record = Change::Commit(Vec::new()).record(0, next.csn)?;
+        let record = NewRecord { payload: vec![0; grizzly_wal::MAX_PAYLOAD + 1].into(), ..record };
         let mut shared = false;
         assert!(append(inner, &mut state, next, record, || shared = true).is_err());
         assert!(!shared, "live indexes are not touched");

@@ -11,6 +11,7 @@ use super::{
         lookup,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         rows,
+        segment::cold::{ColdSegment, Found},
         version::{DatabaseVersion, OVERLAY, RowState, Segment, SegmentData, TableVersion},
     },
     transaction::{Conflict, unique_violation},
@@ -135,6 +136,13 @@ impl Compared {
     }
 }
 
+/// The rows of a run that have a key, in order.
+fn rows_in(run: &IndexRun, key: &[u8]) -> Vec<u32> {
+    let mut rows = Vec::new();
+    run.lookup(&KeyRange::point(key), &mut rows);
+    rows
+}
+
 /// New keys of one unique index and where they would go.
 pub(crate) struct NewKeys<'a> {
     pub(crate) index: &'a IndexDef,
@@ -164,10 +172,19 @@ impl NewKeys<'_> {
         if others.is_empty() {
             return Ok(None);
         }
-        for key in keys.iter().filter(|key| !self.encoder.has_null(key)) {
-            for (segment, first) in &others {
-                let rows = lookup::rows_of(pending, segment, self.index, key)?;
-                if let Some(row) = rows.into_iter().find(|row| row >= first && self.is_in_the_way(segment, *row)) {
+        let real = || keys.iter().filter(|key| !self.encoder.has_null(key));
+        let Some((least, greatest)) = real().min().zip(real().max()) else { return Ok(None) };
+        let span = KeyRange::closed(least, greatest);
+        // Segment by segment: a run that does not stay in memory is read once for all keys.
+        for (segment, first) in others {
+            let found = self.found(segment, &span)?;
+            for key in real() {
+                let rows = match &found {
+                    Found::Nothing => break,
+                    Found::Run(run) => rows_in(run, key),
+                    Found::NoRun => lookup::rows_of(pending, segment, self.index, key)?,
+                };
+                if let Some(row) = rows.into_iter().find(|row| *row >= first && self.is_in_the_way(segment, *row)) {
                     return self.clash(pending, key, segment.created(row)?).map(Some);
                 }
             }
@@ -175,20 +192,38 @@ impl NewKeys<'_> {
         Ok(None)
     }
 
-    /// The same for a whole run. Rows in `own_ended` are of no account: the transaction ended them itself.
+    /// What a segment has for keys in `span`; of one that is in memory that is not known beforehand.
+    fn found(&self, segment: &Segment, span: &KeyRange) -> Result<Found> {
+        let within = |cold: &ColdSegment| cold.run_with(self.index.id, std::slice::from_ref(span));
+        segment.cold().map_or(Ok(Found::NoRun), |cold| within(cold))
+    }
+
+    /// The same for a whole run, which is asked for if there is anything to compare it with. Rows in `own_ended` are of no
+    /// account: the transaction ended them itself.
     pub(crate) fn check_run(
         &self,
         pending: &TableVersion,
-        run: &IndexRun,
+        run: impl FnOnce() -> Result<Arc<IndexRun>>,
         own_ended: &Tombstones,
     ) -> Result<Option<Conflict>> {
-        for (segment, first) in self.others(pending) {
+        let others = self.others(pending);
+        if others.is_empty() {
+            return Ok(None);
+        }
+        let run = run()?;
+        let Some((least, greatest)) = run.bounds() else { return Ok(None) };
+        let span = KeyRange::closed(least, greatest);
+        for (segment, first) in others {
             let clash = match first {
-                0 => {
-                    let other = run_of(pending, segment, self.index)?;
-                    self.common_key(run, own_ended, segment, &other)
-                }
-                _ => self.key_behind(run, own_ended, pending, segment, first)?,
+                0 => match self.found(segment, &span)? {
+                    Found::Nothing => None,
+                    Found::Run(other) => self.common_key(&run, own_ended, segment, &other),
+                    Found::NoRun => {
+                        let other = run_of(pending, segment, self.index)?;
+                        self.common_key(&run, own_ended, segment, &other)
+                    }
+                },
+                _ => self.key_behind(&run, own_ended, pending, segment, first)?,
             };
             if let Some((key, row)) = clash {
                 return self.clash(pending, &key, segment.created(row)?).map(Some);

@@ -15,12 +15,11 @@ use super::{
         bulk::{BulkLoad, FileStamps},
         catalog::{CatalogChange, TableDef},
         database::Inner,
-        ddl,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         segment::{CHUNK_ROWS, Charge, cold::ColdSegment},
         shard::hot::HotSegment,
         stamps::Stamps,
-        version::{DatabaseVersion, OVERLAY, SegmentData, Stamp, TableVersion, UNCOMMITTED},
+        version::{DatabaseVersion, OVERLAY, SegmentData, Stamp, TableVersion, UNCOMMITTED, apply},
     },
     transaction::unique_violation,
 };
@@ -141,7 +140,7 @@ impl Writes {
                 self.abandoned.extend(own);
             }
         }
-        ddl::apply(&mut self.working, &change, UNCOMMITTED)?;
+        apply::define(&mut self.working, &change, UNCOMMITTED)?;
         self.definitions.push(change);
         Ok(())
     }
@@ -256,8 +255,8 @@ impl Writes {
         let budget = db.settings.memory_bytes;
         loop {
             let held: usize = self.bulk.values().map(BulkLoad::nbytes).sum();
-            self.charge = (held > 0).then(|| db.cache.charge(held));
-            let crowded = held > SMALL_LOAD && db.cache.stats().charged > budget as u64 / 2;
+            self.charge = (held > 0).then(|| db.files.cache.charge(held));
+            let crowded = held > SMALL_LOAD && db.files.cache.stats().charged > budget as u64 / 2;
             if held <= budget / HELD_SHARE && !crowded {
                 return Ok(());
             }

@@ -1,16 +1,19 @@
 //! One immutable value that names everything a reader sees. Making the next version copies only the path to what
 //! changed.
 
+pub(crate) mod apply;
+
 use std::{
     ops::Range,
     sync::{Arc, OnceLock},
 };
 
+use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use imbl::OrdMap;
 
 use super::{
     catalog::{Catalog, IndexDef, TableDef},
-    key::KeyEncoder,
+    key::{KeyEncoder, Keys},
     mvcc::tombstones::Tombstones,
     segment::{CHUNK_ROWS, cold::ColdSegment},
     shard::{hot::HotSegment, router::ShardRouter},
@@ -175,6 +178,15 @@ impl TableVersion {
         self.shards.iter().zip(0_u32..).flat_map(|(shard, number)| shard.segments.iter().map(move |s| (number, s)))
     }
 
+    /// The keys of all indexes for some rows.
+    pub(crate) fn index_keys(&self, batch: &RecordBatch) -> Result<Vec<Keys>> {
+        let keys = self.codecs.keys.iter().map(|(index, encoder)| {
+            let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(batch.column(*column))).collect();
+            Ok(encoder.encode_columns(&columns)?)
+        });
+        keys.collect()
+    }
+
     /// The segment with this number.
     pub(crate) fn segment(&self, id: u32) -> Option<&Arc<Segment>> {
         self.segments().map(|(_, segment)| segment).find(|segment| segment.id() == id)
@@ -192,10 +204,19 @@ impl TableVersion {
 
     /// Rows of a shard, to change them in this version only.
     pub(crate) fn shard_mut(&mut self, shard: u32) -> Result<&mut ShardVersion> {
-        let name = &self.def.name;
-        let shard_version = self.shards.get_mut(shard as usize);
-        let missing = || Error::corrupt(format!("table '{name}' has no shard {shard}"));
-        Ok(Arc::make_mut(shard_version.ok_or_else(missing)?))
+        if shard as usize >= self.shards.len() {
+            return Err(self.no_shard(shard));
+        }
+        Ok(Arc::make_mut(&mut self.shards[shard as usize]))
+    }
+
+    /// Rows of a shard.
+    pub(crate) fn shard(&self, shard: u32) -> Result<&ShardVersion> {
+        self.shards.get(shard as usize).map(Arc::as_ref).ok_or_else(|| self.no_shard(shard))
+    }
+
+    fn no_shard(&self, shard: u32) -> Error {
+        Error::corrupt(format!("table '{}' has no shard {shard}", self.def.name))
     }
 
     /// What became of a row.
@@ -214,9 +235,13 @@ impl TableVersion {
 
 impl ShardVersion {
     /// The growing segment, if there is one.
-    pub(crate) fn active(&mut self) -> Option<&mut HotSegment> {
-        let growing = |segment: &Arc<Segment>| segment.hot().is_some_and(|hot| !hot.sealed && hot.id < OVERLAY);
-        let at = self.segments.iter().rposition(growing)?;
+    pub(crate) fn growing(&self) -> Option<&HotSegment> {
+        self.segments.iter().rfind(|segment| segment.is_growing())?.hot()
+    }
+
+    /// The same, to add rows to it in this version only.
+    pub(crate) fn growing_mut(&mut self) -> Option<&mut HotSegment> {
+        let at = self.segments.iter().rposition(|segment| segment.is_growing())?;
         match &mut Arc::make_mut(&mut self.segments[at]).data {
             SegmentData::Hot(hot) => Some(hot),
             SegmentData::Cold(_) => None,
@@ -244,6 +269,10 @@ impl ShardVersion {
 }
 
 impl Segment {
+    fn is_growing(&self) -> bool {
+        self.hot().is_some_and(|hot| !hot.sealed && hot.id < OVERLAY)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         match &self.data {
             SegmentData::Hot(hot) => hot.id,

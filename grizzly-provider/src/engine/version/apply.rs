@@ -1,0 +1,289 @@
+//! What a log record does to a version of the database, and the only place that says so. The writer comes by here before it
+//! appends a record, replay and followers when they read it: a database that is read again is what it was.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    super::{
+        catalog::CatalogChange,
+        mvcc::{row_set::TableRows, tombstones::Tombstones},
+        redo::{Change, KeyedRows, LoggedRows, RedoOp, Replace},
+        segment::{
+            ChunkCache, SegmentFile,
+            cold::{ColdSegment, SegmentBytes, SegmentKey, SegmentMeta},
+            removal::Removal,
+        },
+        shard::hot::{HotIndexes, HotSegment},
+    },
+    DatabaseVersion, Segment, SegmentData, TableVersion,
+};
+use crate::{
+    access::Csn,
+    error::{Error, Result},
+};
+
+/// Where the files are that a record names. Opening one reads its footer.
+#[derive(Clone)]
+pub(crate) struct Files {
+    pub(crate) removal: Arc<Removal>,
+    pub(crate) cache: Arc<ChunkCache>,
+}
+
+/// What a change leaves to be done, besides the version that it makes.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Entries of live indexes.
+    pub(crate) entries: Vec<IndexEntries>,
+    /// Segment files that the version names no more.
+    pub(crate) gone: Vec<Arc<ColdSegment>>,
+    /// Segment files that the record names.
+    pub(crate) named: Vec<SegmentKey>,
+    /// More than the number of any segment that the record names.
+    pub(crate) next_segment: u32,
+}
+
+/// Entries for live indexes, which all versions of a hot segment share: they go in once the log has their rows.
+pub(crate) struct IndexEntries {
+    indexes: HotIndexes,
+    first_row: u32,
+    /// The index of each of the rows' keys.
+    ids: Vec<u32>,
+    rows: Arc<KeyedRows>,
+}
+
+/// Makes the change that commit `csn` consists of. If it fails, the version is of no use.
+///
+/// # Errors
+/// `Corrupt` if the change does not fit the version: the writer has checked that it does, or reads what one has written.
+pub(crate) fn apply(version: &mut DatabaseVersion, change: &Change, csn: Csn, files: &Files) -> Result<Effects> {
+    let mut applying = Applying::new(version, csn, files);
+    match change {
+        Change::Commit(ops) => ops.iter().try_for_each(|op| applying.op(op))?,
+        Change::Catalog(change) => applying.define(change)?,
+        Change::Replace(replace) => applying.replace(replace)?,
+    }
+    Ok(applying.finish())
+}
+
+/// Makes a change of the catalog; returns the segment files that are gone by it.
+pub(crate) fn define(version: &mut DatabaseVersion, change: &CatalogChange, csn: Csn) -> Result<Vec<Arc<ColdSegment>>> {
+    let mut gone = Vec::new();
+    version.catalog = Arc::new(version.catalog.with(change));
+    match change {
+        CatalogChange::CreateTable(def) => {
+            version.tables.insert(def.id, Arc::new(TableVersion::new(Arc::new(def.clone()), csn)?));
+        }
+        CatalogChange::DropTable { table } => {
+            if let Some(table) = version.tables.remove(table) {
+                gone.extend(table.segments().filter_map(|(_, segment)| segment.cold().cloned()));
+            }
+        }
+        CatalogChange::CreateIndex { table, .. } | CatalogChange::DropIndex { table, .. } => {
+            let def = version.catalog.tables.get(table).cloned();
+            let def =
+                def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
+            let table = version.change_table(*table, csn)?;
+            table.redefine(def)?;
+            seal(table);
+        }
+        _ => {}
+    }
+    Ok(gone)
+}
+
+/// Lets later rows go to new hot segments, whose live indexes fit the changed definition.
+fn seal(table: &mut TableVersion) {
+    let hot: Vec<u32> = table.segments().filter(|(_, segment)| segment.hot().is_some()).map(|(_, s)| s.id()).collect();
+    for id in hot {
+        if let Some(SegmentData::Hot(hot)) = table.segment_mut(id).map(|segment| &mut segment.data) {
+            hot.sealed = true;
+        }
+    }
+}
+
+/// A commit that is applied piece by piece: where the writer puts rows depends on the pieces before.
+pub(crate) struct Applying<'a> {
+    version: &'a mut DatabaseVersion,
+    csn: Csn,
+    files: &'a Files,
+    effects: Effects,
+}
+
+impl<'a> Applying<'a> {
+    pub(crate) fn new(version: &'a mut DatabaseVersion, csn: Csn, files: &'a Files) -> Self {
+        Self { version, csn, files, effects: Effects::default() }
+    }
+
+    /// The version as far as it is made.
+    pub(crate) fn version(&self) -> &DatabaseVersion {
+        self.version
+    }
+
+    pub(crate) fn finish(self) -> Effects {
+        self.version.csn = self.version.csn.max(self.csn);
+        self.effects
+    }
+
+    /// Makes one piece of a commit.
+    pub(crate) fn op(&mut self, op: &RedoOp) -> Result<()> {
+        match op {
+            RedoOp::Define(change) => self.define(change),
+            RedoOp::Delete { table, rows } => end_rows(self.version.change_table(*table, self.csn)?, rows, self.csn),
+            RedoOp::Attach(attach) => {
+                let table = self.version.change_table(attach.table, self.csn)?;
+                let segment = opened(self.files, attach.file.as_ref(), &attach.meta, table)?;
+                table.shard_mut(attach.shard)?.push(SegmentData::Cold(segment), attach.ended.clone());
+                self.effects.name(&attach.meta);
+                Ok(())
+            }
+            RedoOp::Insert { table, shard, segment, first_row, versions, rows } => {
+                let table = self.version.change_table(*table, self.csn)?;
+                let rows = keyed(rows, table)?;
+                let (ids, name) =
+                    (table.codecs.keys.iter().map(|(index, _)| index.id).collect(), table.def.name.clone());
+                let hot = growing(table, *shard, *segment)?;
+                if hot.rows != *first_row {
+                    return Err(Error::corrupt(format!(
+                        "the log adds row {first_row} to segment {segment} of table '{name}', which has {} rows",
+                        hot.rows
+                    )));
+                }
+                let entries = IndexEntries { indexes: Arc::clone(&hot.indexes), first_row: hot.rows, ids, rows };
+                hot.append(&entries.rows.batch, self.csn.0, versions)?;
+                self.effects.entries.push(entries);
+                self.effects.next_segment = self.effects.next_segment.max(segment + 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn define(&mut self, change: &CatalogChange) -> Result<()> {
+        let gone = define(self.version, change, self.csn)?;
+        self.effects.gone.extend(gone);
+        Ok(())
+    }
+
+    /// Exchanges segments of a shard for one that has their rows. No row changes.
+    fn replace(&mut self, replace: &Replace) -> Result<()> {
+        let table = self.version.table_mut(replace.table)?;
+        let added = match &replace.added {
+            Some(meta) => {
+                self.effects.name(meta);
+                Some(opened(self.files, replace.file.as_ref(), meta, table)?)
+            }
+            None => None,
+        };
+        let removed: HashSet<u32> = replace.removed.iter().copied().collect();
+        self.effects.gone.extend(removed.iter().filter_map(|id| table.segment(*id)?.cold().cloned()));
+        exchange(table, replace.shard, &removed, added, replace.ended.clone())?;
+        self.version.compactions += 1;
+        self.version.history_from = Csn(replace.history_from);
+        Ok(())
+    }
+}
+
+impl Effects {
+    fn name(&mut self, meta: &SegmentMeta) {
+        self.named.push(meta.key());
+        self.next_segment = self.next_segment.max(meta.id + 1);
+    }
+}
+
+impl IndexEntries {
+    /// Adds the entries.
+    pub(crate) fn insert(self) {
+        for (id, keys) in self.ids.iter().zip(&self.rows.keys) {
+            if let Some((_, live)) = self.indexes.iter().find(|(index, _)| index == id) {
+                for (row, key) in (self.first_row..).zip(keys.iter()) {
+                    live.insert(key, row);
+                }
+            }
+        }
+    }
+}
+
+impl Files {
+    /// A segment on storage, read through the cache.
+    pub(crate) fn open(&self, meta: &SegmentMeta, table: &TableVersion) -> Result<Arc<ColdSegment>> {
+        let bytes = Arc::new(SegmentBytes { storage: Arc::clone(self.removal.storage()), len: meta.file_bytes });
+        let schema = meta.file_schema(&table.def.schema);
+        let file = SegmentFile::open(bytes, &meta.path(), schema, Arc::clone(&self.cache))?;
+        ColdSegment::check(meta, &file, table.def.id)?;
+        let columns = table.def.schema.fields().len();
+        Ok(Arc::new(ColdSegment::new(meta.clone(), file, columns, Arc::clone(&self.removal))))
+    }
+}
+
+/// The rows of a record as rows of their table. The writer has them at hand.
+fn keyed(rows: &LoggedRows, table: &TableVersion) -> Result<Arc<KeyedRows>> {
+    if let Some(keyed) = &rows.keyed {
+        return Ok(Arc::clone(keyed));
+    }
+    let batch = rows.encoded.decode(&table.def.schema)?;
+    Ok(Arc::new(KeyedRows { keys: table.index_keys(&batch)?, batch }))
+}
+
+/// The writer has its segment at hand.
+fn opened(
+    files: &Files,
+    at_hand: Option<&Arc<ColdSegment>>,
+    meta: &SegmentMeta,
+    table: &TableVersion,
+) -> Result<Arc<ColdSegment>> {
+    at_hand.map_or_else(|| files.open(meta, table), |segment| Ok(Arc::clone(segment)))
+}
+
+/// The hot segment with this number, made if it is named for the first time; earlier ones grow no more.
+fn growing(table: &mut TableVersion, shard: u32, segment: u32) -> Result<&mut HotSegment> {
+    let indexes: Vec<u32> = table.def.indexes.iter().map(|index| index.id).collect();
+    let name = table.def.name.clone();
+    let version = table.shard_mut(shard)?;
+    if version.growing_mut().is_none_or(|hot| hot.id != segment) {
+        if let Some(before) = version.growing_mut() {
+            before.sealed = true;
+        }
+        version.push_hot(HotSegment::new(segment, indexes.into_iter()));
+    }
+    version
+        .growing_mut()
+        .ok_or_else(|| Error::internal(format!("table '{name}' has no growing segment in shard {shard}")))
+}
+
+fn end_rows(table: &mut TableVersion, rows: &TableRows, csn: Csn) -> Result<()> {
+    let def = Arc::clone(&table.def);
+    let lost = |segment: u32, row: u32| {
+        let table = def.display_name();
+        Error::corrupt(format!(
+            "row {row} of segment {segment} of table '{table}', which commit {csn} ends, is not live"
+        ))
+    };
+    for (number, rows) in rows.segments() {
+        let last = rows.last().unwrap_or_default();
+        let segment = table.segment_mut(number).filter(|segment| last < segment.rows());
+        let segment = segment.ok_or_else(|| lost(number, last))?;
+        segment.tombstones.end(rows, csn).map_err(|row| lost(number, row))?;
+    }
+    Ok(())
+}
+
+/// Puts `added` in the place of the segments `removed`.
+fn exchange(
+    table: &mut TableVersion,
+    shard: u32,
+    removed: &HashSet<u32>,
+    added: Option<Arc<ColdSegment>>,
+    ended: Tombstones,
+) -> Result<()> {
+    let name = table.def.name.clone();
+    let shard = table.shard_mut(shard)?;
+    let at = shard.segments.iter().position(|segment| removed.contains(&segment.id()));
+    let there = shard.segments.iter().filter(|segment| removed.contains(&segment.id())).count();
+    let at = at.filter(|_| there == removed.len());
+    let at = at.ok_or_else(|| Error::corrupt(format!("segments of table '{name}' vanished under a merge")))?;
+    shard.segments.retain(|segment| !removed.contains(&segment.id()));
+    if let Some(added) = added {
+        let segment = Segment { data: SegmentData::Cold(added), tombstones: ended };
+        shard.segments.insert(at.min(shard.segments.len()), Arc::new(segment));
+    }
+    Ok(())
+}
