@@ -128,18 +128,41 @@ mod tests {
     /// What may happen to a database.
     #[derive(Debug, Clone)]
     enum Step {
-        Put { table: usize, first: i64, count: i64 },
-        Delete { table: usize, first: i64, count: i64 },
+        Put {
+            table: usize,
+            first: i64,
+            count: i64,
+        },
+        Delete {
+            table: usize,
+            first: i64,
+            count: i64,
+        },
         /// More rows than a transaction keeps in memory.
-        Load { table: usize, first: i64 },
+        Load {
+            table: usize,
+            first: i64,
+        },
         /// In one transaction with a savepoint that is returned to.
-        Both { first: i64, count: i64 },
-        CreateIndex { table: usize },
-        DropIndex { table: usize },
+        Both {
+            first: i64,
+            count: i64,
+        },
+        CreateIndex {
+            table: usize,
+        },
+        DropIndex {
+            table: usize,
+        },
         /// In one commit with its rows.
-        ReplaceTable { table: usize, count: i64 },
+        ReplaceTable {
+            table: usize,
+            count: i64,
+        },
         Flush,
-        Compact { table: usize },
+        Compact {
+            table: usize,
+        },
     }
 
     const TABLES: [&str; 2] = ["t", "u"];
@@ -212,7 +235,8 @@ mod tests {
                 transaction.commit()?.into_result().map(drop)
             }
             Step::CreateIndex { table } => {
-                let index = IndexDefinition { name: "by_grp".into(), columns: vec![("grp".into(), true)], unique: false };
+                let index =
+                    IndexDefinition { name: "by_grp".into(), columns: vec![("grp".into(), true)], unique: false };
                 db.create_index(TABLES[table], index, true).map(drop)
             }
             Step::DropIndex { table } => db.drop_index(Some(TABLES[table]), "by_grp", true).map(drop),
@@ -241,7 +265,8 @@ mod tests {
                         let chunks = hot.chunks.iter().map(|chunk| {
                             format!("{} {:?} {:?} {:?}", chunk.first_row, chunk.created, chunk.versions, chunk.batch)
                         });
-                        let indexes = hot.indexes.iter().map(|(index, _)| (*index, hot.run(*index).map(|run| run.to_bytes())));
+                        let indexes =
+                            hot.indexes.iter().map(|(index, _)| (*index, hot.run(*index).map(|run| run.to_bytes())));
                         format!("{} {:?} {:?}", hot.sealed, chunks.collect::<Vec<_>>(), indexes.collect::<Vec<_>>())
                     }
                 };
