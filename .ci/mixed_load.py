@@ -28,7 +28,7 @@ READERS = 8
 KILL_SECONDS = 5
 # A client ends after its statement; a statement may take its time on a machine that is busy.
 CLIENT_END_SECONDS = 120
-# The server looks for what was left behind every 15 seconds.
+# The server looks for what was left behind every 5 seconds, and keeps what a ticket may ask for again for 15.
 QUIET_SECONDS = 35
 WAIT_AT_MOST = 1.0
 

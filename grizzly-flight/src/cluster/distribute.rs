@@ -29,7 +29,7 @@ use datafusion_proto::{
 };
 use grizzly_provider::{
     access::Csn,
-    adapter::{GrizzlyScanExec, MetadataAggregateExec, UnhurriedExec},
+    adapter::{GrizzlyScanExec, MetadataAggregateExec, UnhurriedExec, task_context},
 };
 use url::Url;
 
@@ -86,16 +86,7 @@ impl Distributed {
 
     /// The context it runs in, within the statement that runs under `context`.
     pub(super) fn context(&self, context: &TaskContext) -> Arc<TaskContext> {
-        Arc::new(TaskContext::new(
-            context.task_id(),
-            context.session_id(),
-            self.config.clone(),
-            context.scalar_functions().clone(),
-            context.higher_order_functions().clone(),
-            context.aggregate_functions().clone(),
-            context.window_functions().clone(),
-            context.runtime_env(),
-        ))
+        task_context(context, self.config.clone(), context.runtime_env())
     }
 }
 

@@ -32,7 +32,7 @@ use futures::{
 };
 use grizzly_provider::{
     Error, ErrorKind,
-    adapter::{bind_tables, unhurried},
+    adapter::{REPLANS, bind_tables, unhurried},
 };
 use parking_lot::Mutex;
 use tonic::Status;
@@ -48,9 +48,6 @@ use super::{
     stream::{BatchStream, CancelSwitch, FlightStream, encode, guarded, wire_schema},
 };
 use crate::error::{invalid, is_outdated, query_status, status};
-
-/// How often a statement is planned again whose tables are replaced between planning and execution.
-const REPLANS: usize = 32;
 
 type Outcome = Shared<BoxFuture<'static, Result<Arc<[RecordBatch]>, Status>>>;
 
@@ -336,7 +333,7 @@ pub(crate) async fn run_update(
 async fn start_all(
     session: &Session,
     bound: &Bound,
-    plan: &LogicalPlan,
+    plan: &Arc<LogicalPlan>,
 ) -> Result<Vec<SendableRecordBatchStream>, Status> {
     let mut streams = Vec::new();
     for values in bound.runs()? {
@@ -351,19 +348,33 @@ async fn start_all(
 async fn ready(
     session: &Session,
     bound: &Bound,
-    plan: &LogicalPlan,
+    plan: &Arc<LogicalPlan>,
     values: ParamValues,
 ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Status> {
-    let attempt = async |plan: &LogicalPlan, values: ParamValues| {
-        let (plan, context) = physical(frame(session, bound, plan, values).await?).await?;
-        bind_tables(&plan, &context).map_err(|error| query_status(&error))?;
-        Ok((plan, context))
+    let attempt = |plan: Arc<LogicalPlan>| {
+        let values = values.clone();
+        let ready = async move {
+            let (plan, context) = physical(frame(session, bound, &plan, values).await?).await?;
+            bind_tables(&plan, &context).map_err(|error| query_status(&error))?;
+            Ok((plan, context))
+        };
+        ready.boxed()
     };
-    let mut result = attempt(plan, values.clone()).await;
+    replanned(session, bound, plan, attempt).await
+}
+
+/// What `attempt` yields with the plan of a statement; it is made with another plan while a table is replaced after planning.
+async fn replanned<'a, T: Send>(
+    session: &Session,
+    bound: &Bound,
+    plan: &Arc<LogicalPlan>,
+    attempt: impl Fn(Arc<LogicalPlan>) -> BoxFuture<'a, Result<T, Status>> + Sync,
+) -> Result<T, Status> {
+    let mut result = attempt(Arc::clone(plan)).await;
     for _ in 0..REPLANS {
         let Err(outdated) = &result else { break };
         let Some(plan) = planned_again(session, bound, outdated).await? else { break };
-        result = attempt(&plan, values.clone()).await;
+        result = attempt(plan).await;
     }
     result
 }
@@ -416,13 +427,11 @@ async fn write(state: Arc<State>, session: Arc<Session>, bound: Bound) -> Result
     let mut runs = bound.runs()?;
     if runs.len() == 1 {
         let values = runs.remove(0);
-        let mut result = collect(session, plan, values.clone()).await;
-        for _ in 0..REPLANS {
-            let Err(outdated) = &result else { break };
-            let Some(plan) = planned_again(session, bound, outdated).await? else { break };
-            result = collect(session, &plan, values.clone()).await;
-        }
-        return result;
+        let attempt = |plan: Arc<LogicalPlan>| {
+            let values = values.clone();
+            async move { collect(session, &plan, values).await }.boxed()
+        };
+        return replanned(session, bound, plan, attempt).await;
     }
     let changed = write_rows(state, session, plan, runs).await?;
     let schema = Arc::clone(&bound.understood.schema);

@@ -226,12 +226,10 @@ impl Session {
     }
 
     /// It is used over a connection, by its name.
-    fn used_over(&self, connection: Option<ConnectionId>) {
-        if let Some(connection) = connection {
-            let mut over = self.over.lock();
-            over.connections.insert(connection);
-            over.left = None;
-        }
+    fn used_over(&self, connection: ConnectionId) {
+        let mut over = self.over.lock();
+        over.connections.insert(connection);
+        over.left = None;
     }
 
     /// A connection is closed that it may have been used over.
@@ -294,7 +292,7 @@ impl SessionKey {
         Owner::of(self)
     }
 
-    /// The connection that a call came over.
+    /// The connection that a call came over, whatever its session goes by.
     fn connection(&self) -> Option<ConnectionId> {
         match self {
             Self::Connection(id) => Some(*id),
@@ -318,7 +316,7 @@ pub(crate) struct State {
     token: Option<String>,
     pub(crate) limits: Limits,
     sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
-    /// Those that are open.
+    /// The connections that are open.
     connections: Mutex<HashSet<ConnectionId>>,
     pub(crate) transactions: Handles<Arc<Session>>,
     pub(crate) savepoints: Handles<Savepoint>,
@@ -384,12 +382,11 @@ impl State {
             false => self.make_room(&mut sessions, key)?,
         };
         let session = Arc::clone(sessions.entry(key.clone()).or_insert(session));
-        session.used_over(key.opened_over());
         drop(sessions);
         if let Some((key, _)) = gone {
             self.forget_handles(key.owner());
         }
-        self.forget_if_gone(key);
+        self.note_use(key, &session);
         Ok(session)
     }
 
@@ -401,12 +398,12 @@ impl State {
         }
     }
 
-    /// A session by name is used over the connection that a call came over.
+    /// A session is used over the connection that a call came over, which may be closed by now.
     fn note_use(&self, key: &SessionKey, session: &Session) {
-        if key.opened_over().is_some() {
-            session.used_over(key.opened_over());
-            self.forget_if_gone(key);
+        if let Some(connection) = key.opened_over() {
+            session.used_over(connection);
         }
+        self.forget_if_gone(key);
     }
 
     /// A connection was opened.

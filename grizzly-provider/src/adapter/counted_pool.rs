@@ -20,6 +20,8 @@ use datafusion::{
 };
 use tokio::sync::Notify;
 
+use super::task_context;
+
 /// How long a query waits for the memory of its first attempt. Tasks of an attempt end when they are next asked to yield.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
 
@@ -38,17 +40,8 @@ impl CountedPool {
         let pool = Arc::clone(&runtime.memory_pool);
         let counted = Arc::new(Self { pool, held: AtomicUsize::new(0), freed: Notify::new() });
         let runtime = RuntimeEnvBuilder::from_runtime_env(&runtime).with_memory_pool(Arc::clone(&counted) as _);
-        let context = TaskContext::new(
-            context.task_id(),
-            context.session_id(),
-            context.session_config().clone().with_batch_size(batch_size),
-            context.scalar_functions().clone(),
-            context.higher_order_functions().clone(),
-            context.aggregate_functions().clone(),
-            context.window_functions().clone(),
-            runtime.build_arc()?,
-        );
-        Ok((Arc::new(context), counted))
+        let config = context.session_config().clone().with_batch_size(batch_size);
+        Ok((task_context(context, config, runtime.build_arc()?), counted))
     }
 
     /// Waits until all is given back, but not for ever.

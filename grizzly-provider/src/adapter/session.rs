@@ -41,7 +41,7 @@ pub(crate) const CATALOG: &str = "grizzly";
 const SCHEMA: &str = "public";
 
 /// How often a statement is planned again whose tables are replaced between planning and execution.
-const REPLANS: usize = 32;
+pub const REPLANS: usize = 32;
 
 /// A text of so many bytes is parsed in no time.
 const SHORT: usize = 4096;
@@ -167,13 +167,7 @@ impl GrizzlySession {
                 self.handle.check_usable()?;
                 return Ok(DataFrame::new(self.context.state(), plan));
             }
-            let mut planned = self.sql_uncached(sql).await;
-            for _ in 0..REPLANS {
-                if !self.may_plan_again(&planned) {
-                    break;
-                }
-                planned = self.sql_uncached(sql).await;
-            }
+            let planned = self.replanned(|| Box::pin(self.sql_uncached(sql))).await;
             self.abort_if_failed(planned)
         })
     }
@@ -215,23 +209,45 @@ impl GrizzlySession {
         let text = (statements.len() == 1).then_some(sql);
         let mut rows = Vec::new();
         for (at, statement) in statements.into_iter().enumerate() {
+            let may_repeat = !matches!(statement.statement, Statement::CopyTo(_));
+            let mut parsed = Some(statement);
+            let mut attempt = || self.run_to_its_end(parsed.take(), sql, at, text);
             // What COPY has written stays.
-            let replans = if matches!(statement.statement, Statement::CopyTo(_)) { 0 } else { REPLANS };
-            let mut result = self.run_to_its_end(statement, text).await;
-            for _ in 0..replans {
-                if !self.may_plan_again(&result) {
-                    break;
-                }
-                let Some(again) = self.parse_unhurried(sql).await?.into_iter().nth(at) else { break };
-                result = self.run_to_its_end(again, text).await;
-            }
-            rows = result?;
+            rows = if may_repeat { self.replanned(attempt).await? } else { attempt().await? };
         }
         Ok(rows)
     }
 
-    async fn run_to_its_end(&self, statement: Parsed, text: Option<&str>) -> Result<Vec<RecordBatch>> {
-        collect(unhurried(self.run(statement, text)).await?).await
+    /// Runs the statement that stands `at` this place in `sql`, which may have been parsed already.
+    fn run_to_its_end<'a>(
+        &'a self,
+        parsed: Option<Parsed>,
+        sql: &'a str,
+        at: usize,
+        text: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<RecordBatch>>> {
+        Box::pin(async move {
+            let statement = match parsed {
+                Some(parsed) => parsed,
+                None => {
+                    let missing = || Error::internal(format!("the text has no statement {at} any more"));
+                    self.parse_unhurried(sql).await?.into_iter().nth(at).ok_or_else(missing)?
+                }
+            };
+            collect(unhurried(self.run(statement, text)).await?).await
+        })
+    }
+
+    /// What `attempt` yields; it is made again, and plans anew, while a table is replaced between planning and execution.
+    async fn replanned<'a, T: Send>(&self, mut attempt: impl FnMut() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
+        let mut result = attempt().await;
+        for _ in 0..REPLANS {
+            if !self.may_plan_again(&result) {
+                break;
+            }
+            result = attempt().await;
+        }
+        result
     }
 
     /// Whether a statement failed since it was planned for a table that was replaced meanwhile. In a transaction it would
@@ -246,18 +262,13 @@ impl GrizzlySession {
     /// registered under the name of an immutable one is not noticed.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Arc<LogicalPlan>>> {
         Box::pin(async move {
-            let plan = || {
-                unhurried(self.plans.prepared(sql, &self.handle, &self.context, async {
+            let attempt = || {
+                let planned = self.plans.prepared(sql, &self.handle, &self.context, async {
                     plan_statement(&self.context.state(), only(self.parse(sql)?)?.statement).await
-                }))
+                });
+                Box::pin(unhurried(planned)) as BoxFuture<'_, _>
             };
-            let mut planned = plan().await;
-            for _ in 0..REPLANS {
-                if !self.may_plan_again(&planned) {
-                    break;
-                }
-                planned = plan().await;
-            }
+            let planned = self.replanned(attempt).await;
             self.abort_if_failed(planned)
         })
     }

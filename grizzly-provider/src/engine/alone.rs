@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::{
     cluster::{lease, lease::Lease, promote},
     database::Inner,
+    files::Files,
     maintenance::worker,
     manifest::Manifest,
     recovery::{self, LOG_DIR, Parts, load_or_create, new_cache, wal_options},
@@ -22,7 +23,7 @@ use super::{
     segment::removal::Removal,
     settings::Settings,
     txn::publish::Publisher,
-    version::{DatabaseVersion, apply::Files},
+    version::DatabaseVersion,
 };
 use crate::{
     access::Csn,

@@ -143,6 +143,5 @@ fn store(
     let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
     let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark };
     db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
-    let file = db.built_segment(&meta, &table.def.schema, built)?;
-    Ok(Arc::new(ColdSegment::new(meta, file, table.def.schema.fields().len(), Arc::clone(&db.files.removal))))
+    Ok(db.files.built(meta, table, built))
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use arrow::{array::ArrayRef, datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
 use parking_lot::Mutex;
 
@@ -20,12 +20,10 @@ use super::{
     cluster::{Member, lease::Lease},
     ddl,
     extension::Extensions,
+    files::Files,
     maintenance::{compact, flush, room::HotRows, worker::Signals},
     recovery, rows,
-    segment::{
-        BuiltSegment, SegmentFile,
-        cold::{ColdSegment, DATA_DIR, SegmentBytes, SegmentMeta, segment_of_path},
-    },
+    segment::cold::{ColdSegment, DATA_DIR, segment_of_path},
     settings::{ClusterSettings, Settings},
     snapshot::Snapshot,
     txn::{
@@ -34,7 +32,7 @@ use super::{
         transaction::{self, CommitOutcome, Conflict, Transaction},
     },
     verify::{self, VerifyReport},
-    version::{DatabaseVersion, SegmentData, apply::Files},
+    version::{DatabaseVersion, SegmentData},
 };
 use crate::{
     access::{AsOf, Csn, IndexDefinition, TableDefinition},
@@ -527,18 +525,6 @@ impl Inner {
 
     pub(super) fn next_transaction_id(&self) -> u64 {
         self.next_transaction.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A segment that was just written, its chunks in the cache already.
-    pub(super) fn built_segment(
-        &self,
-        meta: &SegmentMeta,
-        schema: &SchemaRef,
-        built: BuiltSegment,
-    ) -> Result<SegmentFile> {
-        let (path, schema) = (meta.path(), meta.file_schema(schema));
-        let bytes = Arc::new(SegmentBytes { storage: Arc::clone(&self.storage), len: meta.file_bytes });
-        Ok(SegmentFile::from_built(bytes, &path, schema, Arc::clone(&self.files.cache), built))
     }
 
     /// Makes a version that maintenance made the newest, visible as soon as the commits before it are.

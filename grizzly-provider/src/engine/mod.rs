@@ -23,6 +23,7 @@ mod database;
 mod ddl;
 mod errors;
 mod extension;
+mod files;
 mod index;
 pub(crate) mod key;
 mod label;

@@ -15,6 +15,7 @@ use super::{
     clock::now,
     cluster::{self, Member, lease::Lease},
     database::Inner,
+    files::Files,
     maintenance::{collect, flush, worker::Signals},
     manifest::Manifest,
     replica::Replica,
@@ -27,7 +28,6 @@ use super::{
         commit::CommitState,
         publish::{Publisher, SnapshotRegistry},
     },
-    version::apply::Files,
 };
 use crate::error::{Error, ErrorKind, Result};
 

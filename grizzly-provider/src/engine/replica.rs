@@ -8,13 +8,14 @@ use std::{
 use grizzly_wal::Record;
 
 use super::{
+    files::Files,
     maintenance::tombstone_file::ListFile,
     manifest::Manifest,
     redo::Change,
     segment::cold::{ColdSegment, SegmentKey},
     version::{
         DatabaseVersion, SegmentData, TableVersion,
-        apply::{Files, IndexEntries, apply},
+        apply::{IndexEntries, apply},
     },
 };
 use crate::{access::Csn, error::Result};

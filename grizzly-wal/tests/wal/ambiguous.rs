@@ -1,96 +1,16 @@
 //! An object store that carries a request out and says that it failed, as S3 does with a 500 or a reset connection.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use grizzly_wal::{ErrorKind, Lsn, NewRecord, ObjectStorage, PutMode, Result, Storage, WalOptions};
-use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
-};
 
-/// Stores what it is given, and reports an error while it is told to.
-#[derive(Debug, Clone, Default)]
-struct Ambiguous {
-    inner: Arc<InMemory>,
-    lies: Arc<AtomicBool>,
-    /// It takes every call and answers none.
-    is_silent: Arc<AtomicBool>,
-}
+use super::told_store::ToldStore;
 
-impl Ambiguous {
-    async fn listen(&self) {
-        if self.is_silent.load(Ordering::Acquire) {
-            std::future::pending().await
-        }
-    }
-}
-
-impl fmt::Display for Ambiguous {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ambiguous")
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Ambiguous {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        opts: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        self.listen().await;
-        let stored = self.inner.put_opts(location, payload, opts).await?;
-        match self.lies.load(Ordering::Acquire) {
-            true => Err(object_store::Error::Generic { store: "Ambiguous", source: "500 Internal Error".into() }),
-            false => Ok(stored),
-        }
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.listen().await;
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        match self.is_silent.load(Ordering::Acquire) {
-            true => Box::pin(futures::stream::pending()),
-            false => self.inner.list(prefix),
-        }
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-fn storage() -> Result<(Arc<dyn Storage>, Ambiguous)> {
-    let store = Ambiguous::default();
+fn storage() -> Result<(Arc<dyn Storage>, ToldStore)> {
+    let store = ToldStore::default();
     Ok((Arc::new(ObjectStorage::new(Arc::new(store.clone()), Path::default(), "ambiguous://")?), store))
 }
 
@@ -129,7 +49,7 @@ fn what_is_there_counts_as_created_only_if_it_is_the_same() -> Result<()> {
 
 #[test]
 fn a_store_that_is_silent_is_not_waited_for_by_what_can_be_asked_again() -> Result<()> {
-    let (silence, store) = (std::time::Duration::from_millis(50), Ambiguous::default());
+    let (silence, store) = (std::time::Duration::from_millis(50), ToldStore::default());
     let storage = ObjectStorage::with_silence(Arc::new(store.clone()), Path::default(), "silent://", Some(silence))?;
     let bytes = [Bytes::from_static(b"one, "), Bytes::from_static(b"two")];
     storage.put("a", &bytes, PutMode::Create)?;

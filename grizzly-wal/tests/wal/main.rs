@@ -15,6 +15,7 @@ mod requests;
 mod rotation;
 mod storages;
 mod tail;
+mod told_store;
 mod torn_tail;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! The command's allocator, which returns memory to the system soon where there is to be little. Left to itself, mimalloc
-//! keeps what a query has given back for ten seconds: little beside gigabytes, half of what a server takes that may use
+//! keeps what a query has given back for a second: little beside gigabytes, half of what a server takes that may use
 //! 256 MB. It uses no huge pages (its feature `no_thp`), of which hardly ever one is free as a whole.
 
 use std::ffi::{c_int, c_long};
@@ -9,8 +9,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// `mi_option_purge_delay` of mimalloc's versions 2 and 3 (`mimalloc.h`), in milliseconds.
 const PURGE_DELAY: c_int = 15;
-/// `mi_option_arena_purge_mult` there: how many times that delay what threads share waits. Mimalloc's own is ten.
-const ARENA_PURGE_MULT: c_int = 24;
 
 const PURGE_AFTER: c_long = 10;
 
@@ -30,8 +28,5 @@ pub(crate) fn prepare(memory: Option<usize>) {
     }
     // SAFETY: mimalloc, which is linked as this binary's allocator, writes a number into its table of options; no other
     // thread is there to read them meanwhile.
-    unsafe {
-        mi_option_set_default(PURGE_DELAY, PURGE_AFTER);
-        mi_option_set_default(ARENA_PURGE_MULT, 1);
-    }
+    unsafe { mi_option_set_default(PURGE_DELAY, PURGE_AFTER) };
 }

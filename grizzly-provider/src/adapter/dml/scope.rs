@@ -11,6 +11,7 @@ use crate::{
     adapter::{
         SessionHandle, interrupt,
         statement::{bind_to, same_database},
+        task_context,
     },
 };
 
@@ -47,16 +48,7 @@ impl WriteScope {
     /// The input gets a context of its own, so that what was bound under the caller's, perhaps by an earlier
     /// statement, is never what this one reads.
     fn bound(db: &Grizzly, context: &TaskContext, transaction: Scope, snapshot: Snapshot) -> Result<Self> {
-        let context = Arc::new(TaskContext::new(
-            context.task_id(),
-            context.session_id(),
-            context.session_config().clone(),
-            context.scalar_functions().clone(),
-            context.higher_order_functions().clone(),
-            context.aggregate_functions().clone(),
-            context.window_functions().clone(),
-            context.runtime_env(),
-        ));
+        let context = task_context(context, context.session_config().clone(), context.runtime_env());
         bind_to(db, &context, &snapshot)?;
         Ok(Self { transaction, snapshot, context })
     }

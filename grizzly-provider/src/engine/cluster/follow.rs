@@ -9,11 +9,8 @@ use grizzly_wal::{LogTail, Lsn, Record, Storage};
 
 use super::{
     super::{
-        database::Inner,
-        manifest::Manifest,
-        recovery::LOG_DIR,
-        replica::Replica,
-        version::{DatabaseVersion, apply::Files},
+        database::Inner, files::Files, manifest::Manifest, recovery::LOG_DIR, replica::Replica,
+        version::DatabaseVersion,
     },
     Member, lease,
 };

@@ -30,13 +30,13 @@ use self::{
 };
 use super::{
     database::{Grizzly, Inner},
+    files::Files,
     maintenance::worker,
     manifest::Manifest,
     recovery::{self, Parts},
     segment::removal::Removal,
     settings::{ClusterSettings, Settings},
     txn::publish::Publisher,
-    version::apply::Files,
 };
 use crate::{
     access::Csn,

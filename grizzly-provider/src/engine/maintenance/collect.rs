@@ -32,7 +32,8 @@ const WAIT: Duration = Duration::from_secs(5);
 impl Inner {
     /// Takes note of segments that were replaced or dropped: they go when a checkpoint names them no more.
     pub(crate) fn retire(&self, segments: impl IntoIterator<Item = Arc<ColdSegment>>) {
-        let segments: Vec<_> = segments.into_iter().inspect(|segment| segment.let_go()).collect();
+        let segments: Vec<_> = segments.into_iter().collect();
+        self.files.let_go(&segments);
         self.obsolete.lock().extend(segments);
     }
 }

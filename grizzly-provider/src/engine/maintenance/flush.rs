@@ -73,16 +73,9 @@ fn seal(db: &Inner, log: &Wal) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn
     let mut sealed = Vec::new();
     let tables: Vec<u64> = next.tables.keys().copied().collect();
     for id in tables {
-        let hot: Vec<u32> =
-            next.table(id)?.segments().filter(|(_, segment)| segment.hot().is_some()).map(|(_, s)| s.id()).collect();
-        for segment in hot {
-            if let Some(SegmentData::Hot(hot)) =
-                next.table_mut(id)?.segment_mut(segment).map(|segment| &mut segment.data)
-            {
-                hot.sealed = true;
-            }
-            sealed.push(Sealed { table: id, segment });
-        }
+        let has_hot = next.table(id)?.segments().any(|(_, segment)| segment.hot().is_some());
+        let hot = if has_hot { next.table_mut(id)?.seal() } else { Vec::new() };
+        sealed.extend(hot.into_iter().map(|segment| Sealed { table: id, segment }));
     }
     let replay_from = log.rotate()?;
     state.version = Arc::new(next);

@@ -3,9 +3,12 @@
 //! Eviction is scan resistant: a chunk read once by a large scan does not push out chunks that are read again and again.
 //! Index runs ([`super::runs`]) have a share of the same budget, and chunks get what they leave.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -135,9 +138,9 @@ impl ChunkCache {
         self.runs.make_room(self.budget);
     }
 
-    /// Forgets all chunks of a file.
-    pub(crate) fn forget(&self, file: u64) {
-        self.chunks.retain(|key, _| key.file != file);
+    /// Forgets all chunks of these files.
+    pub(crate) fn forget(&self, files: &HashSet<u64>) {
+        self.chunks.retain(|key, _| !files.contains(&key.file));
     }
 
     /// What it holds and how well it did.

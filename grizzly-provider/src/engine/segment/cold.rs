@@ -290,10 +290,9 @@ impl ColdSegment {
         self.meta.run_path(index)
     }
 
-    /// Lets go of what it holds in memory. Whoever asks for it has it read again.
-    pub(crate) fn let_go(&self) {
+    /// Lets go of its runs in memory. Whoever asks for one has it read again.
+    pub(crate) fn let_go_of_runs(&self) {
         self.runs.let_go();
-        self.file.forget();
     }
 
     /// Looks again, when next asked, for runs that were not there.

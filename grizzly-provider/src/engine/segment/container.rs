@@ -194,9 +194,9 @@ impl SegmentFile {
         &self.cache
     }
 
-    /// Drops its chunks from the cache, when the file is not needed any more.
-    pub(crate) fn forget(&self) {
-        self.cache.forget(self.file);
+    /// What the cache knows it by.
+    pub(crate) fn number(&self) -> u64 {
+        self.file
     }
 
     fn key(&self, chunk: usize, column: usize) -> ChunkKey {

@@ -252,7 +252,7 @@ impl TableCommit {
 
 /// Checks that a transaction's definitions, made one after the other, fit the newest version.
 fn check_definitions(newest: &DatabaseVersion, definitions: &[CatalogChange], snapshot: Csn) -> Result<()> {
-    let mut catalog = newest.catalog.as_ref().clone();
+    let mut catalog = Arc::clone(&newest.catalog);
     for change in definitions {
         match change {
             CatalogChange::CreateTable(def) => catalog.check_free(&format!("{}.{}", def.schema_name, def.name))?,
@@ -274,7 +274,7 @@ fn check_definitions(newest: &DatabaseVersion, definitions: &[CatalogChange], sn
             }
             other => return Err(Error::internal(format!("a transaction cannot make the change {other:?}"))),
         }
-        catalog = catalog.with(change);
+        catalog = Arc::new(catalog.with(change));
     }
     Ok(())
 }

@@ -6,13 +6,10 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     super::{
         catalog::CatalogChange,
+        files::Files,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         redo::{Change, KeyedRows, LoggedRows, RedoOp, Replace},
-        segment::{
-            ChunkCache, SegmentFile,
-            cold::{ColdSegment, SegmentBytes, SegmentKey, SegmentMeta},
-            removal::Removal,
-        },
+        segment::cold::{ColdSegment, SegmentKey, SegmentMeta},
         shard::hot::{HotIndexes, HotSegment},
     },
     DatabaseVersion, Segment, SegmentData, TableVersion,
@@ -21,13 +18,6 @@ use crate::{
     access::Csn,
     error::{Error, Result},
 };
-
-/// Where the files are that a record names. Opening one reads its footer.
-#[derive(Clone)]
-pub(crate) struct Files {
-    pub(crate) removal: Arc<Removal>,
-    pub(crate) cache: Arc<ChunkCache>,
-}
 
 /// What a change leaves to be done, besides the version that it makes.
 #[derive(Default)]
@@ -84,21 +74,12 @@ pub(crate) fn define(version: &mut DatabaseVersion, change: &CatalogChange, csn:
                 def.ok_or_else(|| Error::corrupt(format!("the log changes table number {table}, which is not there")))?;
             let table = version.change_table(*table, csn)?;
             table.redefine(def)?;
-            seal(table);
+            // Later rows go to new hot segments, whose live indexes fit the changed definition.
+            table.seal();
         }
         _ => {}
     }
     Ok(gone)
-}
-
-/// Lets later rows go to new hot segments, whose live indexes fit the changed definition.
-fn seal(table: &mut TableVersion) {
-    let hot: Vec<u32> = table.segments().filter(|(_, segment)| segment.hot().is_some()).map(|(_, s)| s.id()).collect();
-    for id in hot {
-        if let Some(SegmentData::Hot(hot)) = table.segment_mut(id).map(|segment| &mut segment.data) {
-            hot.sealed = true;
-        }
-    }
 }
 
 /// A commit that is applied piece by piece: where the writer puts rows depends on the pieces before.
@@ -139,13 +120,13 @@ impl<'a> Applying<'a> {
             RedoOp::Insert { table, shard, segment, first_row, versions, rows } => {
                 let table = self.version.change_table(*table, self.csn)?;
                 let rows = keyed(rows, table)?;
-                let (ids, name) =
-                    (table.codecs.keys.iter().map(|(index, _)| index.id).collect(), table.def.name.clone());
+                let ids = table.codecs.keys.iter().map(|(index, _)| index.id).collect();
+                let def = Arc::clone(&table.def);
                 let hot = growing(table, *shard, *segment)?;
                 if hot.rows != *first_row {
                     return Err(Error::corrupt(format!(
-                        "the log adds row {first_row} to segment {segment} of table '{name}', which has {} rows",
-                        hot.rows
+                        "the log adds row {first_row} to segment {segment} of table '{}', which has {} rows",
+                        def.name, hot.rows
                     )));
                 }
                 let entries = IndexEntries { indexes: Arc::clone(&hot.indexes), first_row: hot.rows, ids, rows };
@@ -202,18 +183,6 @@ impl IndexEntries {
     }
 }
 
-impl Files {
-    /// A segment on storage, read through the cache.
-    pub(crate) fn open(&self, meta: &SegmentMeta, table: &TableVersion) -> Result<Arc<ColdSegment>> {
-        let bytes = Arc::new(SegmentBytes { storage: Arc::clone(self.removal.storage()), len: meta.file_bytes });
-        let schema = meta.file_schema(&table.def.schema);
-        let file = SegmentFile::open(bytes, &meta.path(), schema, Arc::clone(&self.cache))?;
-        ColdSegment::check(meta, &file, table.def.id)?;
-        let columns = table.def.schema.fields().len();
-        Ok(Arc::new(ColdSegment::new(meta.clone(), file, columns, Arc::clone(&self.removal))))
-    }
-}
-
 /// The rows of a record as rows of their table. The writer has them at hand.
 fn keyed(rows: &LoggedRows, table: &TableVersion) -> Result<Arc<KeyedRows>> {
     if let Some(keyed) = &rows.keyed {
@@ -235,18 +204,16 @@ fn opened(
 
 /// The hot segment with this number, made if it is named for the first time; earlier ones grow no more.
 fn growing(table: &mut TableVersion, shard: u32, segment: u32) -> Result<&mut HotSegment> {
-    let indexes: Vec<u32> = table.def.indexes.iter().map(|index| index.id).collect();
-    let name = table.def.name.clone();
+    let def = Arc::clone(&table.def);
     let version = table.shard_mut(shard)?;
-    if version.growing_mut().is_none_or(|hot| hot.id != segment) {
+    if version.growing().is_none_or(|hot| hot.id != segment) {
         if let Some(before) = version.growing_mut() {
             before.sealed = true;
         }
-        version.push_hot(HotSegment::new(segment, indexes.into_iter()));
+        version.push_hot(HotSegment::new(segment, def.indexes.iter().map(|index| index.id)));
     }
-    version
-        .growing_mut()
-        .ok_or_else(|| Error::internal(format!("table '{name}' has no growing segment in shard {shard}")))
+    let missing = || Error::internal(format!("table '{}' has no growing segment in shard {shard}", def.name));
+    version.growing_mut().ok_or_else(missing)
 }
 
 fn end_rows(table: &mut TableVersion, rows: &TableRows, csn: Csn) -> Result<()> {

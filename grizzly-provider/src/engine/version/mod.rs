@@ -202,6 +202,18 @@ impl TableVersion {
         None
     }
 
+    /// Ends its growing segments; returns all that are in memory.
+    pub(crate) fn seal(&mut self) -> Vec<u32> {
+        let hot = self.segments().filter(|(_, segment)| segment.hot().is_some());
+        let hot: Vec<u32> = hot.map(|(_, segment)| segment.id()).collect();
+        for id in &hot {
+            if let Some(SegmentData::Hot(hot)) = self.segment_mut(*id).map(|segment| &mut segment.data) {
+                hot.sealed = true;
+            }
+        }
+        hot
+    }
+
     /// Rows of a shard, to change them in this version only.
     pub(crate) fn shard_mut(&mut self, shard: u32) -> Result<&mut ShardVersion> {
         if shard as usize >= self.shards.len() {
