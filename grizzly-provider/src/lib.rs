@@ -6,6 +6,7 @@
 
 pub mod access;
 #[cfg(feature = "datafusion")]
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it runs in the runtime of its caller")]
 pub mod adapter;
 pub mod batch;
 mod engine;

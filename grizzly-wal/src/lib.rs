@@ -19,6 +19,7 @@ mod record;
 mod recovery;
 pub mod storage;
 mod tail;
+pub mod world;
 mod writer;
 
 pub use check::{LogCheck, check_log};

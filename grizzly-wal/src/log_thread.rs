@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use crate::codec::{FileHeader, FilePlace, SealKind, finish_group, seal_frame};
 use crate::encryption::FileCipher;
@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, NewFile};
 use crate::ids::Lsn;
 use crate::storage::AppendFile;
+use crate::world::{self, JoinHandle};
 use crate::writer::{Fence, OnDurable, Shared, WalStats};
 
 /// A buffer that a burst has made larger than this is not kept.
@@ -97,11 +98,8 @@ impl LogThread {
         Ok(Self { shared, file, header, cipher, written, last, segment_bytes, sole, then })
     }
 
-    pub(crate) fn spawn(self) -> Result<JoinHandle<()>> {
-        thread::Builder::new()
-            .name("grizzly-log".into())
-            .spawn(move || self.run())
-            .map_err(|error| Error::io("start", "the log thread", error))
+    pub(crate) fn spawn(self) -> Result<JoinHandle> {
+        world::spawn("grizzly-log", move || self.run()).map_err(|error| Error::io("start", "the log thread", error))
     }
 
     fn run(mut self) {

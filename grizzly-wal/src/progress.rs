@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
+use crate::world::{Condvar, Mutex};
 
 /// Shared by the log thread, which advances it, and everybody who waits.
 #[derive(Debug)]

@@ -7,9 +7,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::codec::{FileHeader, Packed};
 use crate::error::{Error, Result};
@@ -20,6 +17,7 @@ use crate::log_thread::{AfterSync, Counters, LogThread};
 use crate::progress::{Durable, Progress};
 use crate::record::{NewRecord, RecordHeader};
 use crate::storage::{AppendFile, Storage};
+use crate::world::{Condvar, JoinHandle, Mutex};
 
 /// Called by the log thread with the last durable record, before anybody who waits for it wakes up.
 pub type OnDurable = Box<dyn Fn(Lsn) + Send + Sync>;
@@ -112,7 +110,7 @@ pub struct Wal {
     compress_above: usize,
     buffer_bytes: usize,
     owner: Option<u128>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle>>,
 }
 
 /// What the log thread and the callers have in common.
@@ -266,6 +264,17 @@ impl Wal {
     /// Lets later records go to a new file, and returns the first of them. Does nothing if the file being written has
     /// no record yet. Waits until the new file is there and everything before it is durable.
     pub fn rotate(&self) -> Result<Lsn> {
+        let first = self.split()?;
+        self.wait_split(first)?;
+        Ok(first)
+    }
+
+    /// Lets later records go to a new file, as [`rotate`](Self::rotate) does, but does not wait for it: for callers that
+    /// hold a lock. [`wait_split`](Self::wait_split) waits.
+    ///
+    /// # Errors
+    /// Once the log has ended, as [`append`](Self::append).
+    pub fn split(&self) -> Result<Lsn> {
         let mut queue = self.shared.queue.lock();
         while queue.split.is_some() {
             self.shared.refuse_if_ended(&queue)?;
@@ -276,15 +285,26 @@ impl Wal {
         if first > queue.file_first {
             queue.split = Some((queue.frames.len(), first));
             queue.idle = false;
+            drop(queue);
             self.shared.work.notify_one();
         }
+        Ok(first)
+    }
+
+    /// Waits until the file that begins with record `first`, which [`split`](Self::split) returned, is there and everything
+    /// before it is durable.
+    ///
+    /// # Errors
+    /// If the log ends before, the same as of [`append`](Self::append).
+    pub fn wait_split(&self, first: Lsn) -> Result<()> {
+        let mut queue = self.shared.queue.lock();
         while queue.file_first < first {
             if queue.stopped || self.shared.progress.failure().is_some() {
-                return self.shared.refuse_if_ended(&queue).map(|()| first);
+                return self.shared.refuse_if_ended(&queue);
             }
             self.shared.room.wait(&mut queue);
         }
-        Ok(first)
+        Ok(())
     }
 
     /// Removes files that hold only records before `lsn`, oldest first, and returns how many bytes that freed. The
@@ -368,7 +388,7 @@ impl Wal {
         let mut handle = self.thread.lock();
         let Some(thread) = handle.take() else { return };
         // The callback may hold the last reference; a thread cannot wait for itself.
-        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        if !thread.is_current() && thread.join().is_err() {
             tracing::error!("the log thread panicked");
         }
     }

@@ -370,8 +370,10 @@ async fn replanned<'a, T: Send>(
     plan: &Arc<LogicalPlan>,
     attempt: impl Fn(Arc<LogicalPlan>) -> BoxFuture<'a, Result<T, Status>> + Sync,
 ) -> Result<T, Status> {
+    // In a transaction it would be the same table again, and one that has ended meanwhile must not be left out.
+    let attempts = if session.in_transaction() { 0 } else { REPLANS };
     let mut result = attempt(Arc::clone(plan)).await;
-    for _ in 0..REPLANS {
+    for _ in 0..attempts {
         let Err(outdated) = &result else { break };
         let Some(plan) = planned_again(session, bound, outdated).await? else { break };
         result = attempt(plan).await;
@@ -385,10 +387,10 @@ fn takes_as_much(bound: &Bound, plan: &LogicalPlan) -> Result<bool, Status> {
 }
 
 /// Another plan of a statement that failed since a table was replaced after it was planned; `None` if that is not why, or
-/// if the result would have other columns. In a transaction it would be the same table again.
+/// if the result would have other columns.
 async fn planned_again(session: &Session, bound: &Bound, failed: &Status) -> Result<Option<Arc<LogicalPlan>>, Status> {
     let understood = &bound.understood;
-    if !is_outdated(failed) || session.in_transaction() || understood.is_execute() {
+    if !is_outdated(failed) || understood.is_execute() {
         return Ok(None);
     }
     let plan = session.open()?.plan(&understood.sql).await.map_err(|error| query_status(&error))?;

@@ -47,6 +47,7 @@ impl FlightService for Rpc {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Answer<Items<FlightInfo>> {
+        self.0.note_call(&request);
         list_flights(&self.0, request).await
     }
 
@@ -56,6 +57,7 @@ impl FlightService for Rpc {
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<PollInfo> {
+        self.0.note_call(&request);
         // Planning is all that is done before the ticket, and that is done when this answers: nothing to poll for.
         let info = info(&self.0, request).await?.into_inner();
         let poll = PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
@@ -63,6 +65,7 @@ impl FlightService for Rpc {
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Answer<SchemaResult> {
+        self.0.note_call(&request);
         get_schema(&self.0, request).await
     }
 
@@ -82,10 +85,12 @@ impl FlightService for Rpc {
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Answer<Items<ActionType>> {
+        self.0.note_call(&request);
         list_actions(&self.0, request).await
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Answer<Items<FlightData>> {
+        self.0.note_call(&request);
         do_exchange(&self.0, request).await
     }
 }

@@ -199,6 +199,7 @@ impl Session {
     /// Refuses all further statements.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.grizzly.handle().end();
     }
 
     /// Whether [`Session::end`] was called.

@@ -186,8 +186,9 @@ impl GrizzlySession {
         Box::pin(async move {
             if let Some(plan) = self.plans.get(sql, &self.handle, &self.context) {
                 self.handle.check_usable()?;
+                let may_replan = !self.in_transaction();
                 let rows = collect(DataFrame::new(self.context.state(), plan)).await;
-                if !self.may_plan_again(&rows) {
+                if !(may_replan && rows.as_ref().is_err_and(is_outdated)) {
                     return self.abort_if_failed(rows);
                 }
             }
@@ -201,8 +202,9 @@ impl GrizzlySession {
         if let [only] = statements.as_slice()
             && let Some(lookup) = self.look_up(only, sql)?
         {
+            let may_replan = !self.in_transaction();
             let rows = DataFrame::new(self.context.state(), lookup).collect().await;
-            if !self.may_plan_again(&rows) {
+            if !(may_replan && rows.as_ref().is_err_and(is_outdated)) {
                 return rows;
             }
         }
@@ -240,20 +242,16 @@ impl GrizzlySession {
 
     /// What `attempt` yields; it is made again, and plans anew, while a table is replaced between planning and execution.
     async fn replanned<'a, T: Send>(&self, mut attempt: impl FnMut() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
+        // In a transaction it would be the same table again, and one that has ended meanwhile must not be left out.
+        let attempts = if self.in_transaction() { 0 } else { REPLANS };
         let mut result = attempt().await;
-        for _ in 0..REPLANS {
-            if !self.may_plan_again(&result) {
+        for _ in 0..attempts {
+            if !result.as_ref().is_err_and(is_outdated) {
                 break;
             }
             result = attempt().await;
         }
         result
-    }
-
-    /// Whether a statement failed since it was planned for a table that was replaced meanwhile. In a transaction it would
-    /// be the same table again.
-    fn may_plan_again<T>(&self, result: &Result<T>) -> bool {
-        result.as_ref().is_err_and(is_outdated) && !self.in_transaction()
     }
 
     /// The plan of one query or writing statement, which may hold placeholders (`$1`), for

@@ -4,7 +4,13 @@
 //! A statement that fails inside an open transaction aborts it, as in PostgreSQL: until `ROLLBACK` or
 //! `ROLLBACK TO` an earlier savepoint, every further statement is refused with SQLSTATE 25P02.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
@@ -16,6 +22,8 @@ use crate::{Error, ErrorKind, Grizzly, Result, Snapshot, Transaction, access::Cs
 pub struct SessionHandle {
     db: Grizzly,
     open: Mutex<Option<OpenTransaction>>,
+    /// Nothing may be written any more. Changed while `open` is locked.
+    ended: AtomicBool,
     /// Held by whatever changes the transaction, so that a statement is atomic within it.
     writer: Arc<tokio::sync::Mutex<()>>,
     /// The way to kept results. Only a session that keeps plans has one.
@@ -33,7 +41,8 @@ struct OpenTransaction {
 impl SessionHandle {
     /// A session without a transaction.
     pub fn new(db: &Grizzly) -> Self {
-        Self { db: db.clone(), open: Mutex::new(None), writer: Arc::default(), results: None }
+        let (open, ended) = (Mutex::new(None), AtomicBool::new(false));
+        Self { db: db.clone(), open, ended, writer: Arc::default(), results: None }
     }
 
     /// A session whose results are kept, if the database keeps any.
@@ -62,6 +71,13 @@ impl SessionHandle {
     /// Calls `f` with the open transaction; `None` outside a transaction.
     pub fn with_transaction<R>(&self, f: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
         self.open.lock().as_mut().map(|open| f(&mut open.transaction))
+    }
+
+    /// The session ends: from now on its writing statements are refused, those too that have been planned already. Once
+    /// its transaction is rolled back they would commit by themselves.
+    pub fn end(&self) {
+        let _open = self.open.lock();
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Whether `BEGIN` was executed and neither `COMMIT` nor `ROLLBACK` since.
@@ -183,9 +199,13 @@ impl SessionHandle {
         Arc::clone(&self.writer).lock_owned().await
     }
 
-    /// Begins a writing statement: a mark to undo it with, and what it may read. `None` outside a transaction.
+    /// Begins a writing statement: a mark to undo it with, and what it may read. `None` outside a transaction. An error of
+    /// kind `Closed` once the session [ends](Self::end).
     pub(crate) fn begin_statement(&self) -> Result<Option<(usize, Snapshot)>> {
         let mut open = self.open.lock();
+        if self.ended.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "the session of this statement has ended"));
+        }
         let Some(open) = open.as_mut() else { return Ok(None) };
         if open.aborted {
             return Err(aborted());

@@ -9,8 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grizzly_wal::{Lsn, Storage, Wal};
-use parking_lot::Mutex;
+use grizzly_wal::{
+    Lsn, Storage, Wal,
+    world::{self, Mutex},
+};
 
 use super::{
     cluster::{lease, lease::Lease, promote},
@@ -51,12 +53,12 @@ struct Attempt {
 impl Grounded {
     /// An attempt that began then has failed. It may have read much, so the next one waits the longer.
     fn set(&self, begun: Instant, error: &Error) {
-        let again = Instant::now() + PAUSE.max(4 * begun.elapsed());
+        let again = world::instant() + PAUSE.max(4 * world::since(begun));
         *self.last.lock() = Some(Attempt { kind: error.kind(), why: error.to_string(), again });
     }
 
     fn is_too_early(&self) -> bool {
-        self.last.lock().as_ref().is_some_and(|last| Instant::now() < last.again)
+        self.last.lock().as_ref().is_some_and(|last| world::instant() < last.again)
     }
 
     /// The error for a write.
@@ -83,7 +85,7 @@ pub(super) fn open(url: String, settings: Settings, storage: Arc<dyn Storage>) -
     let publisher = Arc::new(Publisher::new(DatabaseVersion::empty(Csn(found.history_from))));
     let parts = Parts { url, settings, storage, publisher, files, lock, member: None };
     let db = Arc::new(Inner::new(parts, found.database));
-    let begun = Instant::now();
+    let begun = world::instant();
     match begin(&db, &found) {
         Err(error) if forbids_writing(&error) => {
             read_only(&db, &found)?;
@@ -171,7 +173,7 @@ impl Inner {
         let Some(_no_maintenance) = self.checkpoint.try_lock() else { return };
         // Another thread may have done it meanwhile, or tried.
         if wanted() && !self.grounded.is_too_early() && self.check_open().is_ok() {
-            let started = Instant::now();
+            let started = world::instant();
             self.end_log();
             let begun = Manifest::load(&self.storage).and_then(|manifest| {
                 let gone = || Error::not_found(format!("'{}' is gone", self.storage.url()));

@@ -2,8 +2,10 @@
 
 use std::{
     sync::atomic::Ordering,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
+
+use grizzly_wal::world;
 
 use super::database::{Grizzly, Inner};
 use crate::{access::Csn, error::Result};
@@ -14,7 +16,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The present moment as a commit number.
 pub(crate) fn now() -> Csn {
-    Csn(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64))
+    Csn(world::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64))
 }
 
 impl Grizzly {

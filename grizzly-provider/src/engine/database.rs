@@ -10,13 +10,12 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
-use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal};
-use parking_lot::Mutex;
+use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal, world::Mutex};
 
 use super::{
     alone::Grounded,
     backup::{pins::Pins, restore},
-    catalog::Catalog,
+    catalog::{Catalog, TableDef},
     cluster::{Member, lease::Lease},
     ddl,
     extension::Extensions,
@@ -92,6 +91,9 @@ pub(crate) struct Inner {
     pub(super) transactions: AtomicUsize,
     /// The least number that no table was offered yet, unless the catalog is ahead of it.
     pub(super) next_table: AtomicU64,
+    /// The same for the indexes of every table. A number whose runs are on storage without their index, as a failure leaves
+    /// them, must not come again.
+    pub(super) next_index: AtomicU32,
     /// The latest time about which something was said: later commits have greater numbers.
     pub(super) floor: AtomicU64,
     /// When the clock was last found to be behind, in microseconds since 1970.
@@ -521,6 +523,16 @@ impl Inner {
     pub(super) fn next_table_id(&self, catalog: &Catalog) -> u64 {
         self.next_table.fetch_max(catalog.next_table_id, Ordering::Relaxed);
         self.next_table.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for a new index that no other of the table has or had. A power failure may take the record of an index and
+    /// leave its runs (with `sync_commits` off), so each epoch has numbers of its own.
+    pub(super) fn next_index_id(&self, table: &TableDef) -> u32 {
+        const PER_EPOCH: u32 = 1 << 10;
+        let epoch = u32::try_from(self.epoch.load(Ordering::Acquire)).unwrap_or(u32::MAX);
+        let least = table.next_index_id.max(epoch.min(u32::MAX / PER_EPOCH - 1) * PER_EPOCH);
+        self.next_index.fetch_max(least, Ordering::Relaxed);
+        self.next_index.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn next_transaction_id(&self) -> u64 {

@@ -1,9 +1,6 @@
 //! Changes of the catalog. Each is one commit of its own, in the same log and the same order as all others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
@@ -124,61 +121,162 @@ pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool>
     })
 }
 
-/// The least number of an index that is made in `epoch`. A power failure may take the record of an index and leave its runs
-/// (with `sync_commits` off); those of an index that is made later must have another name.
-fn first_index(epoch: u64) -> u32 {
-    const PER_EPOCH: u32 = 1 << 10;
-    u32::try_from(epoch).unwrap_or(u32::MAX).min(u32::MAX / PER_EPOCH - 1) * PER_EPOCH
+pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
+    for attempt in 0.. {
+        let ready = prepare_index(db, table, definition)?;
+        match define_index(db, table, definition, if_not_exists, ready.as_ref(), attempt < CHECKS) {
+            Ok(Defined::Made(table, index)) => {
+                complete_index(db, table, &index)?;
+                return Ok(true);
+            }
+            other => {
+                if let Some(ready) = ready {
+                    ready.abandon(db);
+                }
+                match other? {
+                    Defined::Exists => return Ok(false),
+                    Defined::Behind | Defined::Made(..) => {}
+                }
+            }
+        }
+    }
+    Err(Error::internal("an index was made neither now nor later"))
 }
 
-pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
-    let mut made = None;
-    // All rows are compared before the commit lock is taken, and under it only those that have come since.
-    let checked = if definition.unique { check_rows(db, table, definition)? } else { None };
-    let done = change(db, |catalog, state| {
+/// An index that does not exist yet, with its runs of a table's files.
+struct ReadyIndex {
+    table: u64,
+    index: IndexDef,
+    files: Vec<Arc<ColdSegment>>,
+    /// The runs, where all rows were compared.
+    runs: Runs,
+}
+
+/// What came of the attempt to put an index in force.
+enum Defined {
+    Made(u64, IndexDef),
+    Exists,
+    /// Too many rows have come to files since they were compared.
+    Behind,
+}
+
+impl ReadyIndex {
+    /// Lets its runs go: nobody will ask for them, since its number is not used again.
+    fn abandon(self, db: &Inner) {
+        for file in self.files {
+            db.files.removal.remove_later(file.drop_run(self.index.id));
+        }
+    }
+}
+
+/// Gives all files of a table their runs of an index that is to be, and checks that no two rows share a key if it is unique.
+/// All that takes long is done before the index is in force: from then on each commit looks for its keys in them. `None` if
+/// the index cannot be: whoever tries says why.
+fn prepare_index(db: &Inner, table: &str, definition: &IndexDefinition) -> Result<Option<ReadyIndex>> {
+    db.begin_to_write();
+    db.check_writable()?;
+    let version = Arc::clone(&db.commit.lock().version);
+    let Some(def) = version.catalog.find_table(table) else { return Ok(None) };
+    let Ok(mut index) = def.new_index(definition) else { return Ok(None) };
+    index.id = db.next_index_id(def);
+    let runs = match index.unique {
+        true => match check_rows(db, table, definition)?.filter(|(id, _)| *id == def.id) {
+            Some((_, runs)) => runs,
+            None => return Ok(None),
+        },
+        false => Runs::new(),
+    };
+    let mut ready = ReadyIndex { table: def.id, index, files: Vec::new(), runs };
+    match add_runs(db, &mut ready) {
+        Ok(()) => Ok(Some(ready)),
+        Err(error) => {
+            ready.abandon(db);
+            Err(error)
+        }
+    }
+}
+
+fn add_runs(db: &Inner, ready: &mut ReadyIndex) -> Result<()> {
+    let version = Arc::clone(&db.commit.lock().version);
+    let Some(table) = version.tables.get(&ready.table) else { return Ok(()) };
+    for (_, segment) in table.segments() {
+        let Some(cold) = segment.cold() else { continue };
+        let run = match ready.runs.get(&segment.id()) {
+            Some(made) => made.run.as_ref().clone(),
+            None => rows::segment_run(table, segment, &ready.index)?,
+        };
+        ready.files.push(Arc::clone(cold));
+        // One that a crash has left under this name is not of this index.
+        cold.add_run(ready.index.id, run)?;
+    }
+    Ok(())
+}
+
+/// Puts an index in force, if few rows have come to files since they were compared, or there is no `later`.
+fn define_index(
+    db: &Inner,
+    table: &str,
+    definition: &IndexDefinition,
+    if_not_exists: bool,
+    ready: Option<&ReadyIndex>,
+    later: bool,
+) -> Result<Defined> {
+    let mut made = Defined::Exists;
+    change(db, |catalog, state| {
         let def = catalog.table(table)?;
         if if_not_exists && def.find_index(&definition.name).is_some() {
             return Ok(None);
         }
         let mut index = def.new_index(definition)?;
-        index.id = index.id.max(first_index(db.epoch.load(Ordering::Acquire)));
+        let ready = ready.filter(|ready| ready.table == def.id);
+        index.id = ready.map_or_else(|| db.next_index_id(def), |ready| ready.index.id);
         if index.unique {
-            let runs = checked.as_ref().filter(|(id, _)| *id == def.id).map(|(_, runs)| runs);
-            check_unique(state.version.table(def.id)?, &index, runs.unwrap_or(&HashMap::new()))?;
+            let (rows, known) = (state.version.table(def.id)?, ready.map(|ready| &ready.runs));
+            if later && new_in_files(rows, known) > FEW {
+                made = Defined::Behind;
+                return Ok(None);
+            }
+            check_unique(rows, &index, known.unwrap_or(&HashMap::new()))?;
         }
-        made = Some((def.id, index.clone()));
+        made = Defined::Made(def.id, index.clone());
         Ok(Some(CatalogChange::CreateIndex { table: def.id, index }))
     })?;
-    if let Some((table, index)) = made.filter(|_| done) {
-        // Rows that came before the index: those in memory become files, which get runs as they are written.
-        let version = Arc::clone(&db.commit.lock().version);
-        // It may be gone by now, and its index with it.
-        let Some(rows) = version.tables.get(&table) else { return Ok(done) };
-        if rows.segments().any(|(_, segment)| segment.hot().is_some()) {
-            flush::checkpoint(db)?;
-        }
-        build_runs(
-            db,
-            table,
-            &index,
-            checked.filter(|(id, _)| *id == table).map(|(_, runs)| runs).unwrap_or_default(),
-        )?;
-    }
-    Ok(done)
+    Ok(made)
 }
 
-/// Gives every segment file that lacks it its run of an index, of which some are made already.
-pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef, mut made: Runs) -> Result<()> {
+/// Rows of files whose keys are not known.
+fn new_in_files(table: &TableVersion, known: Option<&Runs>) -> u64 {
+    let files = table.segments().filter(|(_, segment)| segment.cold().is_some());
+    let new = files.filter(|(_, segment)| known.is_none_or(|known| !known.contains_key(&segment.id())));
+    new.map(|(_, segment)| u64::from(segment.rows())).sum()
+}
+
+/// Rows that came before the index but not to a file by then: they become files, which get runs as they are written.
+fn complete_index(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
     let version = Arc::clone(&db.commit.lock().version);
-    let Some(table) = version.tables.get(&table) else { return Ok(()) };
-    for (_, segment) in table.segments() {
-        let made = made.remove(&segment.id()).filter(|_| segment.cold().is_some());
-        match (made, segment.cold()) {
-            (Some(made), Some(cold)) => cold.add_run(index.id, made.run.as_ref().clone())?,
-            _ => build_run(table, segment, index)?,
-        }
+    // It may be gone by now, and its index with it.
+    let Some(rows) = version.tables.get(&table) else { return Ok(()) };
+    if rows.segments().any(|(_, segment)| segment.hot().is_some()) {
+        flush::checkpoint(db)?;
+    }
+    build_runs(db, table, index)?;
+    let version = Arc::clone(&db.commit.lock().version);
+    if let Some(table) =
+        version.tables.get(&table).filter(|table| table.def.indexes.iter().all(|known| known.id != index.id))
+    {
+        table
+            .segments()
+            .filter_map(|(_, segment)| segment.cold())
+            .for_each(|cold| drop_unknown_runs(db, &table.def, cold));
     }
     Ok(())
+}
+
+/// Gives every segment file that lacks it its run of an index.
+pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
+    let version = Arc::clone(&db.commit.lock().version);
+    let Some(table) = version.tables.get(&table) else { return Ok(()) };
+    table.segments().try_for_each(|(_, segment)| build_run(table, segment, index))
 }
 
 /// Gives a segment its run of an index, if it is a file that lacks it.
@@ -204,7 +302,6 @@ pub(super) struct MadeRun {
 /// its files. Until few rows came meanwhile, it looks at those. `None` if there is nothing to check: whoever asks again
 /// under the lock says why.
 fn check_rows(db: &Inner, table: &str, definition: &IndexDefinition) -> Result<Option<(u64, Runs)>> {
-    db.check_writable()?;
     let mut checked: Option<(u64, Runs)> = None;
     for _ in 0..CHECKS {
         let newest = Arc::clone(&db.commit.lock().version);

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use grizzly_wal::world::Mutex;
 
 use super::database::Grizzly;
 

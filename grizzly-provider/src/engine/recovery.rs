@@ -6,8 +6,10 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwapOption;
-use grizzly_wal::{ErrorKind as Below, Storage, Wal, WalOptions};
-use parking_lot::{Mutex, MutexGuard};
+use grizzly_wal::{
+    ErrorKind as Below, Storage, Wal, WalOptions,
+    world::{Mutex, MutexGuard},
+};
 
 use super::{
     alone,
@@ -75,6 +77,7 @@ impl Inner {
             next_transaction: AtomicU64::new(1),
             transactions: AtomicUsize::new(0),
             next_table: AtomicU64::new(1),
+            next_index: AtomicU32::new(1),
             floor: AtomicU64::new(0),
             warned: AtomicU64::new(0),
             hot: Default::default(),

@@ -64,7 +64,7 @@ pub(super) fn put_tombstones(out: &mut Vec<u8>, ended: &Tombstones) {
             out.put_u64_le(csn.0);
             put_bits(out, bits);
         }
-        out.put_u32_le(rows.few().len() as u32);
+        out.put_u32_le(rows.few_len() as u32);
         for (row, csn) in rows.few() {
             out.put_u16_le(row);
             out.put_u64_le(csn.0);

@@ -1,6 +1,6 @@
 //! Values of given rows of a segment, wherever they are: the late end of every read.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, UInt32Array, UInt64Array},
@@ -154,6 +154,26 @@ pub(crate) fn rows_with_key(table: &TableVersion, segment: &Segment, index: &Ind
         rows.extend((0..keys.len()).filter(|row| keys.get(*row) == key).map(|row| first + row as u32));
     }
     Ok(rows)
+}
+
+/// A row of a segment that is accepted and has one of some index keys, and that key, found without the index.
+pub(crate) fn find_keys(
+    table: &TableVersion,
+    segment: &Segment,
+    index: &IndexDef,
+    wanted: &HashSet<&[u8]>,
+    accepts: impl Fn(u32) -> bool,
+) -> Result<Option<(Vec<u8>, u32)>> {
+    let encoder = table.def.key_encoder(index)?;
+    for part in key_columns(table, segment, index) {
+        let (first, columns) = part?;
+        let keys = encoder.encode_columns(&columns)?;
+        let mut found = (first..).zip(keys.iter()).filter(|(row, key)| wanted.contains(key) && accepts(*row));
+        if let Some((row, key)) = found.next() {
+            return Ok(Some((key.to_vec(), row)));
+        }
+    }
+    Ok(None)
 }
 
 /// The indexed columns of all rows of a segment, chunk by chunk, with the number of each chunk's first row. One chunk is

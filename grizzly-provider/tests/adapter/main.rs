@@ -1,5 +1,6 @@
 //! Grizzly through DataFusion's public face: one binary, one module per theme.
 #![cfg(feature = "datafusion")]
+#![expect(clippy::disallowed_methods, reason = "tests run beside what they test")]
 
 mod activity;
 mod catalog;

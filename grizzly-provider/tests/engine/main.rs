@@ -1,6 +1,9 @@
 //! The engine through its public face, without DataFusion.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests run beside what they test")]
+
 mod backup;
+mod beside_indexes;
 mod changes;
 mod cluster;
 mod crash;
@@ -17,6 +20,7 @@ mod maintenance;
 mod model;
 mod open;
 mod rows;
+mod simulation;
 mod tables;
 mod transactions;
 mod unsynced;

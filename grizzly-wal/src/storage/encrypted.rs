@@ -11,12 +11,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::memory::outside;
 use super::{AppendFile, ObjectMeta, PutMode, Storage};
 use crate::encryption::{EncryptionKey, FileCipher, KEY_ID, SALT, TAG, no_key, not_encrypted, random, wrong_key};
 use crate::error::{Error, ErrorKind, Result};
+use crate::world::Mutex;
 
 /// The first bytes of every encrypted object.
 const ENCRYPTED_MAGIC: [u8; 8] = *b"GRIZZENC";

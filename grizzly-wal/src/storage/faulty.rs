@@ -12,11 +12,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::memory::{exists, missing, slice};
 use super::{AppendFile, MemoryStorage, ObjectMeta, PutMode, Storage, path, process_lock};
 use crate::error::{Error, Result};
+use crate::world::Mutex;
 
 /// Disks lose and keep whole sectors.
 const SECTOR: usize = 512;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 
 use super::{AppendFile, ObjectMeta, PutMode, Storage, path, process_lock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::world::Mutex;
 
 /// Named storages live until the process ends, so that a database can be closed and opened again.
 static NAMED: Mutex<BTreeMap<String, MemoryStorage>> = Mutex::new(BTreeMap::new());

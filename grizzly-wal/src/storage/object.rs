@@ -19,12 +19,12 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
-use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
 use super::memory::{missing, outside, taken_over};
 use super::{AppendFile, ObjectMeta, PutMode, Storage, path, process_lock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::world::Mutex;
 
 /// Parts of one append file that are fetched at the same time.
 const PARALLEL_READS: usize = 32;

@@ -3,9 +3,8 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, ErrorKind, Result};
+use crate::world::Mutex;
 
 /// How many hold a storage together; `None` is one alone.
 static OWNED: Mutex<BTreeMap<String, Option<usize>>> = Mutex::new(BTreeMap::new());

@@ -1,5 +1,7 @@
 //! The log as its users see it, on healthy and on failing storage.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests run beside what they test")]
+
 mod ambiguous;
 mod backup;
 mod crash_matrix;

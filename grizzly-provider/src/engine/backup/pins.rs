@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use grizzly_wal::{Lsn, PutMode, Storage};
-use parking_lot::Mutex;
+use grizzly_wal::{Lsn, PutMode, Storage, world::Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::super::{

@@ -135,7 +135,7 @@ fn complete_indexes(db: &Inner) -> Result<()> {
     let version = db.publisher.current();
     for (id, table) in &version.tables {
         for index in &table.def.indexes {
-            ddl::build_runs(db, *id, index, Default::default())?;
+            ddl::build_runs(db, *id, index)?;
         }
     }
     Ok(())

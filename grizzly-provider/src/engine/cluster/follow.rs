@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grizzly_wal::{LogTail, Lsn, Record, Storage};
+use grizzly_wal::{LogTail, Lsn, Record, Storage, world};
 
 use super::{
     super::{
@@ -36,7 +36,7 @@ impl Following {
         let replica = Replica::from_manifest(files, &manifest)?;
         let tail = LogTail::new(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from));
         let tail = tail.of(manifest.database.as_u128());
-        Ok(Self { replica, tail, manifest: manifest.number, looked: Instant::now() })
+        Ok(Self { replica, tail, manifest: manifest.number, looked: world::instant() })
     }
 
     pub(super) fn version(&self) -> DatabaseVersion {
@@ -76,10 +76,10 @@ impl Following {
 
     /// Now and then: lets go of rows in memory that the writer has put into files since. Whether it did.
     fn adopt_checkpoint(&mut self, storage: &Arc<dyn Storage>) -> Result<bool> {
-        if self.looked.elapsed() < LOOK_FOR_MANIFEST {
+        if world::since(self.looked) < LOOK_FOR_MANIFEST {
             return Ok(false);
         }
-        self.looked = Instant::now();
+        self.looked = world::instant();
         self.replica.look_again_for_runs();
         if Manifest::newest(storage)? <= self.manifest {
             return Ok(false);

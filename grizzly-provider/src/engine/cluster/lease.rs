@@ -16,12 +16,14 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use grizzly_wal::{ErrorKind as Below, Known, PutMode, Storage, Wal};
-use parking_lot::Mutex;
+use grizzly_wal::{
+    ErrorKind as Below, Known, PutMode, Storage, Wal,
+    world::{self, Mutex},
+};
 use serde::{Deserialize, Serialize};
 
 use super::super::{
@@ -74,8 +76,8 @@ pub(crate) struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
 impl Clock {
     /// This machine's.
     pub(crate) fn monotonic() -> Self {
-        let start = Instant::now();
-        Self(Arc::new(move || start.elapsed()))
+        let start = world::instant();
+        Self(Arc::new(move || world::since(start)))
     }
 
     fn now(&self) -> Duration {
@@ -334,8 +336,7 @@ impl Lease {
     /// Renews it from a thread of its own for as long as it is good and in use.
     pub(crate) fn keep(self: &Arc<Self>) -> Result<()> {
         let lease = Arc::downgrade(self);
-        let thread = std::thread::Builder::new().name("grizzly-lease".into());
-        let started = thread.spawn(move || keep(&lease));
+        let started = world::spawn("grizzly-lease", move || keep(&lease));
         let failed = |error| Error::new(ErrorKind::Resource, "the lease's thread cannot be started").with_source(error);
         started.map(drop).map_err(failed)
     }
@@ -354,7 +355,7 @@ fn keep(lease: &Weak<Lease>) {
             }
         };
         drop(held);
-        std::thread::sleep(pause);
+        world::sleep(pause);
     }
 }
 
@@ -429,7 +430,7 @@ pub(crate) fn take_alone(storage: &Arc<dyn Storage>, manifest: &Manifest, held: 
         if watch.seen() != first.as_ref() {
             return Err(in_use(storage, watch.seen()));
         }
-        std::thread::sleep(Duration::from_millis(millis / 20 + 1));
+        world::sleep(Duration::from_millis(millis / 20 + 1));
     }
     let log = manifest.known_log().and(known_log(storage.as_ref(), manifest.database)?);
     let epoch = first.map_or(0, |grant| grant.epoch).max(manifest.epoch) + 1;

@@ -16,12 +16,14 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use grizzly_wal::Storage;
-use parking_lot::{Mutex, MutexGuard};
+use grizzly_wal::{
+    Storage,
+    world::{self, Mutex, MutexGuard},
+};
 
 use self::{
     follow::{Care, Following},
@@ -234,7 +236,7 @@ impl Grizzly {
     /// `Unavailable` if that takes longer than `at_most`, as it may while another writer is about to take over, or the
     /// storage is silent.
     pub fn catch_up(&self, at_most: Duration) -> Result<()> {
-        let deadline = Instant::now() + at_most;
+        let deadline = world::instant() + at_most;
         let Some(member) = &self.inner.member else { return self.inner.check_open() };
         let mut asked = None;
         loop {
@@ -246,7 +248,7 @@ impl Grizzly {
             if member.news.is_answered(number) {
                 return Ok(());
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(world::instant());
             if left.is_zero() {
                 return Err(self.inner.lags(member, at_most));
             }
@@ -285,21 +287,21 @@ impl Grizzly {
     /// # Errors
     /// `Unavailable` if that takes longer than `at_most`.
     pub fn wait_for_commit(&self, csn: Csn, at_most: Duration) -> Result<()> {
-        let deadline = Instant::now() + at_most;
+        let deadline = world::instant() + at_most;
         loop {
             let seen = self.inner.publisher.current().csn;
             if seen >= csn {
                 return Ok(());
             }
             self.inner.check_open()?;
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(world::instant());
             if left.is_zero() {
                 let message = format!("commit {csn} did not arrive within {at_most:?}; the last one here is {seen}");
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
             match &self.inner.member {
                 Some(member) => member.news.wait(left.min(LOOK_AGAIN)),
-                None => std::thread::sleep(left.min(LOOK_AGAIN)),
+                None => world::sleep(left.min(LOOK_AGAIN)),
             }
         }
     }
@@ -345,9 +347,9 @@ pub(super) fn open(
 /// holds back what it has not shown yet, and one that has just begun has shown nothing since the newest manifest.
 fn settle(db: &Arc<Inner>) -> Result<()> {
     let Some(member) = &db.member else { return Ok(()) };
-    let (begun, at_most) = (Instant::now(), member.settings.lease * SETTLE_LEASES);
+    let (begun, at_most) = (world::instant(), member.settings.lease * SETTLE_LEASES);
     while !member.may_write() && !follow::catch_up(db, member, Care::All)? {
-        if begun.elapsed() > at_most {
+        if world::since(begun) > at_most {
             tracing::warn!(url = db.url, "no writer has taken over yet; some of what was acknowledged may be missing");
             return Ok(());
         }
@@ -363,7 +365,7 @@ fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         if let Ok(done) = attempt() {
             return Ok(done);
         }
-        std::thread::sleep(LOOK_AGAIN);
+        world::sleep(LOOK_AGAIN);
     }
     attempt()
 }
@@ -371,9 +373,8 @@ fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
 fn start(db: &Arc<Inner>) -> Result<()> {
     let Some(member) = &db.member else { return Ok(()) };
     let (weak, news, poll) = (Arc::downgrade(db), Arc::clone(&member.news), member.settings.poll);
-    let thread = std::thread::Builder::new().name("grizzly-cluster".into());
     let failed = |error| Error::new(ErrorKind::Resource, "the cluster thread cannot be started").with_source(error);
-    thread.spawn(move || run(&weak, &news, poll)).map(drop).map_err(failed)
+    world::spawn("grizzly-cluster", move || run(&weak, &news, poll)).map(drop).map_err(failed)
 }
 
 /// Runs until the database is closed or dropped.
@@ -387,7 +388,7 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
         if db.closed.load(Ordering::Acquire) {
             return;
         }
-        let (begun, before) = (Instant::now(), db.publisher.current().csn);
+        let (begun, before) = (world::instant(), db.publisher.current().csn);
         let stepped = step(&db);
         news.report(stepped.as_ref().err().map(ToString::to_string));
         if let Err(error) = stepped {
@@ -395,7 +396,7 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
             pause = 10 * poll;
         } else if db.publisher.current().csn == before {
             // For stores that are slow, or paid by request.
-            pause = poll.max(begun.elapsed());
+            pause = poll.max(world::since(begun));
         }
         if news.is_asked() {
             pause = pause.min(LOOK_AGAIN);
@@ -407,7 +408,7 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
 fn step(db: &Arc<Inner>) -> Result<()> {
     let Some(member) = &db.member else { return Ok(()) };
     let (number, is_asked) = member.news.take();
-    let begun = Instant::now();
+    let begun = world::instant();
     if let Some(lease) = member.lease.load_full() {
         if lease.check().is_ok() && db.wal.load().as_ref().is_some_and(|log| log.poisoned().is_none()) {
             member.news.answer(number, begun);

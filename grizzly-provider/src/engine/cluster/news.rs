@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use grizzly_wal::world::{self, Condvar, Mutex};
 
 /// Wakes those who wait for a commit, for a look at the storage, or for the end.
 #[derive(Default)]
@@ -93,16 +93,16 @@ impl News {
 
     /// Whether a look that has begun within so long found all there was.
     pub(super) fn is_fresh(&self, within: Duration) -> bool {
-        self.state.lock().fresh.is_some_and(|fresh| fresh.elapsed() < within)
+        self.state.lock().fresh.is_some_and(|fresh| world::since(fresh) < within)
     }
 
     /// Nobody need wait for a look for a while.
     pub(super) fn give_up(&self) {
-        self.state.lock().given_up = Some(Instant::now());
+        self.state.lock().given_up = Some(world::instant());
     }
 
     pub(super) fn has_given_up(&self, within: Duration) -> bool {
-        self.state.lock().given_up.is_some_and(|given_up| given_up.elapsed() < within)
+        self.state.lock().given_up.is_some_and(|given_up| world::since(given_up) < within)
     }
 
     /// Sleeps until there may be news, or for so long.

@@ -57,6 +57,8 @@ impl RunBuilder {
             self.end_block();
         }
         let layout = format::finish(&mut self.out, &self.directory, &last);
+        // It stays for long, and is counted by its length.
+        self.out.shrink_to_fit();
         IndexRun::assemble(self.out.into(), layout)
     }
 }

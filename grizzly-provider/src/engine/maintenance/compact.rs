@@ -8,16 +8,18 @@ use std::sync::Arc;
 use super::{
     super::{
         bulk::{BulkLoad, FileStamps},
+        catalog::IndexDef,
         database::Inner,
         ddl,
         mvcc::tombstones::Tombstones,
         redo::{Change, Replace},
+        rows,
         segment::cold::{ColdSegment, file_schema},
         txn::{
             commit::{self, Logged},
             conflict::{GONE, Moved},
         },
-        version::{Segment, TableVersion, apply::apply},
+        version::{Segment, SegmentData, TableVersion, apply::apply},
     },
     choice::{self, Limits, Size},
 };
@@ -42,7 +44,7 @@ pub(crate) fn compact_table(db: &Inner, id: u64) -> Result<()> {
     for (number, shard) in (0_u32..).zip(&table.shards) {
         let cold = stored(&shard.segments);
         for chosen in choice::all(&sizes(&cold, horizon), &limits) {
-            replace(db, id, table, number, &picked(&cold, &chosen), horizon)?;
+            replace(db, table, number, &picked(&cold, &chosen), horizon)?;
         }
     }
     Ok(())
@@ -54,12 +56,12 @@ pub(crate) fn step(db: &Inner) -> Result<bool> {
     let version = Arc::clone(&db.commit.lock().version);
     let (horizon, limits) = (db.horizon(), Limits::new(db.settings.memory_bytes));
     let mut merged = false;
-    for (id, table) in &version.tables {
+    for table in version.tables.values() {
         for (number, shard) in (0_u32..).zip(&table.shards) {
             let cold = stored(&shard.segments);
             let chosen = choice::worthwhile(&sizes(&cold, horizon), &limits);
             if !chosen.is_empty() {
-                replace(db, *id, table, number, &picked(&cold, &chosen), horizon)?;
+                replace(db, table, number, &picked(&cold, &chosen), horizon)?;
                 merged = true;
             }
         }
@@ -84,9 +86,9 @@ fn picked(segments: &[&Arc<Segment>], chosen: &[usize]) -> Vec<Arc<Segment>> {
     chosen.iter().map(|at| Arc::clone(segments[*at])).collect()
 }
 
-fn replace(db: &Inner, id: u64, table: &TableVersion, shard: u32, old: &[Arc<Segment>], horizon: Csn) -> Result<()> {
+fn replace(db: &Inner, table: &TableVersion, shard: u32, old: &[Arc<Segment>], horizon: Csn) -> Result<()> {
     let merged = merge(db, table, old, horizon)?;
-    let logged = publish(db, id, shard, old, &merged, horizon);
+    let logged = put_in_place(db, table, shard, old, &merged, horizon);
     let Ok(Some(logged)) = logged else {
         if let Some(segment) = &merged.segment {
             segment.mark_obsolete();
@@ -164,7 +166,41 @@ fn kept_rows(
     Ok((RecordBatch::try_new(schema, columns)?, kept))
 }
 
-/// Exchanges the segments; `None` if the table is gone.
+/// What came of the attempt to exchange segments.
+enum Exchanged {
+    /// The table is gone.
+    Gone,
+    /// The table has an index by now that the new segment has no run of.
+    Lacks(Arc<TableVersion>, IndexDef),
+    Logged(Logged),
+}
+
+/// Exchanges the segments; `None` if the table is gone. Indexes that are created while rows are merged get their runs before:
+/// to look for a key in a segment without a run takes a commit as long as to read it.
+fn put_in_place(
+    db: &Inner,
+    table: &TableVersion,
+    shard: u32,
+    old: &[Arc<Segment>],
+    merged: &Merged,
+    horizon: Csn,
+) -> Result<Option<Logged>> {
+    let mut runs: Vec<u32> = table.def.indexes.iter().map(|index| index.id).collect();
+    loop {
+        let (now, index) = match publish(db, table.def.id, shard, old, merged, horizon, &runs)? {
+            Exchanged::Gone => return Ok(None),
+            Exchanged::Logged(logged) => return Ok(Some(logged)),
+            Exchanged::Lacks(now, index) => (now, index),
+        };
+        if let Some(segment) = &merged.segment {
+            let whole = Segment { data: SegmentData::Cold(Arc::clone(segment)), tombstones: Tombstones::default() };
+            segment.add_run(index.id, rows::segment_run(&now, &whole, &index)?)?;
+        }
+        runs.push(index.id);
+    }
+}
+
+/// Exchanges the segments, if the new one has the `runs` of all indexes.
 fn publish(
     db: &Inner,
     id: u64,
@@ -172,11 +208,15 @@ fn publish(
     old: &[Arc<Segment>],
     merged: &Merged,
     horizon: Csn,
-) -> Result<Option<Logged>> {
+    runs: &[u32],
+) -> Result<Exchanged> {
     let mut state = db.commit.lock();
     db.check_writable()?;
     let mut next = state.version.as_ref().clone();
-    let Some(table) = next.tables.get(&id) else { return Ok(None) };
+    let Some(table) = next.tables.get(&id) else { return Ok(Exchanged::Gone) };
+    if let Some(index) = table.def.indexes.iter().find(|index| !runs.contains(&index.id)) {
+        return Ok(Exchanged::Lacks(Arc::clone(table), index.clone()));
+    }
     let history_from = if merged.removed_rows > 0 { next.history_from.max(horizon) } else { next.history_from };
     let change = Change::Replace(Replace {
         table: id,
@@ -202,7 +242,7 @@ fn publish(
         ddl::drop_unknown_runs(db, &state.version.table(id)?.def, segment);
         db.pins.note(logged.lsn, segment.meta.key());
     }
-    Ok(Some(logged))
+    Ok(Exchanged::Logged(logged))
 }
 
 /// The ended rows of the new segment: those known when the merge began, and those that ended since.

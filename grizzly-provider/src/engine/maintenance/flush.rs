@@ -5,18 +5,24 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use arrow::array::{ArrayRef, RecordBatch};
-use grizzly_wal::{Lsn, Wal};
+use grizzly_wal::{
+    Lsn, Wal,
+    world::{self, Mutex},
+};
 
 use super::{
     super::{
         bulk::write_segment,
+        catalog::IndexDef,
         database::Inner,
         ddl,
+        index::IndexRun,
         manifest::{FORMAT, LogEnd, Manifest, SegmentEntry},
         rows,
         segment::cold::{ColdSegment, file_schema},
@@ -41,6 +47,7 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     let log = db.log()?;
     let (version, sealed, replay_from) = seal(db, &log)?;
     // What goes into files must not be ahead of the log: a commit whose sync fails was never there.
+    log.wait_split(replay_from)?;
     if replay_from.0 > 1 {
         log.wait_durable(Lsn(replay_from.0 - 1))?;
     }
@@ -48,7 +55,10 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     for Sealed { table, segment } in &sealed {
         let table = version.table(*table)?;
         if let Some(hot) = table.segment(*segment).and_then(|segment| segment.hot()) {
-            files.insert(*segment, write_hot(db, table, hot)?);
+            let file = db.checkpoints.file(*segment);
+            let file = file.map_or_else(|| write_hot(db, table, hot), |file| add_missing_runs(&file, table, hot))?;
+            db.checkpoints.keep(*segment, &file);
+            files.insert(*segment, file);
         }
     }
     let number = db.checkpoints.begin();
@@ -59,6 +69,8 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     // may go, however late that happens.
     db.check_lease()?;
     adopt(db, &log, &sealed, &files)?;
+    // What an attempt before this has written of tables that are gone by now.
+    db.retire(db.checkpoints.adopted().into_iter().filter(|(id, _)| !files.contains_key(id)).map(|(_, file)| file));
     log.truncate_before(keep_from)?;
     Manifest::prune(&db.storage)?;
     super::collect::release_obsolete(db, &manifest)?;
@@ -66,7 +78,8 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// Ends all growing segments and the log file; returns the version at that moment.
+/// Ends all growing segments, and the log file as soon as it can be; returns the version at that moment. Commits that come
+/// meanwhile do not wait for the new file.
 fn seal(db: &Inner, log: &Wal) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn)> {
     let mut state = db.commit.lock();
     let mut next = state.version.as_ref().clone();
@@ -77,7 +90,7 @@ fn seal(db: &Inner, log: &Wal) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn
         let hot = if has_hot { next.table_mut(id)?.seal() } else { Vec::new() };
         sealed.extend(hot.into_iter().map(|segment| Sealed { table: id, segment }));
     }
-    let replay_from = log.rotate()?;
+    let replay_from = log.split()?;
     state.version = Arc::new(next);
     Ok((Arc::clone(&state.version), sealed, replay_from))
 }
@@ -92,17 +105,29 @@ fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<C
     });
     let segment = write_segment(db, table, hot.id, batches)?;
     for (index, _) in &table.codecs.keys {
-        let run = match hot.run(index.id) {
-            Some(run) => run,
-            None => {
-                let data = SegmentData::Hot(hot.clone());
-                let whole = Segment { data, tombstones: Default::default() };
-                rows::segment_run(table, &whole, index)?
-            }
-        };
-        segment.add_run(index.id, run)?;
+        segment.add_run(index.id, hot_run(table, hot, index)?)?;
     }
     Ok(segment)
+}
+
+/// A file that a checkpoint before has written, with runs of indexes that were created since.
+fn add_missing_runs(file: &Arc<ColdSegment>, table: &TableVersion, hot: &HotSegment) -> Result<Arc<ColdSegment>> {
+    for (index, _) in &table.codecs.keys {
+        if file.run(index.id)?.is_none() {
+            file.add_run(index.id, hot_run(table, hot, index)?)?;
+        }
+    }
+    Ok(Arc::clone(file))
+}
+
+fn hot_run(table: &TableVersion, hot: &HotSegment, index: &IndexDef) -> Result<IndexRun> {
+    match hot.run(index.id) {
+        Some(run) => Ok(run),
+        None => {
+            let whole = Segment { data: SegmentData::Hot(hot.clone()), tombstones: Default::default() };
+            rows::segment_run(table, &whole, index)
+        }
+    }
 }
 
 fn manifest(
@@ -167,7 +192,7 @@ fn adopt(db: &Inner, log: &Wal, sealed: &[Sealed], files: &BTreeMap<u32, Arc<Col
 /// Which checkpoint is the last, and which list of ended rows each segment has on storage.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    inner: parking_lot::Mutex<CheckpointState>,
+    inner: Mutex<CheckpointState>,
 }
 
 #[derive(Debug, Default)]
@@ -177,12 +202,15 @@ struct CheckpointState {
     began: Option<Instant>,
     /// The list of each segment.
     tombstones: BTreeMap<u32, ListFile>,
+    /// Files of hot segments that were written by checkpoints that failed. The manifest of one may be on storage all the
+    /// same, so that the next takes these, and never writes others under their names.
+    files: BTreeMap<u32, Arc<ColdSegment>>,
 }
 
 impl Checkpoints {
     /// Continues behind a manifest.
     pub(crate) fn resume(&self, number: u64, tombstones: BTreeMap<u32, ListFile>) {
-        *self.inner.lock() = CheckpointState { number, began: None, tombstones };
+        *self.inner.lock() = CheckpointState { number, tombstones, ..CheckpointState::default() };
     }
 
     /// The next number. It is not used again even if the checkpoint fails: its manifest and its lists may be on
@@ -190,13 +218,27 @@ impl Checkpoints {
     fn begin(&self) -> u64 {
         let mut state = self.inner.lock();
         state.number += 1;
-        state.began = Some(Instant::now());
+        state.began = Some(world::instant());
         state.number
+    }
+
+    /// The file of a hot segment, if it was written before.
+    fn file(&self, segment: u32) -> Option<Arc<ColdSegment>> {
+        self.inner.lock().files.get(&segment).cloned()
+    }
+
+    fn keep(&self, segment: u32, file: &Arc<ColdSegment>) {
+        self.inner.lock().files.insert(segment, Arc::clone(file));
+    }
+
+    /// All files that were written have taken the place of their segments; returns them.
+    fn adopted(&self) -> BTreeMap<u32, Arc<ColdSegment>> {
+        mem::take(&mut self.inner.lock().files)
     }
 
     /// Whether none has begun for so long.
     pub(crate) fn is_older_than(&self, age: Duration) -> bool {
-        self.inner.lock().began.is_none_or(|began| began.elapsed() >= age)
+        self.inner.lock().began.is_none_or(|began| world::since(began) >= age)
     }
 
     /// The list of a segment's ended rows, written now if they have changed.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use grizzly_wal::world::{self, Condvar, Mutex};
 
 use super::{super::database::Inner, collect, compact, flush};
 use crate::error::{Error, ErrorKind, Result};
@@ -89,9 +89,8 @@ pub(crate) fn start(db: &Arc<Inner>) -> Result<()> {
         return Ok(());
     }
     let (weak, signals) = (Arc::downgrade(db), Arc::clone(&db.signals));
-    let thread = std::thread::Builder::new().name("grizzly-maintenance".into());
     let failed = |error| Error::new(ErrorKind::Resource, "the maintenance thread cannot be started").with_source(error);
-    thread.spawn(move || run(&weak, &signals)).map(drop).map_err(failed)
+    world::spawn("grizzly-maintenance", move || run(&weak, &signals)).map(drop).map_err(failed)
 }
 
 /// Runs until the database is closed or dropped.
@@ -116,6 +115,7 @@ fn look_around(db: &Inner, compact: bool) -> Result<()> {
     if let Some(work) = db.now_and_then.get() {
         work();
     }
+    db.files.cache.charge_ended_rows(db.publisher.current().ended_bytes());
     db.begin_to_write();
     if db.check_writable().is_err() {
         return Ok(());

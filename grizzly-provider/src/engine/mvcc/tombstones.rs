@@ -1,21 +1,31 @@
 //! Which rows of a segment have ended, and when. Persistent: a new version shares all it did not change, so readers of
-//! older versions are undisturbed. A deletion of a row costs O(log n); one of very many costs a bit for each.
+//! older versions are undisturbed. A deletion of a row costs O(log n); one of very many costs a bit for each. Rows stay
+//! here until no reader wants their past, so those of many small commits are packed, four bytes for each.
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::{Arc, OnceLock},
 };
 
 use arrow::{array::BooleanBufferBuilder, buffer::BooleanBuffer};
 use imbl::OrdMap;
 
-use super::row_set::{ChunkRows, MANY, RowBits, RowSet};
+use super::{
+    packed_rows::PackedRows,
+    row_set::{ChunkRows, RowBits, RowSet, WORDS},
+};
 use crate::access::Csn;
 
 /// Rows per chunk of a segment, in memory and in files.
 pub(crate) const CHUNK_ROWS: u32 = 65_536;
-/// How often rows that ended one by one are looked at for many of one commit.
-const LOOK_EVERY: usize = 2 * MANY;
+/// So many rows of a chunk that ended one by one are packed, and more if many are, as all are packed again.
+const PACK_ROWS: usize = 1024;
+const PACK_SHARE: usize = 8;
+/// So many sets of a bit for each row are looked at for those that are smaller when packed.
+const PACK_SETS: usize = 16;
+/// A commit's rows take less room as bits, if there are so many of them.
+const BITS: usize = WORDS * 8 / PackedRows::ROW_BYTES;
 
 /// Ended rows of one segment.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +38,10 @@ pub(crate) struct Tombstones {
 /// Ended rows of one chunk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChunkTombstones {
-    /// Row by row, where one commit ended few.
+    /// Row by row, where one commit ended few: the last of them,
     few: OrdMap<u16, Csn>,
+    /// and those before.
+    packed: Arc<PackedRows>,
     /// Commits that ended many, with those rows.
     many: Vec<(Csn, RowBits)>,
     /// Rows that are not ended, made when a scan first asks for it.
@@ -62,6 +74,9 @@ impl Tombstones {
                 ChunkRows::Many(bits) => {
                     chunk.live = Arc::default();
                     chunk.many.push((csn, bits.clone()));
+                    if chunk.many.iter().filter(|(_, rows)| !is_many(rows.len())).count() >= PACK_SETS {
+                        chunk.pack();
+                    }
                 }
             }
         }
@@ -125,6 +140,11 @@ impl Tombstones {
         (live.count_set_bits() < len).then_some(live)
     }
 
+    /// Bytes of memory, about.
+    pub(crate) fn nbytes(&self) -> usize {
+        self.chunks.values().map(|chunk| chunk.nbytes()).sum()
+    }
+
     /// How many rows had ended at `snapshot`.
     pub(crate) fn len_at(&self, snapshot: Csn) -> u32 {
         if self.latest <= snapshot {
@@ -135,9 +155,14 @@ impl Tombstones {
 }
 
 impl ChunkTombstones {
-    /// Rows that ended one by one, with their commits.
-    pub(crate) fn few(&self) -> impl ExactSizeIterator<Item = (u16, Csn)> {
-        self.few.iter().map(|(row, csn)| (*row, *csn))
+    /// Rows that are not among those of [`many`](Self::many), with their commits, in no order.
+    pub(crate) fn few(&self) -> impl Iterator<Item = (u16, Csn)> {
+        self.few.iter().map(|(row, csn)| (*row, *csn)).chain(self.packed.iter())
+    }
+
+    /// How many those are.
+    pub(crate) fn few_len(&self) -> usize {
+        self.few.len() + self.packed.len()
     }
 
     /// Commits that ended many rows, with those.
@@ -150,7 +175,7 @@ impl ChunkTombstones {
             return None;
         }
         let many = || self.many.iter().find(|(_, rows)| rows.contains(row)).map(|(csn, _)| *csn);
-        self.few.get(&row).copied().or_else(many)
+        self.few.get(&row).copied().or_else(|| self.packed.get(row)).or_else(many)
     }
 
     /// Ends a row that has not ended.
@@ -161,25 +186,45 @@ impl ChunkTombstones {
             return;
         }
         self.few.insert(row, csn);
-        if self.few.len().is_multiple_of(LOOK_EVERY) {
-            self.gather(csn);
+        if self.few.len() >= PACK_ROWS.max(self.packed.len() / PACK_SHARE) {
+            self.pack();
         }
     }
 
-    /// Makes bits of the rows that a commit ended one by one, if they are many.
-    fn gather(&mut self, csn: Csn) {
-        let of_commit = || self.few.iter().filter(|(_, of)| **of == csn);
-        if of_commit().count() >= MANY {
-            let rows: RowBits = of_commit().map(|(row, _)| *row).collect();
-            self.few = self.few.iter().filter(|(_, of)| **of != csn).map(|(row, of)| (*row, *of)).collect();
-            self.many.push((csn, rows));
+    /// Gives each commit's rows the form in which they are smallest.
+    fn pack(&mut self) {
+        let (bits, small): (Vec<_>, Vec<_>) =
+            mem::take(&mut self.many).into_iter().partition(|(_, rows)| is_many(rows.len()));
+        let small = small.iter().flat_map(|(csn, rows)| rows.iter().map(|row| (row, *csn)));
+        let rows = self.few().chain(small).collect();
+        *self = Self::of(rows, bits);
+    }
+
+    /// Those rows, each once, and those that are bits already, of other commits.
+    fn of(mut rows: Vec<(u16, Csn)>, mut many: Vec<(Csn, RowBits)>) -> Self {
+        rows.sort_unstable_by_key(|(row, csn)| (*csn, *row));
+        let mut small = Vec::new();
+        for of_commit in rows.chunk_by(|(_, one), (_, other)| one == other) {
+            let (csn, rows) = (of_commit[0].1, of_commit.iter().map(|(row, _)| *row));
+            match is_many(of_commit.len() as u32) {
+                true => many.push((csn, rows.collect())),
+                false => small.push((csn, rows.collect())),
+            }
         }
+        Self { few: OrdMap::new(), packed: Arc::new(PackedRows::new(small)), many, live: Arc::default() }
+    }
+
+    fn nbytes(&self) -> usize {
+        /// An entry of a tree whose nodes are two thirds full.
+        const ENTRY: usize = 24;
+        let bits = self.many.len() + usize::from(self.live.get().is_some());
+        ENTRY * self.few.len() + self.packed.nbytes() + 8 * WORDS * bits
     }
 
     /// The first of `rows` that has ended.
     fn first_of(&self, rows: &ChunkRows) -> Option<u16> {
         let ChunkRows::Many(rows) = rows else { return rows.iter().find(|row| self.get(*row).is_some()) };
-        let few = self.few.keys().copied().find(|row| rows.contains(*row));
+        let few = self.few().map(|(row, _)| row).filter(|row| rows.contains(*row)).min();
         let many = self.many.iter().filter_map(|(_, ended)| ended.first_common(rows)).min();
         few.into_iter().chain(many).min()
     }
@@ -193,7 +238,7 @@ impl ChunkTombstones {
     }
 
     fn len_at(&self, snapshot: Csn) -> u32 {
-        let few = self.few.values().filter(|csn| **csn <= snapshot).count() as u32;
+        let few = self.few().filter(|(_, csn)| *csn <= snapshot).count() as u32;
         few + self.many.iter().filter(|(csn, _)| *csn <= snapshot).map(|(_, rows)| rows.len()).sum::<u32>()
     }
 
@@ -201,7 +246,7 @@ impl ChunkTombstones {
         let mut mask = BooleanBufferBuilder::new(len);
         mask.append_n(len, true);
         let many = self.many.iter().filter(|(csn, _)| ended(*csn)).flat_map(|(_, rows)| rows.iter());
-        let few = self.few.iter().filter(|(_, csn)| ended(**csn)).map(|(row, _)| *row);
+        let few = self.few().filter(|(_, csn)| ended(*csn)).map(|(row, _)| row);
         for row in few.chain(many).filter(|row| usize::from(*row) < len) {
             mask.set_bit(usize::from(row), false);
         }
@@ -209,20 +254,25 @@ impl ChunkTombstones {
     }
 }
 
+/// Whether so many rows of a commit take less room as bits than packed.
+fn is_many(rows: u32) -> bool {
+    rows as usize >= BITS
+}
+
+/// A list that names a row twice names it with the commit that came first.
 impl FromIterator<(u32, Csn)> for Tombstones {
     fn from_iter<I: IntoIterator<Item = (u32, Csn)>>(rows: I) -> Self {
-        let mut by_commit: BTreeMap<Csn, RowSet> = BTreeMap::new();
+        let mut chunks: BTreeMap<u32, Vec<(u16, Csn)>> = BTreeMap::new();
         for (row, csn) in rows {
-            by_commit.entry(csn).or_default().insert(row);
+            chunks.entry(row / CHUNK_ROWS).or_default().push(((row % CHUNK_ROWS) as u16, csn));
         }
         let mut tombstones = Self::default();
-        for (csn, rows) in by_commit {
-            // A list that names a row twice names it with the commit that came first.
-            if tombstones.end(&rows, csn).is_err() {
-                for row in rows.iter() {
-                    tombstones.insert(row, csn);
-                }
-            }
+        for (number, mut rows) in chunks {
+            rows.sort_unstable();
+            rows.dedup_by_key(|(row, _)| *row);
+            tombstones.count += rows.len() as u32;
+            tombstones.latest = rows.iter().map(|(_, csn)| *csn).fold(tombstones.latest, Csn::max);
+            tombstones.chunks.insert(number, Arc::new(ChunkTombstones::of(rows, Vec::new())));
         }
         tombstones
     }
@@ -254,9 +304,33 @@ mod tests {
         let ended: Tombstones = (0..60_000).map(|row| (row, Csn(u64::from(row % 7)))).collect();
         assert_eq!(ended.len(), 60_000);
         for (_, chunk) in ended.chunks() {
-            assert_eq!((chunk.few().len(), chunk.many().len()), (0, 7));
+            assert_eq!((chunk.few_len(), chunk.many().len()), (0, 7));
         }
         assert!((0..60_000).all(|row| ended.get(row) == Some(Csn(u64::from(row % 7)))));
+    }
+
+    #[test]
+    fn rows_of_many_small_commits_take_few_bytes() {
+        // 65,536 rows, each tenth of one of ten times 40 commits, in an order that mixes them.
+        let ends: Vec<(u32, Csn)> = (0..CHUNK_ROWS).map(|row| (row, Csn(u64::from(row * 7 % 400)))).collect();
+        let together: Tombstones = ends.iter().copied().collect();
+        let mut singly = Tombstones::default();
+        for (row, csn) in ends.iter().rev() {
+            assert!(singly.insert(*row, *csn) && !singly.insert(*row, Csn(1_000)));
+        }
+        let mut by_commit = Tombstones::default();
+        for commit in 0..400 {
+            let mut rows = RowSet::default();
+            ends.iter().filter(|(_, csn)| *csn == Csn(commit)).for_each(|(row, _)| _ = rows.insert(*row));
+            assert_eq!(by_commit.end(&rows, Csn(commit)), Ok(()));
+            assert!(by_commit.end(&rows, Csn(1_000)).is_err());
+        }
+        for ended in [&together, &singly, &by_commit] {
+            assert!(ended.iter().eq(ends.iter().copied()));
+            assert!(ends.iter().all(|(row, csn)| ended.get(*row) == Some(*csn)));
+            assert_eq!(ended.len_at(Csn(199)), ended.iter().filter(|(_, csn)| *csn <= Csn(199)).count() as u32);
+            assert!(ended.nbytes() < 8 * CHUNK_ROWS as usize, "{} bytes", ended.nbytes());
+        }
     }
 
     #[test]

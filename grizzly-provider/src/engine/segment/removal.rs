@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grizzly_wal::Storage;
-use parking_lot::Mutex;
+use grizzly_wal::{
+    Storage,
+    world::{self, Mutex},
+};
 
 use super::cold::{DATA_DIR, SegmentKey, segment_of_path};
 
@@ -35,14 +37,14 @@ impl Removal {
     pub(crate) fn remove(&self, path: String) {
         match self.grace.is_zero() {
             true => self.remove_now(&path),
-            false => self.waiting.lock().push((Instant::now() + self.grace, path)),
+            false => self.waiting.lock().push((world::instant() + self.grace, path)),
         }
     }
 
     /// Notes that a file may go. A backup that is being made may be about to copy it, so it is removed by the next
     /// [`Removal::sweep`].
     pub(crate) fn remove_later(&self, path: String) {
-        self.waiting.lock().push((Instant::now() + self.grace, path));
+        self.waiting.lock().push((world::instant() + self.grace, path));
     }
 
     /// Notes that a segment's files may go. Whoever lets go of a segment last may be a query or hold a lock, so the files
@@ -54,7 +56,7 @@ impl Removal {
     /// Removes the files whose time has come.
     pub(crate) fn sweep(&self) {
         self.sweep_segments();
-        let now = Instant::now();
+        let now = world::instant();
         let due: Vec<_> = self.waiting.lock().extract_if(.., |(at, _)| *at <= now).collect();
         due.iter().for_each(|(_, path)| self.remove_now(path));
     }

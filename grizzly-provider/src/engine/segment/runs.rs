@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use grizzly_wal::world::{Mutex, RwLock};
 
 use super::{super::index::IndexRun, Charge, ChunkCache, hash::mix};
 use crate::access::KeyRange;

@@ -1,5 +1,7 @@
 //! Whole segments: built, written, opened, searched, and damaged in every place.
 
+#![expect(clippy::disallowed_types, reason = "tests run beside what they test")]
+
 use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
 use std::ops::Range;

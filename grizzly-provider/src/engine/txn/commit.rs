@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use grizzly_wal::{ErrorKind as Below, Lsn, NewRecord, Wal};
-use parking_lot::MutexGuard;
+use grizzly_wal::{ErrorKind as Below, Lsn, NewRecord, Wal, world::MutexGuard};
 
 use super::{
     super::{

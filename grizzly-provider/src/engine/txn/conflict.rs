@@ -1,14 +1,17 @@
 //! Whether a transaction may commit on top of everything that was committed since it began: first committer wins,
 //! by row and by unique key.
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use super::{
     super::{
         catalog::IndexDef,
         index::{IndexRun, for_each_common_key},
         key::{KeyEncoder, KeyRange, Keys},
-        lookup,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         rows,
         segment::cold::{ColdSegment, Found},
@@ -136,11 +139,21 @@ impl Compared {
     }
 }
 
-/// The rows of a run that have a key, in order.
-fn rows_in(run: &IndexRun, key: &[u8]) -> Vec<u32> {
+/// The first of some keys with a row among those that `lookup` has for it that is accepted, and that row.
+fn first_of<'k>(
+    keys: impl Iterator<Item = &'k [u8]>,
+    accepts: impl Fn(u32) -> bool,
+    lookup: impl Fn(&[u8], &mut Vec<u32>),
+) -> Option<(Vec<u8>, u32)> {
     let mut rows = Vec::new();
-    run.lookup(&KeyRange::point(key), &mut rows);
-    rows
+    for key in keys {
+        rows.clear();
+        lookup(key, &mut rows);
+        if let Some(row) = rows.iter().copied().find(|row| accepts(*row)) {
+            return Some((key.to_vec(), row));
+        }
+    }
+    None
 }
 
 /// New keys of one unique index and where they would go.
@@ -177,16 +190,22 @@ impl NewKeys<'_> {
         let span = KeyRange::closed(least, greatest);
         // Segment by segment: a run that does not stay in memory is read once for all keys.
         for (segment, first) in others {
-            let found = self.found(segment, &span)?;
-            for key in real() {
-                let rows = match &found {
-                    Found::Nothing => break,
-                    Found::Run(run) => rows_in(run, key),
-                    Found::NoRun => lookup::rows_of(pending, segment, self.index, key)?,
-                };
-                if let Some(row) = rows.into_iter().find(|row| *row >= first && self.is_in_the_way(segment, *row)) {
-                    return self.clash(pending, key, segment.created(row)?).map(Some);
-                }
+            let in_the_way = |row| row >= first && self.is_in_the_way(segment, row);
+            let clash = match self.found(segment, &span)? {
+                Found::Nothing => None,
+                Found::Run(run) => first_of(real(), in_the_way, |key, rows| run.lookup(&KeyRange::point(key), rows)),
+                Found::NoRun => match segment.hot().and_then(|hot| Some((hot.index(self.index.id)?, hot.rows))) {
+                    Some((live, end)) => {
+                        first_of(real(), in_the_way, |key, rows| live.lookup(&KeyRange::point(key), end, rows))
+                    }
+                    None => {
+                        let wanted: HashSet<&[u8]> = real().collect();
+                        rows::find_keys(pending, segment, self.index, &wanted, in_the_way)?
+                    }
+                },
+            };
+            if let Some((key, row)) = clash {
+                return self.clash(pending, &key, segment.created(row)?).map(Some);
             }
         }
         Ok(None)

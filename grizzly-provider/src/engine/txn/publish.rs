@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
-use grizzly_wal::Lsn;
-use parking_lot::Mutex;
+use grizzly_wal::{
+    Lsn,
+    world::{Mutex, MutexGuard},
+};
 
 use super::super::version::DatabaseVersion;
 use crate::access::Csn;
@@ -41,7 +44,8 @@ impl Publisher {
     pub(crate) fn enqueue(&self, lsn: Lsn, version: Arc<DatabaseVersion>) {
         let mut waiting = self.waiting.lock();
         if lsn <= waiting.durable {
-            self.current.store(version);
+            let before = self.current.swap(version);
+            release(waiting, before);
         } else {
             waiting.versions.push_back((lsn, version));
         }
@@ -50,15 +54,15 @@ impl Publisher {
     /// Makes a version visible at once; earlier ones that still wait are contained in it.
     pub(crate) fn publish_now(&self, version: Arc<DatabaseVersion>) {
         let mut waiting = self.waiting.lock();
-        waiting.versions.clear();
-        self.current.store(version);
+        let before = (mem::take(&mut waiting.versions), self.current.swap(version));
+        release(waiting, before);
     }
 
     /// The same, for a database that goes on with another log: of that nothing is known to be durable yet.
     pub(crate) fn restart(&self, version: Arc<DatabaseVersion>) {
         let mut waiting = self.waiting.lock();
-        *waiting = Waiting::default();
-        self.current.store(version);
+        let before = (mem::take(&mut *waiting), self.current.swap(version));
+        release(waiting, before);
     }
 
     /// The log is durable up to `lsn`: the latest version that it covers becomes visible.
@@ -66,10 +70,19 @@ impl Publisher {
         let mut waiting = self.waiting.lock();
         waiting.durable = waiting.durable.max(lsn);
         let covered = waiting.versions.partition_point(|(needed, _)| *needed <= lsn);
-        if let Some((_, version)) = waiting.versions.drain(..covered).next_back() {
-            self.current.store(version);
+        let mut covered: Vec<_> = waiting.versions.drain(..covered).collect();
+        if let Some((_, version)) = covered.pop() {
+            let before = self.current.swap(version);
+            release(waiting, (covered, before));
         }
     }
+}
+
+/// Unlocks, and only then drops versions: of one that nobody else holds its rows and their live indexes go, which takes
+/// long, and commits wait for this lock.
+fn release<T>(waiting: MutexGuard<'_, Waiting>, before: T) {
+    drop(waiting);
+    drop(before);
 }
 
 /// Which snapshots are alive, by the number of compactions they have seen, which says what compaction must keep for them,

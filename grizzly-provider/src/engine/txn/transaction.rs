@@ -6,7 +6,7 @@ use std::{
 };
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
-use parking_lot::Mutex;
+use grizzly_wal::world::Mutex;
 
 use super::{
     super::{

@@ -108,6 +108,12 @@ impl DatabaseVersion {
         Self { csn, catalog: Arc::default(), tables: OrdMap::new(), history_from: csn, compactions: 0 }
     }
 
+    /// Bytes that its lists of ended rows take, about.
+    pub(crate) fn ended_bytes(&self) -> u64 {
+        let segments = self.tables.values().flat_map(|table| table.segments());
+        segments.map(|(_, segment)| segment.tombstones.nbytes() as u64).sum()
+    }
+
     pub(crate) fn table(&self, id: u64) -> Result<&Arc<TableVersion>> {
         self.tables.get(&id).ok_or_else(|| no_table(id))
     }

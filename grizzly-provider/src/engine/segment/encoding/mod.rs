@@ -47,6 +47,7 @@ pub(crate) struct EncodedColumn(Arc<Chunk>);
 #[derive(Debug)]
 struct Chunk {
     repr: Repr,
+    nbytes: usize,
     /// Made when a single value is read first; `None` inside where that takes the encoding's own code.
     short_way: OnceLock<Option<ShortWay>>,
 }
@@ -55,6 +56,21 @@ struct Chunk {
 enum Repr {
     Encoded(VortexArray),
     Plain(ArrayRef),
+}
+
+/// What an array of the library takes beside its buffers: itself, its statistics, the tables that some encodings have.
+const NODE_BYTES: usize = 1024;
+
+impl Repr {
+    fn nbytes(&self) -> usize {
+        match self {
+            Self::Plain(array) => array.get_array_memory_size(),
+            Self::Encoded(array) => {
+                let buffers = usize::try_from(array.nbytes()).unwrap_or(usize::MAX);
+                buffers.saturating_add(NODE_BYTES * array.depth_first_traversal().count())
+            }
+        }
+    }
 }
 
 /// What a blob holds: its last byte.
@@ -77,7 +93,8 @@ impl Form {
 
 impl EncodedColumn {
     fn new(repr: Repr) -> Self {
-        Self(Arc::new(Chunk { repr, short_way: OnceLock::new() }))
+        let nbytes = repr.nbytes();
+        Self(Arc::new(Chunk { repr, nbytes, short_way: OnceLock::new() }))
     }
 
     /// Compresses `array`, whose type is `field`'s. Values come back bit by bit: `-0.0`, every NaN, trailing spaces.
@@ -252,10 +269,7 @@ impl EncodedColumn {
 
     /// Bytes of memory this column holds on to.
     pub(crate) fn nbytes(&self) -> usize {
-        match &self.0.repr {
-            Repr::Plain(array) => array.get_array_memory_size(),
-            Repr::Encoded(array) => usize::try_from(array.nbytes()).unwrap_or(usize::MAX),
-        }
+        self.0.nbytes
     }
 
     /// Number of rows.

@@ -1,0 +1,148 @@
+//! An index that comes into force beside other work: what others wait for, and what the index knows of their rows.
+
+use std::{sync::Arc, thread};
+
+use grizzly_provider::{CommitOutcome, Error, ErrorKind, Grizzly, Result, Storage, access::IndexDefinition};
+
+use super::{
+    gate::{Gate, Point},
+    tables::{definition, key, manual, rows},
+};
+
+fn by_group(unique: bool) -> IndexDefinition {
+    IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique }
+}
+
+fn gated() -> Result<(Grizzly, Gate, Arc<dyn Storage>)> {
+    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    let gate = Gate::new(Arc::clone(&storage));
+    let db = Grizzly::builder("memory://").settings(manual()).storage(Arc::new(gate.clone())).open()?;
+    db.create_table(definition("t", 1), false)?;
+    Ok((db, gate, storage))
+}
+
+/// How many files of segments there are, and how many of index runs.
+fn files(storage: &Arc<dyn Storage>) -> (usize, usize) {
+    let files = storage.list("data").expect("memory is always there");
+    let count = |ending: &str| files.iter().filter(|file| file.path.ends_with(ending)).count();
+    (count(".seg"), count(".idx"))
+}
+
+#[test]
+fn commits_do_not_queue_behind_a_new_log_file() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    db.put("t", rows([(1, 1)]))?;
+    let mut late = db.begin()?;
+    let (row, _) = late.find("t", &key(1))?.expect("row 1 is there");
+    late.delete("t", &[row])?;
+    db.put("t", rows([(1, 2)]))?;
+    gate.stop_at(Point::Create);
+    let flushing = thread::spawn({
+        let db = db.clone();
+        move || db.flush()
+    });
+    gate.wait();
+    // To find that another was first takes the commit lock, and no log.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    thread::spawn(move || sender.send(late.commit()));
+    let outcome = receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("it does not wait for the file")?;
+    assert!(matches!(outcome, CommitOutcome::Conflict(_)), "{outcome:?}");
+    gate.thaw();
+    flushing.join().expect("a flush does not panic")
+}
+
+#[test]
+fn an_index_has_all_runs_before_it_is_in_force() -> Result<()> {
+    let (db, gate, storage) = gated()?;
+    for first in [0, 100] {
+        db.put("t", rows((first..first + 100).map(|id| (id, id))))?;
+        db.flush()?;
+    }
+    assert_eq!(files(&storage), (2, 2));
+    gate.stop_at(Point::Append);
+    let creating = thread::spawn({
+        let db = db.clone();
+        move || db.create_index("t", by_group(true), false)
+    });
+    gate.wait();
+    assert_eq!(files(&storage), (2, 4));
+    gate.thaw();
+    assert!(creating.join().expect("CREATE INDEX does not panic")?);
+    assert!(db.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_index_that_is_refused_leaves_no_runs() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    db.put("t", rows((0..100).map(|id| (id, id / 2))))?;
+    db.flush()?;
+    let refused = db.create_index("t", by_group(true), false).expect_err("each group comes twice");
+    assert_eq!(refused.kind(), ErrorKind::UniqueViolation, "{refused}");
+    assert_eq!(files(&storage), (1, 1));
+    db.create_index("t", by_group(false), false)?;
+    assert!(!db.create_index("t", by_group(false), true)?, "it is there already");
+    assert_eq!(db.create_index("t", by_group(false), false).expect_err("twice").kind(), ErrorKind::AlreadyExists);
+    assert_eq!(files(&storage), (1, 2));
+    Ok(())
+}
+
+#[test]
+fn rows_that_are_in_no_file_yet_keep_their_keys_to_themselves() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    db.put("t", rows((0..100).map(|id| (id, id))))?;
+    // The index is in force, and the rows that came before it become a file.
+    gate.stop_at(Point::Put("data/"));
+    let creating = thread::spawn({
+        let db = db.clone();
+        move || db.create_index("t", by_group(true), false)
+    });
+    gate.wait();
+    // New rows and old rows that are changed, alone and among others.
+    let insert = |groups: std::ops::Range<i64>| {
+        let mut transaction = db.begin()?;
+        transaction.insert("t", rows(groups.map(|group| (1_000 + group, group))))?;
+        Ok::<_, Error>(transaction)
+    };
+    for groups in [50..51, 99..200, 0..1] {
+        let refused = insert(groups)?.commit().expect_err("a row has the group");
+        assert_eq!(refused.kind(), ErrorKind::UniqueViolation, "{refused}");
+    }
+    let allowed = insert(100..300)?;
+    let committing = thread::spawn(move || allowed.commit());
+    gate.thaw();
+    assert!(creating.join().expect("CREATE INDEX does not panic")?);
+    assert!(matches!(committing.join().expect("a commit does not panic")?, CommitOutcome::Committed { .. }));
+    assert!(db.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_segment_that_is_merged_beside_a_new_index_has_its_run() -> Result<()> {
+    let (db, gate, storage) = gated()?;
+    for first in [0, 100] {
+        db.put("t", rows((first..first + 100).map(|id| (id, id))))?;
+        db.flush()?;
+    }
+    gate.stop_at(Point::Stored("data/"));
+    let merging = thread::spawn({
+        let db = db.clone();
+        move || db.compact("t")
+    });
+    gate.wait();
+    // Nothing is in memory, so that CREATE INDEX does not wait for the merge.
+    let creating = thread::spawn({
+        let db = db.clone();
+        move || db.create_index("t", by_group(true), false)
+    });
+    gate.go_on_to(Point::Sync);
+    gate.wait();
+    gate.thaw();
+    merging.join().expect("a merge does not panic")?;
+    assert!(creating.join().expect("CREATE INDEX does not panic")?);
+    db.flush()?;
+    let (segments, runs) = files(&storage);
+    assert_eq!(runs, 2 * segments, "{:?}", storage.list("data"));
+    assert!(db.drop_index(None, "by_group", false)?);
+    Ok(())
+}

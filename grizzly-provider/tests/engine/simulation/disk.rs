@@ -1,0 +1,407 @@
+//! Storage in a simulated world: slow, failing, full, ambiguous, and left by processes that are killed, as a disk or a
+//! bucket is.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use grizzly_provider::storage::{AppendFile, Error, ErrorKind, ObjectMeta, PutMode, Result, Storage};
+use grizzly_wal::world::{Simulation, sleep};
+use parking_lot::{Mutex, MutexGuard};
+
+/// What a disk loses and keeps as a whole.
+const SECTOR: usize = 512;
+
+/// What lies there while processes come and go.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    content: Arc<Mutex<Content>>,
+    simulation: Simulation,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A folder: who writes holds a lock that the system takes back, and what was not synced outlives a process.
+    Folder,
+    /// A bucket: who seals a log shuts its writer out, and what was not synced is nowhere.
+    Bucket,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    objects: BTreeMap<String, Bytes>,
+    files: BTreeMap<String, File>,
+    /// Who holds the lock, if it is held alone.
+    alone: Option<u64>,
+    shared: Vec<u64>,
+    /// There is no room.
+    full: bool,
+    /// Objects that are under way though whoever sent them is gone, and when they arrive.
+    late: Vec<(Duration, String, Bytes, PutMode)>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct File {
+    synced: Vec<u8>,
+    unsynced: Vec<u8>,
+    sealed: bool,
+}
+
+/// How storage treats one process. Of a thousand calls so many.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Weather {
+    /// Fail, and nothing was done.
+    pub(crate) refused: u64,
+    /// Fail, and it was done all the same.
+    pub(crate) unheard: u64,
+    /// Take long.
+    pub(crate) slow: u64,
+    /// How long those take at most.
+    pub(crate) delay: Duration,
+}
+
+/// A disk as one process has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Mount {
+    disk: Disk,
+    number: u64,
+    dead: Arc<AtomicBool>,
+    weather: Arc<Mutex<Weather>>,
+}
+
+impl Disk {
+    pub(crate) fn new(simulation: &Simulation, kind: Kind) -> Self {
+        Self { content: Arc::default(), simulation: simulation.clone(), kind }
+    }
+
+    /// What a new process gets to see.
+    pub(crate) fn mount(&self, weather: Weather) -> Mount {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Mount { disk: self.clone(), number, dead: Arc::default(), weather: Arc::new(Mutex::new(weather)) }
+    }
+
+    /// The power goes out: of what was not synced any sectors are there, or none. Nobody has it mounted any more.
+    pub(crate) fn power_failure(&self) {
+        let mut content = self.content.lock();
+        (content.alone, content.shared) = (None, Vec::new());
+        for file in content.files.values_mut() {
+            let unsynced = std::mem::take(&mut file.unsynced);
+            for sector in unsynced.chunks(SECTOR) {
+                let kept = match self.simulation.roll(3) {
+                    0 => 0,
+                    1 => sector.len(),
+                    _ => self.simulation.roll(sector.len() as u64 + 1) as usize,
+                };
+                file.synced.extend_from_slice(&sector[..kept]);
+                file.synced.resize(file.synced.len() + sector.len() - kept, 0);
+            }
+        }
+    }
+
+    /// There is no more room, or there is again.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.content.lock().full = full;
+    }
+
+    /// What is there now.
+    fn arrived(&self) -> MutexGuard<'_, Content> {
+        let (mut content, now) = (self.content.lock(), self.simulation.elapsed());
+        let arrived: Vec<_> = content.late.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, path, bytes, mode) in arrived {
+            if mode == PutMode::Overwrite || !content.objects.contains_key(&path) {
+                content.objects.insert(path, bytes);
+            }
+        }
+        content
+    }
+
+    /// Of a request whose sender is gone nobody knows when it arrives.
+    fn send(&self, path: &str, bytes: &Bytes, mode: PutMode) {
+        if self.kind == Kind::Bucket && self.simulation.roll(2) == 0 {
+            let arrives = self.simulation.elapsed() + Duration::from_micros(self.simulation.roll(20_000_000));
+            self.content.lock().late.push((arrives, path.to_owned(), bytes.clone(), mode));
+        }
+    }
+
+    /// What a process that was killed held goes back to the system.
+    fn release(&self, number: u64) {
+        let mut content = self.content.lock();
+        content.alone = content.alone.filter(|holder| *holder != number);
+        content.shared.retain(|holder| *holder != number);
+    }
+}
+
+impl Mount {
+    /// The process is gone: whatever it has begun does not happen any more, and nothing else does.
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+        self.disk.release(self.number);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_weather(&self, weather: Weather) {
+        *self.weather.lock() = weather;
+    }
+
+    fn alive(&self) -> Result<()> {
+        match self.is_dead() {
+            true => Err(Error::new(ErrorKind::Io, "the process was killed")),
+            false => Ok(()),
+        }
+    }
+
+    /// A call: it takes time before and after it is done, and either may be when the process is killed.
+    fn call<R>(&self, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
+        self.alive()?;
+        let (weather, roll) = (*self.weather.lock(), |end: u64| self.disk.simulation.roll(end));
+        let pause = || {
+            let longest = if roll(1000) < weather.slow { weather.delay } else { Duration::from_micros(300) };
+            sleep(Duration::from_nanos(roll(longest.as_nanos() as u64 + 1)));
+            self.alive()
+        };
+        pause()?;
+        if roll(1000) < weather.refused {
+            return Err(Error::new(ErrorKind::Io, format!("{path}: the connection was refused")));
+        }
+        let done = work(&mut self.disk.arrived())?;
+        pause()?;
+        if roll(1000) < weather.unheard {
+            return Err(Error::new(ErrorKind::Io, format!("{path}: the connection was reset")));
+        }
+        Ok(done)
+    }
+}
+
+impl Content {
+    fn room(&self, path: &str) -> Result<()> {
+        match self.full {
+            true => Err(Error::new(ErrorKind::Full, format!("cannot write {path}: no space left on device"))),
+            false => Ok(()),
+        }
+    }
+
+    fn file(&mut self, path: &str) -> Result<&mut File> {
+        self.files.get_mut(path).ok_or_else(|| missing(path))
+    }
+}
+
+fn missing(path: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{path} does not exist"))
+}
+
+fn exists(path: &str) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("{path} already exists"))
+}
+
+fn below<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    match folder {
+        "" => Some(path),
+        folder => path.strip_prefix(folder)?.strip_prefix('/'),
+    }
+}
+
+impl Storage for Mount {
+    fn put(&self, path: &str, parts: &[Bytes], mode: PutMode) -> Result<()> {
+        let bytes = Bytes::from(parts.concat());
+        let (mut done, was_dead) = (false, self.is_dead());
+        let stored = self.call(path, |content| {
+            done = true;
+            content.room(path)?;
+            if mode == PutMode::Create && content.objects.get(path).is_some_and(|there| *there != bytes) {
+                return Err(exists(path));
+            }
+            content.objects.insert(path.to_owned(), bytes.clone());
+            Ok(())
+        });
+        if !done && self.is_dead() && !was_dead {
+            self.disk.send(path, &bytes, mode);
+        }
+        stored
+    }
+
+    fn get(&self, path: &str) -> Result<Bytes> {
+        self.call(path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path)))
+    }
+
+    fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        let object = self.get(path)?;
+        match range.start <= range.end && range.end <= object.len() as u64 {
+            true => Ok(object.slice(range.start as usize..range.end as usize)),
+            false => Err(Error::new(ErrorKind::Invalid, format!("{path} has no bytes {range:?}"))),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
+        self.call(prefix, |content| {
+            let below = content.objects.iter().filter(|(path, _)| below(path, prefix).is_some());
+            Ok(below.map(|(path, bytes)| ObjectMeta { path: path.clone(), size: bytes.len() as u64 }).collect())
+        })
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        self.call(path, |content| {
+            content.objects.remove(path);
+            Ok(())
+        })
+    }
+
+    fn create_append(&self, path: &str, _preallocate: u64) -> Result<Box<dyn AppendFile>> {
+        self.call(path, |content| {
+            content.room(path)?;
+            if content.files.contains_key(path) {
+                return Err(exists(path));
+            }
+            content.files.insert(path.to_owned(), File::default());
+            Ok(())
+        })?;
+        Ok(Box::new(Appending { mount: self.clone(), path: path.to_owned(), pending: Vec::new() }))
+    }
+
+    fn read_append(&self, path: &str) -> Result<Bytes> {
+        self.call(path, |content| {
+            let file = content.file(path)?;
+            let unsynced = std::mem::take(&mut file.unsynced);
+            file.synced.extend(unsynced);
+            Ok(file.synced.clone().into())
+        })
+    }
+
+    fn seal_append(&self, path: &str) -> Result<Bytes> {
+        let kind = self.disk.kind;
+        self.call(path, |content| {
+            let file = content.file(path)?;
+            file.sealed |= kind == Kind::Bucket;
+            let unsynced = std::mem::take(&mut file.unsynced);
+            file.synced.extend(unsynced);
+            Ok(file.synced.clone().into())
+        })
+    }
+
+    fn list_append(&self, prefix: &str) -> Result<Vec<String>> {
+        self.call(prefix, |content| {
+            let directly = |path: &&String| below(path, prefix).is_some_and(|name| !name.contains('/'));
+            Ok(content.files.keys().filter(directly).cloned().collect())
+        })
+    }
+
+    fn remove_append(&self, path: &str) -> Result<()> {
+        self.call(path, |content| {
+            content.files.remove(path);
+            Ok(())
+        })
+    }
+
+    fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        self.alive()?;
+        let mut content = self.disk.content.lock();
+        if content.alone.is_some() || !content.shared.is_empty() {
+            return Err(Error::new(ErrorKind::Locked, "another process has it"));
+        }
+        content.alone = Some(self.number);
+        Ok(Box::new(Holding(self.clone())))
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        self.alive()?;
+        let mut content = self.disk.content.lock();
+        if content.alone.is_some() {
+            return Err(Error::new(ErrorKind::Locked, "another process has it alone"));
+        }
+        content.shared.push(self.number);
+        Ok(Box::new(Holding(self.clone())))
+    }
+
+    fn lock_excludes(&self) -> bool {
+        self.disk.kind == Kind::Folder
+    }
+
+    fn seal_shuts_out(&self) -> bool {
+        self.disk.kind == Kind::Bucket
+    }
+
+    fn url(&self) -> String {
+        "simulated://".into()
+    }
+}
+
+/// Holds a lock until it goes, or its process does.
+struct Holding(Mount);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.disk.release(self.0.number);
+    }
+}
+
+/// The writing end of an append file.
+struct Appending {
+    mount: Mount,
+    path: String,
+    /// In a bucket, what was not synced.
+    pending: Vec<u8>,
+}
+
+impl AppendFile for Appending {
+    fn append(&mut self, data: &[u8]) -> Result<()> {
+        if self.mount.disk.kind == Kind::Bucket {
+            self.mount.alive()?;
+            self.pending.extend_from_slice(data);
+            return Ok(());
+        }
+        let (mount, path) = (self.mount.clone(), self.path.as_str());
+        let full = mount.disk.content.lock().full;
+        mount.call(path, |content| {
+            // Of an append that fails, a part is there.
+            let written = if full { data.len() / 2 } else { data.len() };
+            content.file(path)?.unsynced.extend_from_slice(&data[..written]);
+            content.room(path)
+        })
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let (pending, path) = (std::mem::take(&mut self.pending), self.path.as_str());
+        let mut tried = false;
+        let synced = self.mount.call(path, |content| {
+            tried = true;
+            let full = content.room(path);
+            let file = content.file(path)?;
+            if file.sealed {
+                return Err(Error::new(ErrorKind::AlreadyExists, format!("{path} was taken over by another writer")));
+            }
+            if !pending.is_empty() {
+                full?;
+                file.synced.extend_from_slice(&pending);
+            }
+            let unsynced = std::mem::take(&mut file.unsynced);
+            file.synced.extend(unsynced);
+            Ok(())
+        });
+        if !tried && synced.is_err() && !self.mount.is_dead() && self.mount.disk.kind == Kind::Folder {
+            // What a sync should have written that failed is gone, as in Linux.
+            self.mount.disk.content.lock().file(path)?.unsynced.clear();
+        }
+        synced
+    }
+
+    fn withdraw(&mut self) -> Result<()> {
+        self.pending.clear();
+        let path = self.path.as_str();
+        self.mount.call(path, |content| {
+            content.file(path)?.unsynced.clear();
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! What must be in the database, from what its sessions were told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use grizzly_provider::{
+    Grizzly, Snapshot,
+    access::{AsOf, Csn},
+};
+use parking_lot::Mutex;
+
+use super::super::tables::pairs;
+
+/// Rows that many sessions move amounts between; the sum of all stays.
+pub(super) const ACCOUNTS: i64 = 12;
+pub(super) const DEPOSIT: i64 = 100;
+/// Rows that count transactions.
+pub(super) const COUNTERS: i64 = 3;
+/// Each session has so many keys of table `t` for itself.
+pub(super) const OWN_KEYS: i64 = 100_000;
+
+/// How a problem begins that is none where storage fails.
+pub(super) const UNREADABLE: &str = "reading";
+
+/// What sessions know. Whatever one of them does not know is found out when the database is next looked at.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// The rows of each session in `t`.
+    pub(super) own: BTreeMap<i64, BTreeMap<i64, i64>>,
+    /// Transactions that were acknowledged, with their commits.
+    acknowledged: BTreeMap<i64, Csn>,
+    /// Transactions that were refused.
+    refused: BTreeSet<i64>,
+    /// Transactions of which neither is known, with the session and its rows if it committed.
+    unknown: BTreeMap<i64, (i64, BTreeMap<i64, i64>)>,
+    /// The next transaction.
+    next: i64,
+    /// Commits that are known to have been there when the history began that can be read.
+    pub(super) history_from: Csn,
+    pub(super) problems: Vec<String>,
+}
+
+pub(super) type Shared = Arc<Mutex<Ledger>>;
+
+impl Ledger {
+    pub(super) fn begin(&mut self) -> i64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn acknowledge(&mut self, mark: i64, csn: Csn, session: i64, rows: BTreeMap<i64, i64>) {
+        self.acknowledged.insert(mark, csn);
+        self.own.insert(session, rows);
+    }
+
+    pub(super) fn refuse(&mut self, mark: i64) {
+        self.refused.insert(mark);
+    }
+
+    pub(super) fn doubt(&mut self, mark: i64, session: i64, rows: BTreeMap<i64, i64>) {
+        self.unknown.insert(mark, (session, rows));
+    }
+
+    /// Whether the session must not go on before it is known what became of a transaction of its.
+    pub(super) fn is_in_doubt(&self, session: i64) -> bool {
+        self.unknown.values().any(|(of, _)| *of == session)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    /// Transactions that whoever takes a snapshot from now on must see.
+    pub(super) fn acknowledged_now(&self) -> BTreeSet<i64> {
+        self.acknowledged.keys().copied().collect()
+    }
+
+    fn problem(&mut self, text: String) {
+        if self.problems.len() < 20 {
+            self.problems.push(text);
+        }
+    }
+
+    /// An acknowledged commit that was not the last, for a look at the past.
+    pub(super) fn some_commit(&self, roll: impl Fn(u64) -> u64) -> Option<Csn> {
+        let known: Vec<Csn> = self.acknowledged.values().copied().filter(|csn| *csn >= self.history_from).collect();
+        known.get(roll(known.len() as u64) as usize).copied()
+    }
+}
+
+fn map(snapshot: &Snapshot, table: &str) -> Result<BTreeMap<i64, i64>, String> {
+    let rows = pairs(snapshot, table, None).map_err(|error| format!("{UNREADABLE} {table}: {error}"))?;
+    let count = rows.len();
+    let map: BTreeMap<i64, i64> = rows.into_iter().collect();
+    if map.len() == count { Ok(map) } else { Err(format!("{table} has {count} rows with {} keys", map.len())) }
+}
+
+/// What holds in every snapshot, of whenever: all of a transaction or nothing of it.
+pub(super) fn consistent(snapshot: &Snapshot) -> Result<BTreeSet<i64>, String> {
+    let at = snapshot.csn();
+    let accounts = map(snapshot, "accounts")?;
+    let sum: i64 = accounts.values().sum();
+    if accounts.len() as i64 != ACCOUNTS || sum != ACCOUNTS * DEPOSIT {
+        return Err(format!("at {at}: {} accounts with {sum}", accounts.len()));
+    }
+    let marks = map(snapshot, "marks")?;
+    let counters = map(snapshot, "counters")?;
+    for counter in 0..COUNTERS {
+        let counted = counters.get(&counter).copied().unwrap_or(-1);
+        let there = marks.keys().filter(|mark| *mark % COUNTERS == counter).count() as i64;
+        if counted != there {
+            return Err(format!("at {at}: counter {counter} says {counted}, and there are {there} transactions"));
+        }
+    }
+    Ok(marks.into_keys().collect())
+}
+
+/// Compares the database, which nobody writes to, with the ledger, and settles what was not known.
+pub(super) fn check(db: &Grizzly, ledger: &Shared) {
+    let ledger = &mut *ledger.lock();
+    let snapshot = db.snapshot();
+    match consistent(&snapshot) {
+        Err(problem) => ledger.problem(problem),
+        Ok(marks) => settle(ledger, &marks, snapshot.csn()),
+    }
+    match map(&snapshot, "t") {
+        Err(problem) => ledger.problem(problem),
+        Ok(rows) => {
+            let own: BTreeMap<i64, i64> = ledger.own.values().flatten().map(|(key, value)| (*key, *value)).collect();
+            if rows != own {
+                let missing = own.iter().filter(|(key, value)| rows.get(*key) != Some(value)).take(3);
+                let missing: Vec<_> = missing.map(|(key, value)| (*key, *value, rows.get(key).copied())).collect();
+                let strange: Vec<_> = rows.iter().filter(|(key, _)| !own.contains_key(*key)).take(3).collect();
+                ledger.problem(format!(
+                    "t has {} rows, not {}; (key, value, found): {missing:?}; not expected: {strange:?}",
+                    rows.len(),
+                    own.len()
+                ));
+            }
+        }
+    }
+    match db.verify() {
+        Ok(report) => report.problems.into_iter().for_each(|problem| ledger.problem(format!("verify: {problem}"))),
+        Err(error) => ledger.problem(format!("verify failed: {error}")),
+    }
+}
+
+fn settle(ledger: &mut Ledger, marks: &BTreeSet<i64>, at: Csn) {
+    for (mark, csn) in ledger.acknowledged.clone() {
+        if !marks.contains(&mark) {
+            ledger.problem(format!("transaction {mark} was acknowledged as {csn} and is not there at {at}"));
+        }
+    }
+    for mark in ledger.refused.clone() {
+        if marks.contains(&mark) {
+            ledger.problem(format!("transaction {mark} was refused and is there at {at}"));
+        }
+    }
+    for (mark, (session, rows)) in std::mem::take(&mut ledger.unknown) {
+        if marks.contains(&mark) {
+            // Its number is not known, but that it is one of those up to now.
+            ledger.own.insert(session, rows);
+            ledger.acknowledged.insert(mark, at);
+        } else {
+            ledger.refused.insert(mark);
+        }
+    }
+    let strange: Vec<i64> = marks.iter().copied().filter(|mark| !ledger.acknowledged.contains_key(mark)).collect();
+    if !strange.is_empty() {
+        ledger.problem(format!("transactions {strange:?} are there and nobody made them"));
+    }
+}
+
+/// Compares the past with what is known of it.
+pub(super) fn check_past(db: &Grizzly, ledger: &Shared, csn: Csn) {
+    let known: Vec<(i64, Csn)> = ledger.lock().acknowledged.iter().map(|(mark, csn)| (*mark, *csn)).collect();
+    let problem = match db.snapshot_at(AsOf::Csn(csn)).map(|snapshot| consistent(&snapshot)) {
+        // History that is gone, or a database that is.
+        Err(_) => return,
+        // A read that fails is no wrong read.
+        Ok(Err(problem)) if problem.starts_with(UNREADABLE) => return,
+        Ok(Err(problem)) => problem,
+        Ok(Ok(marks)) => {
+            let wrong = known.into_iter().find(|(mark, of)| marks.contains(mark) != (*of <= csn) && *of != csn);
+            let Some((mark, of)) = wrong else { return };
+            format!("as of {csn}: transaction {mark} of commit {of}, there: {}", marks.contains(&mark))
+        }
+    };
+    ledger.lock().problem(problem);
+}

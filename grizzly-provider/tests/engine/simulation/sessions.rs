@@ -1,0 +1,287 @@
+//! What runs in a simulated process: sessions that write, read and define, maintenance, backups.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use grizzly_provider::{
+    BackupKind, CommitOutcome, Error, ErrorKind, Grizzly, Result, Storage, Transaction,
+    access::{IfExists, IndexDefinition},
+};
+use grizzly_wal::world::{Simulation, sleep, spawn};
+
+use super::{
+    super::tables::{definition, key, rows},
+    ledger::{ACCOUNTS, COUNTERS, DEPOSIT, OWN_KEYS, Shared, UNREADABLE, check_past, consistent},
+};
+
+/// What a process does, besides being killed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) writers: i64,
+    pub(super) transactions: u64,
+}
+
+pub(super) fn prepare(db: &Grizzly) -> Result<()> {
+    for (name, shards) in [("t", 3), ("accounts", 1), ("marks", 2), ("counters", 1)] {
+        db.create_table(definition(name, shards), true)?;
+    }
+    let mut transaction = db.begin()?;
+    if transaction.find("accounts", &key(0))?.is_none() {
+        transaction.insert("accounts", rows((0..ACCOUNTS).map(|account| (account, DEPOSIT))))?;
+        transaction.insert("counters", rows((0..COUNTERS).map(|counter| (counter, 0))))?;
+        transaction.commit()?.into_result()?;
+    }
+    Ok(())
+}
+
+/// Runs all sessions to their end.
+pub(super) fn run(simulation: &Simulation, db: &Grizzly, ledger: &Shared, load: Load, backups: &Arc<dyn Storage>) {
+    let mut threads = Vec::new();
+    let mut start = |name: &str, work: Box<dyn FnOnce() + Send>| match spawn(name, work) {
+        Ok(thread) => threads.push(thread),
+        Err(error) => ledger.lock().problems.push(format!("no thread: {error}")),
+    };
+    for session in 0..load.writers {
+        let (simulation, db, ledger) = (simulation.clone(), db.clone(), Arc::clone(ledger));
+        start(
+            &format!("writer {session}"),
+            Box::new(move || write(&simulation, &db, &ledger, session, load.transactions)),
+        );
+    }
+    let (others, db) = ((simulation.clone(), Arc::clone(ledger)), db.clone());
+    let (simulation, ledger) = others.clone();
+    let reader = db.clone();
+    start("reader", Box::new(move || read(&simulation, &reader, &ledger, load.transactions)));
+    let (simulation, ledger) = others.clone();
+    let definer = db.clone();
+    start("definer", Box::new(move || define(&simulation, &definer, &ledger, load.transactions / 4)));
+    let (simulation, _) = others;
+    let backups = Arc::clone(backups);
+    start("maintainer", Box::new(move || maintain(&simulation, &db, &backups, load.transactions / 4)));
+    for thread in threads {
+        // A panic ends the simulation.
+        drop(thread.join());
+    }
+}
+
+/// Whether there is no point in going on.
+fn is_over(error: &Error) -> bool {
+    error.kind() == ErrorKind::Closed
+}
+
+fn pause(simulation: &Simulation, longest: u64) {
+    sleep(Duration::from_micros(simulation.roll(longest)));
+}
+
+fn write(simulation: &Simulation, db: &Grizzly, ledger: &Shared, session: i64, transactions: u64) {
+    let mut failures = 0;
+    for _ in 0..transactions {
+        if ledger.lock().is_in_doubt(session) || failures > 20 {
+            return;
+        }
+        let mark = ledger.lock().begin();
+        let mut own = ledger.lock().own.get(&session).cloned().unwrap_or_default();
+        let made = transact(simulation, db, session, mark, &mut own);
+        let outcome = match made {
+            Ok(Some(transaction)) => transaction.commit(),
+            // Rolled back, or refused by a statement.
+            Ok(None) => {
+                ledger.lock().refuse(mark);
+                continue;
+            }
+            Err(error) => {
+                ledger.lock().refuse(mark);
+                failures += 1;
+                if is_over(&error) {
+                    return;
+                }
+                pause(simulation, 20_000);
+                continue;
+            }
+        };
+        match outcome {
+            Ok(CommitOutcome::Committed { csn }) => ledger.lock().acknowledge(mark, csn, session, own),
+            Ok(CommitOutcome::Conflict(_)) => ledger.lock().refuse(mark),
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ledger.lock().doubt(mark, session, own),
+            Err(error) => {
+                ledger.lock().refuse(mark);
+                failures += 1;
+                if is_over(&error) {
+                    return;
+                }
+                pause(simulation, 20_000);
+            }
+        }
+        pause(simulation, 3_000);
+    }
+}
+
+/// A transaction of one session, ready to commit, with the session's rows as they are then; `None` if it was rolled back.
+fn transact(
+    simulation: &Simulation,
+    db: &Grizzly,
+    session: i64,
+    mark: i64,
+    own: &mut BTreeMap<i64, i64>,
+) -> Result<Option<Transaction>> {
+    let mut transaction = db.begin()?;
+    add(&mut transaction, "counters", mark % COUNTERS, 1)?;
+    let (from, to) = (simulation.roll(ACCOUNTS as u64) as i64, simulation.roll(ACCOUNTS as u64) as i64);
+    if from != to && simulation.roll(2) == 0 {
+        add(&mut transaction, "accounts", from, -5)?;
+        add(&mut transaction, "accounts", to, 5)?;
+    }
+    transaction.insert("marks", rows([(mark, session)]))?;
+    for _ in 0..simulation.roll(4) {
+        change(simulation, &mut transaction, session, own)?;
+    }
+    if simulation.roll(5) == 0 {
+        let (savepoint, before) = (transaction.savepoint()?, own.clone());
+        change(simulation, &mut transaction, session, own)?;
+        if simulation.roll(2) == 0 {
+            transaction.rollback_to(savepoint)?;
+            *own = before;
+        }
+    }
+    if simulation.roll(12) == 0 {
+        transaction.rollback();
+        return Ok(None);
+    }
+    pause(simulation, 500);
+    Ok(Some(transaction))
+}
+
+/// Adds to the value of a row.
+fn add(transaction: &mut Transaction, table: &str, id: i64, more: i64) -> Result<()> {
+    use arrow::array::AsArray;
+    let missing = || Error::new(ErrorKind::NotFound, format!("{table} has no row {id}"));
+    let (row, _) = transaction.find(table, &key(id))?.ok_or_else(missing)?;
+    let batch = transaction.get(table, &key(id))?.ok_or_else(missing)?;
+    let value = batch.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0);
+    transaction.update(table, &[row], rows([(id, value + more)]))?;
+    Ok(())
+}
+
+/// Changes rows of `t` that only this session changes.
+fn change(
+    simulation: &Simulation,
+    transaction: &mut Transaction,
+    session: i64,
+    own: &mut BTreeMap<i64, i64>,
+) -> Result<()> {
+    let some = own.keys().copied().nth(simulation.roll(own.len() as u64) as usize);
+    let value = simulation.roll(1000) as i64;
+    match (simulation.roll(8), some) {
+        (0..=2, Some(id)) => {
+            let missing = || Error::new(ErrorKind::Internal, format!("row {id} of t is not found by its key"));
+            let (row, _) = transaction.find("t", &key(id))?.ok_or_else(missing)?;
+            if simulation.roll(2) == 0 {
+                transaction.delete("t", &[row])?;
+                own.remove(&id);
+            } else {
+                transaction.update("t", &[row], rows([(id, value)]))?;
+                own.insert(id, value);
+            }
+        }
+        (3, Some(id)) => {
+            transaction.put("t", rows([(id, value)]))?;
+            own.insert(id, value);
+        }
+        (4, Some(_)) if own.len() > 40 => {
+            // Many at once.
+            let most: Vec<i64> = own.keys().copied().filter(|id| id % 3 != 0).collect();
+            let mut places = Vec::new();
+            for id in &most {
+                let missing = || Error::new(ErrorKind::Internal, format!("row {id} of t is not found by its key"));
+                places.push(transaction.find("t", &key(*id))?.ok_or_else(missing)?.0);
+            }
+            transaction.delete("t", &places)?;
+            own.retain(|id, _| id % 3 == 0);
+        }
+        (choice, _) => {
+            let count = if choice == 7 { simulation.roll(40) as i64 } else { 1 };
+            let first = session * OWN_KEYS + simulation.roll(OWN_KEYS as u64 - 50) as i64;
+            let new: Vec<(i64, i64)> =
+                (first..=first + count).filter(|id| !own.contains_key(id)).map(|id| (id, value)).collect();
+            if !new.is_empty() {
+                transaction.insert("t", rows(new.iter().copied()))?;
+                own.extend(new);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
+    for _ in 0..times {
+        let before = ledger.lock().acknowledged_now();
+        let snapshot = db.snapshot();
+        pause(simulation, 1_000);
+        match consistent(&snapshot) {
+            Ok(marks) => {
+                if let Some(mark) = before.iter().find(|mark| !marks.contains(mark)) {
+                    let text = format!("transaction {mark} was acknowledged and is not seen at {}", snapshot.csn());
+                    ledger.lock().problems.push(text);
+                }
+            }
+            // A read that fails is no wrong read.
+            Err(problem) if problem.starts_with(UNREADABLE) => {}
+            Err(problem) => ledger.lock().problems.push(problem),
+        }
+        let past = ledger.lock().some_commit(|end| simulation.roll(end));
+        if let Some(csn) = past.filter(|_| simulation.roll(3) == 0) {
+            check_past(db, ledger, csn);
+        }
+        pause(simulation, 10_000);
+    }
+}
+
+fn define(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
+    let index = |name: &str, columns: &[&str], unique| IndexDefinition {
+        name: name.into(),
+        columns: columns.iter().map(|column| ((*column).to_owned(), false)).collect(),
+        unique,
+    };
+    for _ in 0..times {
+        let done = match simulation.roll(6) {
+            0 => db.create_index("t", index("by_grp", &["grp"], false), true),
+            1 => db.drop_index(Some("t"), "by_grp", true),
+            2 => db.create_index("marks", index("both", &["grp", "id"], true), true),
+            3 => db.drop_index(Some("marks"), "both", true),
+            4 => replace(simulation, db).map(|()| true),
+            _ => db.drop_table("extra", true),
+        };
+        if let Err(error) = done {
+            if error.kind() == ErrorKind::UniqueViolation {
+                ledger.lock().problems.push(format!("no key comes twice: {error}"));
+            }
+            if is_over(&error) {
+                return;
+            }
+        }
+        pause(simulation, 30_000);
+    }
+}
+
+/// Puts another table in the place of one, with other rows.
+fn replace(simulation: &Simulation, db: &Grizzly) -> Result<()> {
+    let mut transaction = db.begin()?;
+    transaction.create_table(definition("extra", 2), IfExists::Replace)?;
+    transaction.insert("extra", rows((0..simulation.roll(30) as i64).map(|id| (id, id))))?;
+    transaction.commit()?.into_result().map(drop)
+}
+
+fn maintain(simulation: &Simulation, db: &Grizzly, backups: &Arc<dyn Storage>, times: u64) {
+    for _ in 0..times {
+        let done = match simulation.roll(6) {
+            0 => db.compact("t"),
+            1 => db.compact("marks"),
+            2 => db.backup_into(backups, BackupKind::Full, &mut |_, _| {}).map(drop),
+            3 => db.backup_into(backups, BackupKind::Incremental, &mut |_, _| {}).map(drop),
+            _ => db.flush(),
+        };
+        if done.is_err_and(|error| is_over(&error)) {
+            return;
+        }
+        pause(simulation, 30_000);
+    }
+}
