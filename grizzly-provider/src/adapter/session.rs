@@ -27,7 +27,7 @@ use super::{
     error::is_outdated,
     interrupt,
     misleading_keys::MisleadingKeys,
-    plan_cache::{PlanCache, ShapeCache, TemplateCache, keepable},
+    plan_cache::{Conditions, PlanCache, ShapeCache, TemplateCache, keepable},
     planner::GrizzlyQueryPlanner,
     result_cache,
     scan::DynamicFilterNames,
@@ -354,12 +354,13 @@ impl GrizzlySession {
             }
         }
         let front = Front { context: &self.context, session: &self.handle };
+        let conditions = Conditions::now(&self.handle, &self.context);
         let Some(plan) = front.run(statement).await? else {
             let nothing = LogicalPlanBuilder::empty(false).build()?;
             return Ok(DataFrame::new(self.context.state(), nothing));
         };
         if let Some(text) = text
-            && let Some(plan) = self.plans.keep(text, &plan, &self.handle, &self.context)?
+            && let Some(plan) = self.plans.keep(text, &plan, conditions, &self.context)?
         {
             return Ok(DataFrame::new(self.context.state(), plan));
         }

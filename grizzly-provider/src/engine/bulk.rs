@@ -10,13 +10,16 @@ use super::{
     index::RunSorter,
     label::Label,
     segment::{
-        SegmentBuilder,
+        BuiltSegment, SegmentBuilder,
         cold::{ColdSegment, SegmentMeta, file_schema},
     },
     txn::transaction::unique_violation,
     version::{TableCodecs, TableVersion},
 };
-use crate::{batch::batch_bytes, error::Result};
+use crate::{
+    batch::batch_bytes,
+    error::{Error, Result},
+};
 
 /// Rows of one segment file.
 pub(crate) const SEGMENT_ROWS: usize = 1 << 20;
@@ -112,19 +115,25 @@ impl BulkLoad {
     }
 }
 
-/// Writes batches, which carry the commit and version of each row behind the table's columns, as the file of segment
-/// `id`. Index runs are the caller's matter.
-pub(crate) fn write_segment(
+/// A segment file with its name, perhaps not on storage yet.
+#[derive(Debug)]
+pub(crate) struct MadeSegment {
+    meta: SegmentMeta,
+    built: BuiltSegment,
+}
+
+/// Makes the file of segment `id` of batches that carry the commit and version of each row behind the table's columns.
+pub(crate) fn make_segment(
     db: &Inner,
     table: &TableVersion,
     id: u32,
     batches: impl Iterator<Item = Result<RecordBatch>>,
-) -> Result<Arc<ColdSegment>> {
+) -> Result<MadeSegment> {
     let mut builder = SegmentBuilder::new(file_schema(&table.def.schema, true, true));
     for batch in batches {
         builder.push(batch?)?;
     }
-    store(db, table, id, FileStamps::ALL, builder)
+    MadeSegment::new(db, table, id, FileStamps::ALL, builder)
 }
 
 fn store(
@@ -134,14 +143,27 @@ fn store(
     stamps: FileStamps,
     builder: SegmentBuilder,
 ) -> Result<Arc<ColdSegment>> {
-    let rows = builder.rows() as u32;
-    let epoch = db.file_epoch()?;
-    let label = Label::new(db.identity, table.def.id, id, epoch);
-    let mark = Some(label.mark);
-    let built = builder.labelled(label).finish()?;
-    let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
-    let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
-    let meta = SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark };
-    db.storage.put(&meta.path(), &built.parts, grizzly_wal::PutMode::Overwrite)?;
-    Ok(db.files.built(meta, table, built))
+    MadeSegment::new(db, table, id, stamps, builder)?.put(db, table).map_err(|(_, error)| error)
+}
+
+impl MadeSegment {
+    fn new(db: &Inner, table: &TableVersion, id: u32, stamps: FileStamps, builder: SegmentBuilder) -> Result<Self> {
+        let rows = builder.rows() as u32;
+        let epoch = db.file_epoch()?;
+        let label = Label::new(db.identity, table.def.id, id, epoch);
+        let mark = Some(label.mark);
+        let built = builder.labelled(label).finish()?;
+        let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
+        let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
+        Ok(Self { meta: SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark }, built })
+    }
+
+    /// Stores it. After an error it may be there, now or later: only the same bytes may be stored under its name then.
+    /// Index runs are the caller's matter.
+    pub(crate) fn put(self, db: &Inner, table: &TableVersion) -> Result<Arc<ColdSegment>, (Box<Self>, Error)> {
+        match db.storage.put(&self.meta.path(), &self.built.parts, grizzly_wal::PutMode::Overwrite) {
+            Ok(()) => Ok(db.files.built(self.meta, table, self.built)),
+            Err(error) => Err((Box::new(self), error.into())),
+        }
+    }
 }

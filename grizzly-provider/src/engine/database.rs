@@ -1,7 +1,9 @@
 //! A database: what it is made of, and its public face.
 
 use std::{
+    collections::HashMap,
     fmt,
+    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -91,9 +93,11 @@ pub(crate) struct Inner {
     pub(super) transactions: AtomicUsize,
     /// The least number that no table was offered yet, unless the catalog is ahead of it.
     pub(super) next_table: AtomicU64,
-    /// The same for the indexes of every table. A number whose runs are on storage without their index, as a failure leaves
+    /// The same for the indexes of each table. A number whose runs are on storage without their index, as a failure leaves
     /// them, must not come again.
-    pub(super) next_index: AtomicU32,
+    pub(super) next_index: Mutex<HashMap<u64, Range<u32>>>,
+    /// Files may lack runs of their table's indexes, or have others.
+    pub(super) runs_differ: AtomicBool,
     /// The latest time about which something was said: later commits have greater numbers.
     pub(super) floor: AtomicU64,
     /// When the clock was last found to be behind, in microseconds since 1970.
@@ -464,6 +468,15 @@ impl Grizzly {
     }
 }
 
+/// So many indexes may be created on a table in one epoch.
+const INDEXES_PER_EPOCH: u32 = 1 << 14;
+
+/// The least number of an index that is created in an epoch.
+pub(super) fn first_index(epoch: u64) -> u32 {
+    const EPOCHS: u32 = u32::MAX / INDEXES_PER_EPOCH;
+    u32::try_from(epoch).unwrap_or(u32::MAX).min(EPOCHS - 1) * INDEXES_PER_EPOCH
+}
+
 impl Inner {
     pub(super) fn check_open(&self) -> Result<()> {
         match self.closed.load(Ordering::Acquire) {
@@ -525,14 +538,22 @@ impl Inner {
         self.next_table.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A number for a new index that no other of the table has or had. A power failure may take the record of an index and
-    /// leave its runs (with `sync_commits` off), so each epoch has numbers of its own.
-    pub(super) fn next_index_id(&self, table: &TableDef) -> u32 {
-        const PER_EPOCH: u32 = 1 << 10;
-        let epoch = u32::try_from(self.epoch.load(Ordering::Acquire)).unwrap_or(u32::MAX);
-        let least = table.next_index_id.max(epoch.min(u32::MAX / PER_EPOCH - 1) * PER_EPOCH);
-        self.next_index.fetch_max(least, Ordering::Relaxed);
-        self.next_index.fetch_add(1, Ordering::Relaxed)
+    /// A number for a new index that no other of the table has or had. A failure may leave runs of an index that is not
+    /// there, so each epoch has numbers of its own.
+    ///
+    /// # Errors
+    /// `Resource` if this epoch has given the table all of its numbers.
+    pub(super) fn next_index_id(&self, table: &TableDef) -> Result<u32> {
+        let first = first_index(self.epoch.load(Ordering::Acquire)).max(table.next_index_id);
+        let mut given = self.next_index.lock();
+        let given = given.entry(table.id).or_insert(first..first);
+        given.end = given.end.max(first);
+        if given.end - given.start >= INDEXES_PER_EPOCH {
+            let message = "has had too many indexes since the database was opened; open it again to create more";
+            return Err(Error::new(ErrorKind::Resource, format!("table '{}' {message}", table.display_name())));
+        }
+        given.end += 1;
+        Ok(given.end - 1)
     }
 
     pub(super) fn next_transaction_id(&self) -> u64 {

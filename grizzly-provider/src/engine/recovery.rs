@@ -77,7 +77,8 @@ impl Inner {
             next_transaction: AtomicU64::new(1),
             transactions: AtomicUsize::new(0),
             next_table: AtomicU64::new(1),
-            next_index: AtomicU32::new(1),
+            next_index: Mutex::default(),
+            runs_differ: AtomicBool::new(true),
             floor: AtomicU64::new(0),
             warned: AtomicU64::new(0),
             hot: Default::default(),
@@ -143,6 +144,7 @@ pub(super) fn install(
     let state = adopt(db, replica, torn, manifest)?;
     // In this order: whoever sees that this process writes begins transactions that may commit.
     let term = db.term.fetch_add(1, Ordering::AcqRel);
+    db.runs_differ.store(true, Ordering::Release);
     db.wal.store(Some(wal));
     drop(state);
     // Where one process alone goes on with a new log, its snapshots may hold files that the newest version does not name.

@@ -18,7 +18,10 @@ use super::{
         apply::{IndexEntries, apply},
     },
 };
-use crate::{access::Csn, error::Result};
+use crate::{
+    access::Csn,
+    error::{Error, Result},
+};
 
 /// What was read so far.
 pub(super) struct Replica {
@@ -95,6 +98,19 @@ impl Replica {
         self.named.retain(|_, lsn| *lsn >= manifest.replay_from);
         self.named.extend(manifest.named_by_log());
         self.next_segment = self.next_segment.max(manifest.next_segment);
+        Ok(())
+    }
+
+    /// An error if rows are in memory that the manifest names in a file.
+    pub(super) fn check_begun_from(&self, manifest: &Manifest) -> Result<()> {
+        for (id, shards) in &manifest.tables {
+            let Some(table) = self.version.tables.get(id) else { continue };
+            let in_memory = |id: u32| table.segment(id).is_some_and(|segment| segment.hot().is_some());
+            if let Some(entry) = shards.iter().flatten().find(|entry| in_memory(entry.meta.id)) {
+                let (table, path) = (&table.def.name, entry.meta.path());
+                return Err(Error::internal(format!("rows of table '{table}' are in memory, and others in '{path}'")));
+            }
+        }
         Ok(())
     }
 
@@ -280,7 +296,7 @@ mod tests {
 
     /// What a process reads that begins now.
     fn replica(storage: &Arc<dyn Storage>) -> Result<Replica> {
-        let manifest = Manifest::load(storage)?.ok_or_else(|| crate::Error::not_found("no manifest"))?;
+        let manifest = Manifest::load(storage)?.ok_or_else(|| Error::not_found("no manifest"))?;
         let removal = Arc::new(Removal::new(Arc::clone(storage), Duration::ZERO));
         let files = Files { removal, cache: new_cache(&Settings::default()) };
         let mut replica = Replica::from_manifest(files, &manifest)?;

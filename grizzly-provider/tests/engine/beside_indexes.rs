@@ -1,8 +1,8 @@
 //! An index that comes into force beside other work: what others wait for, and what the index knows of their rows.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
-use grizzly_provider::{CommitOutcome, Error, ErrorKind, Grizzly, Result, Storage, access::IndexDefinition};
+use grizzly_provider::{CommitOutcome, Error, ErrorKind, Grizzly, Result, Settings, Storage, access::IndexDefinition};
 
 use super::{
     gate::{Gate, Point},
@@ -45,7 +45,7 @@ fn commits_do_not_queue_behind_a_new_log_file() -> Result<()> {
     // To find that another was first takes the commit lock, and no log.
     let (sender, receiver) = std::sync::mpsc::channel();
     thread::spawn(move || sender.send(late.commit()));
-    let outcome = receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("it does not wait for the file")?;
+    let outcome = receiver.recv_timeout(Duration::from_secs(20)).expect("it does not wait for the file")?;
     assert!(matches!(outcome, CommitOutcome::Conflict(_)), "{outcome:?}");
     gate.thaw();
     flushing.join().expect("a flush does not panic")
@@ -144,5 +144,40 @@ fn a_segment_that_is_merged_beside_a_new_index_has_its_run() -> Result<()> {
     let (segments, runs) = files(&storage);
     assert_eq!(runs, 2 * segments, "{:?}", storage.list("data"));
     assert!(db.drop_index(None, "by_group", false)?);
+    Ok(())
+}
+
+#[test]
+fn runs_that_a_failure_has_left_out_are_made_at_the_next_start() -> Result<()> {
+    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    let open = |settings| Grizzly::builder("memory://").settings(settings).storage(Arc::clone(&storage)).open();
+    let db = open(manual())?;
+    db.create_table(definition("t", 1), false)?;
+    db.put("t", rows((0..100).map(|id| (id, id))))?;
+    db.flush()?;
+    db.create_index("t", by_group(true), false)?;
+    db.close()?;
+    drop(db);
+    let all = |ending: &str| -> Vec<String> {
+        let files = storage.list("data").expect("memory is always there");
+        files.into_iter().map(|file| file.path).filter(|path| path.ends_with(ending)).collect()
+    };
+    let runs = all(".idx");
+    let newest = runs.iter().max_by_key(|path| path.len()).expect("there are two");
+    // One is missing, and one is there of an index that was never defined.
+    let bytes = storage.get(newest).expect("it is there");
+    storage.remove(newest).expect("memory takes it away");
+    let (segment, _) = newest.rsplit_once('-').expect("a run has the number of its index");
+    let strange = format!("{segment}-77.idx");
+    storage.put(&strange, &[bytes], grizzly_wal::PutMode::Overwrite).expect("memory takes it");
+    let db = open(Settings::default())?;
+    for _ in 0..500 {
+        if all(".idx") == runs {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(all(".idx"), runs);
+    assert!(db.verify()?.problems.is_empty());
     Ok(())
 }

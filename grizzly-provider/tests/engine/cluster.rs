@@ -94,7 +94,7 @@ impl Shared {
         self.node_with(name, quick())
     }
 
-    fn alone(&self) -> Result<Grizzly> {
+    pub(crate) fn alone(&self) -> Result<Grizzly> {
         self.builder().settings(manual()).storage((self.open)()).open()
     }
 }

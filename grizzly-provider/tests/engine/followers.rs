@@ -213,3 +213,27 @@ fn a_transaction_does_not_outlive_the_term_of_its_process() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn whoever_takes_over_right_after_a_checkpoint_goes_on_from_it() -> Result<()> {
+    for shared in [folder(), bucket("test://cluster-checkpoint")] {
+        let mut expected = Vec::new();
+        for round in 0..3 {
+            let one = shared.node("one")?;
+            until("one writes", || one.db.is_writer());
+            one.db.create_table(definition("t", 1), true)?;
+            let two = shared.node("two")?;
+            put(&one.db, 2 * round, 1)?;
+            two.db.catch_up(PATIENCE)?;
+            // The other one has the row in memory, and looks for checkpoints every quarter of a second.
+            one.db.flush()?;
+            drop(one);
+            until("the other one writes", || two.db.is_writer());
+            put(&two.db, 2 * round + 1, 2)?;
+            drop(two);
+            expected.extend([(2 * round, 1), (2 * round + 1, 2)]);
+            assert_eq!(all(&shared.alone()?)?, expected, "round {round}");
+        }
+    }
+    Ok(())
+}

@@ -23,7 +23,7 @@ use datafusion::{
 };
 use quick_cache::sync::Cache;
 
-use super::{SessionHandle, TemplateCache, opens_kept_plans, template::Template};
+use super::{Conditions, SessionHandle, TemplateCache, opens_kept_plans, template::Template};
 use crate::adapter::sql::plan_statement;
 
 const SHAPES: usize = 256;
@@ -95,8 +95,9 @@ impl ShapeCache {
             Some(Shape::Planned(template)) if template.holds(handle, context) => template,
             Some(Shape::Planned(_) | Shape::SeenOnce) => {
                 // Whatever is wrong with the statement is told by planning it as it was written.
+                let conditions = Conditions::now(handle, context);
                 let planned = plan_statement(&context.state(), lifted.statement).await;
-                let template = planned.ok().map(|plan| Template::of(&plan, handle, context)).transpose()?;
+                let template = planned.ok().map(|plan| Template::of(&plan, conditions, context)).transpose()?;
                 let Some(template) = template.filter(Template::reads_one_table) else {
                     shapes.insert(lifted.shape, Shape::Unfit);
                     return Ok(None);

@@ -24,9 +24,10 @@ pub(crate) use literals::ShapeCache;
 pub(crate) use template::TemplateCache;
 pub(crate) use text::PlanCache;
 
-/// What a kept plan depends on besides the statement.
+/// What a kept plan depends on besides the statement. They are asked for before planning: a plan that was made while a table
+/// was replaced is of the old one, and would be found for as long as the new one stays.
 #[derive(Clone)]
-struct Conditions {
+pub(crate) struct Conditions {
     catalog_version: u64,
     /// Settings are shared until they change, and cannot change in place as long as this shares them, so being the
     /// same object means being the same settings.
@@ -35,7 +36,7 @@ struct Conditions {
 
 impl Conditions {
     /// The present ones.
-    fn now(handle: &SessionHandle, context: &SessionContext) -> Self {
+    pub(crate) fn now(handle: &SessionHandle, context: &SessionContext) -> Self {
         let settings = Arc::clone(context.state_ref().read().config_options());
         Self { catalog_version: handle.db().catalog_version(), settings }
     }

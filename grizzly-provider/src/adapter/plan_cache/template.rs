@@ -71,7 +71,8 @@ impl TemplateCache {
         let template = match self.known(plan, handle, context) {
             Some(template) => template,
             None => {
-                let template = Arc::new(Template::of(plan, handle, context)?);
+                // A plan of a table that is gone is given with no other template than its own, and is planned again.
+                let template = Arc::new(Template::of(plan, Conditions::now(handle, context), context)?);
                 templates.insert(ptr::from_ref(plan) as usize, Arc::clone(&template));
                 template
             }
@@ -116,8 +117,8 @@ impl TemplateCache {
 }
 
 impl Template {
-    pub(super) fn of(plan: &LogicalPlan, handle: &SessionHandle, context: &SessionContext) -> Result<Self> {
-        let conditions = Conditions::now(handle, context);
+    /// Of a plan that was made under `conditions`.
+    pub(super) fn of(plan: &LogicalPlan, conditions: Conditions, context: &SessionContext) -> Result<Self> {
         let optimized = if conditions.allow_keeping() && keepable(plan)? {
             let optimized = context.state().optimize(plan)?;
             let parameters = optimized.get_parameter_fields()?;

@@ -31,16 +31,14 @@ impl PlanCache {
         self.ready.get(sql, handle, context)
     }
 
-    /// Optimizes and keeps `plan` if it may be kept; returns what to execute instead of it.
+    /// Optimizes and keeps `plan`, which was made under `conditions`, if it may be kept; returns what to execute instead of it.
     pub(crate) fn keep(
         &self,
         sql: &str,
         plan: &LogicalPlan,
-        handle: &SessionHandle,
+        conditions: Conditions,
         context: &SessionContext,
     ) -> Result<Option<LogicalPlan>> {
-        // Before optimizing: should anything change meanwhile, the plan is not found again.
-        let conditions = Conditions::now(handle, context);
         if !self.ready.takes(sql, plan, &conditions)? || !plan.get_parameter_names()?.is_empty() {
             return Ok(None);
         }

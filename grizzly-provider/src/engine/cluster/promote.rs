@@ -87,6 +87,10 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     let torn = replay.torn().to_vec();
     let wal = replay.into_writer()?;
     let manifest = claim(&db.storage, lease)?;
+    // Rows that it names in files, and that are in memory here, must not become more: whoever begins with it finds none of
+    // them to add to.
+    following.replica.adopt(&manifest)?;
+    following.replica.check_begun_from(&manifest)?;
     lease.check()?;
     member.lease.store(Some(Arc::clone(lease)));
     let wal = Arc::new(wal);

@@ -18,7 +18,7 @@ use grizzly_wal::{
 
 use super::{
     super::{
-        bulk::write_segment,
+        bulk::{MadeSegment, make_segment},
         catalog::IndexDef,
         database::Inner,
         ddl,
@@ -31,7 +31,7 @@ use super::{
     },
     tombstone_file::{self, ListFile},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A hot segment that a checkpoint turns into a file.
 struct Sealed {
@@ -57,7 +57,6 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
         if let Some(hot) = table.segment(*segment).and_then(|segment| segment.hot()) {
             let file = db.checkpoints.file(*segment);
             let file = file.map_or_else(|| write_hot(db, table, hot), |file| add_missing_runs(&file, table, hot))?;
-            db.checkpoints.keep(*segment, &file);
             files.insert(*segment, file);
         }
     }
@@ -96,6 +95,16 @@ fn seal(db: &Inner, log: &Wal) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn
 }
 
 fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<ColdSegment>> {
+    let made = db.checkpoints.made(hot.id).map_or_else(|| make_hot(db, table, hot), |made| Ok(*made))?;
+    let segment = made.put(db, table).map_err(|(made, error)| db.checkpoints.not_stored(hot.id, made, error))?;
+    db.checkpoints.keep(hot.id, &segment);
+    for (index, _) in &table.codecs.keys {
+        segment.add_run(index.id, hot_run(table, hot, index)?)?;
+    }
+    Ok(segment)
+}
+
+fn make_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<MadeSegment> {
     let schema = file_schema(&table.def.schema, true, true);
     let batches = hot.chunks.iter().map(|chunk| {
         let mut columns: Vec<ArrayRef> = chunk.batch.columns().to_vec();
@@ -103,11 +112,7 @@ fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<C
         columns.push(chunk.versions.column(0..chunk.rows()));
         Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
     });
-    let segment = write_segment(db, table, hot.id, batches)?;
-    for (index, _) in &table.codecs.keys {
-        segment.add_run(index.id, hot_run(table, hot, index)?)?;
-    }
-    Ok(segment)
+    make_segment(db, table, hot.id, batches)
 }
 
 /// A file that a checkpoint before has written, with runs of indexes that were created since.
@@ -205,6 +210,8 @@ struct CheckpointState {
     /// Files of hot segments that were written by checkpoints that failed. The manifest of one may be on storage all the
     /// same, so that the next takes these, and never writes others under their names.
     files: BTreeMap<u32, Arc<ColdSegment>>,
+    /// Such files that could not be stored, as far as is known: they may arrive yet.
+    made: BTreeMap<u32, Box<MadeSegment>>,
 }
 
 impl Checkpoints {
@@ -227,13 +234,26 @@ impl Checkpoints {
         self.inner.lock().files.get(&segment).cloned()
     }
 
+    /// A file that was made for a hot segment and not stored.
+    fn made(&self, segment: u32) -> Option<Box<MadeSegment>> {
+        self.inner.lock().made.remove(&segment)
+    }
+
+    /// Keeps a file that could not be stored, and passes on why.
+    fn not_stored(&self, segment: u32, made: Box<MadeSegment>, error: Error) -> Error {
+        self.inner.lock().made.insert(segment, made);
+        error
+    }
+
     fn keep(&self, segment: u32, file: &Arc<ColdSegment>) {
         self.inner.lock().files.insert(segment, Arc::clone(file));
     }
 
     /// All files that were written have taken the place of their segments; returns them.
     fn adopted(&self) -> BTreeMap<u32, Arc<ColdSegment>> {
-        mem::take(&mut self.inner.lock().files)
+        let mut state = self.inner.lock();
+        state.made.clear();
+        mem::take(&mut state.files)
     }
 
     /// Whether none has begun for so long.

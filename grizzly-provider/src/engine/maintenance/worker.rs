@@ -1,13 +1,16 @@
 //! The thread that flushes and compacts while others work.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
 use grizzly_wal::world::{self, Condvar, Mutex};
 
-use super::{super::database::Inner, collect, compact, flush};
+use super::{
+    super::{database::Inner, ddl},
+    collect, compact, flush,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How often the thread looks around without being asked.
@@ -121,6 +124,12 @@ fn look_around(db: &Inner, compact: bool) -> Result<()> {
         return Ok(());
     }
     db.commit.lock().forget_moves(db);
+    if db.runs_differ.swap(false, Ordering::AcqRel)
+        && let Err(error) = ddl::mend_runs(db)
+    {
+        db.runs_differ.store(true, Ordering::Release);
+        return Err(error);
+    }
     let flushed = flush_if_needed(db)?;
     if !flushed && collect::is_overdue(db) {
         flush::checkpoint(db)?;

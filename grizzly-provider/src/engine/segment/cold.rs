@@ -268,6 +268,7 @@ impl ColdSegment {
     pub(crate) fn add_run(&self, index: u32, run: IndexRun) -> Result<()> {
         let path = self.meta.run_path(index);
         let parts = label::labelled(run.to_bytes(), &self.label.with(Part::Run { index }))?;
+        self.removal.keep(&path);
         self.removal.storage().put(&path, &parts, grizzly_wal::PutMode::Overwrite)?;
         self.runs.hold(index, run);
         Ok(())

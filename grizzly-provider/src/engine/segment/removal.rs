@@ -47,6 +47,11 @@ impl Removal {
         self.waiting.lock().push((world::instant() + self.grace, path));
     }
 
+    /// A file is stored anew that was to go.
+    pub(crate) fn keep(&self, path: &str) {
+        self.waiting.lock().retain(|(_, waiting)| waiting != path);
+    }
+
     /// Notes that a segment's files may go. Whoever lets go of a segment last may be a query or hold a lock, so the files
     /// are removed by the next [`Removal::sweep`].
     pub(crate) fn remove_segment(&self, segment: SegmentKey) {

@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    fmt,
     ops::Range,
     sync::{
         Arc,
@@ -17,6 +18,8 @@ use grizzly_provider::storage::{AppendFile, Error, ErrorKind, ObjectMeta, PutMod
 use grizzly_wal::world::{Simulation, sleep};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::told;
+
 /// What a disk loses and keeps as a whole.
 const SECTOR: usize = 512;
 
@@ -26,6 +29,8 @@ pub(crate) struct Disk {
     content: Arc<Mutex<Content>>,
     simulation: Simulation,
     kind: Kind,
+    /// What is written there is encrypted.
+    pub(crate) encrypted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +75,23 @@ pub(crate) struct Weather {
 }
 
 /// A disk as one process has it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Mount {
-    disk: Disk,
+    pub(crate) disk: Disk,
     number: u64,
     dead: Arc<AtomicBool>,
     weather: Arc<Mutex<Weather>>,
 }
 
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on a {:?}", self.number, self.disk.kind)
+    }
+}
+
 impl Disk {
     pub(crate) fn new(simulation: &Simulation, kind: Kind) -> Self {
-        Self { content: Arc::default(), simulation: simulation.clone(), kind }
+        Self { content: Arc::default(), simulation: simulation.clone(), kind, encrypted: false }
     }
 
     /// What a new process gets to see.
@@ -164,7 +175,20 @@ impl Mount {
     }
 
     /// A call: it takes time before and after it is done, and either may be when the process is killed.
-    fn call<R>(&self, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
+    fn call<R>(&self, what: &str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
+        let mut done = false;
+        let result = self.attempt(path, |content| {
+            done = true;
+            work(content)
+        });
+        told(&self.disk.simulation, || {
+            let done = if done { "" } else { ", not done" };
+            format!("process {}: {what} {path}: {:?}{done}", self.number, result.as_ref().err().map(Error::kind))
+        });
+        result
+    }
+
+    fn attempt<R>(&self, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
         self.alive()?;
         let (weather, roll) = (*self.weather.lock(), |end: u64| self.disk.simulation.roll(end));
         let pause = || {
@@ -217,7 +241,7 @@ impl Storage for Mount {
     fn put(&self, path: &str, parts: &[Bytes], mode: PutMode) -> Result<()> {
         let bytes = Bytes::from(parts.concat());
         let (mut done, was_dead) = (false, self.is_dead());
-        let stored = self.call(path, |content| {
+        let stored = self.call("put", path, |content| {
             done = true;
             content.room(path)?;
             if mode == PutMode::Create && content.objects.get(path).is_some_and(|there| *there != bytes) {
@@ -233,7 +257,7 @@ impl Storage for Mount {
     }
 
     fn get(&self, path: &str) -> Result<Bytes> {
-        self.call(path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path)))
+        self.call("get", path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path)))
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
@@ -245,21 +269,21 @@ impl Storage for Mount {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
-        self.call(prefix, |content| {
+        self.call("list", prefix, |content| {
             let below = content.objects.iter().filter(|(path, _)| below(path, prefix).is_some());
             Ok(below.map(|(path, bytes)| ObjectMeta { path: path.clone(), size: bytes.len() as u64 }).collect())
         })
     }
 
     fn remove(&self, path: &str) -> Result<()> {
-        self.call(path, |content| {
+        self.call("remove", path, |content| {
             content.objects.remove(path);
             Ok(())
         })
     }
 
     fn create_append(&self, path: &str, _preallocate: u64) -> Result<Box<dyn AppendFile>> {
-        self.call(path, |content| {
+        self.call("create", path, |content| {
             content.room(path)?;
             if content.files.contains_key(path) {
                 return Err(exists(path));
@@ -271,7 +295,7 @@ impl Storage for Mount {
     }
 
     fn read_append(&self, path: &str) -> Result<Bytes> {
-        self.call(path, |content| {
+        self.call("read", path, |content| {
             let file = content.file(path)?;
             let unsynced = std::mem::take(&mut file.unsynced);
             file.synced.extend(unsynced);
@@ -281,7 +305,7 @@ impl Storage for Mount {
 
     fn seal_append(&self, path: &str) -> Result<Bytes> {
         let kind = self.disk.kind;
-        self.call(path, |content| {
+        self.call("seal", path, |content| {
             let file = content.file(path)?;
             file.sealed |= kind == Kind::Bucket;
             let unsynced = std::mem::take(&mut file.unsynced);
@@ -291,14 +315,14 @@ impl Storage for Mount {
     }
 
     fn list_append(&self, prefix: &str) -> Result<Vec<String>> {
-        self.call(prefix, |content| {
+        self.call("list", prefix, |content| {
             let directly = |path: &&String| below(path, prefix).is_some_and(|name| !name.contains('/'));
             Ok(content.files.keys().filter(directly).cloned().collect())
         })
     }
 
     fn remove_append(&self, path: &str) -> Result<()> {
-        self.call(path, |content| {
+        self.call("remove", path, |content| {
             content.files.remove(path);
             Ok(())
         })
@@ -363,7 +387,7 @@ impl AppendFile for Appending {
         }
         let (mount, path) = (self.mount.clone(), self.path.as_str());
         let full = mount.disk.content.lock().full;
-        mount.call(path, |content| {
+        mount.call("append", path, |content| {
             // Of an append that fails, a part is there.
             let written = if full { data.len() / 2 } else { data.len() };
             content.file(path)?.unsynced.extend_from_slice(&data[..written]);
@@ -374,7 +398,7 @@ impl AppendFile for Appending {
     fn sync(&mut self) -> Result<()> {
         let (pending, path) = (std::mem::take(&mut self.pending), self.path.as_str());
         let mut tried = false;
-        let synced = self.mount.call(path, |content| {
+        let synced = self.mount.call("sync", path, |content| {
             tried = true;
             let full = content.room(path);
             let file = content.file(path)?;
@@ -399,7 +423,7 @@ impl AppendFile for Appending {
     fn withdraw(&mut self) -> Result<()> {
         self.pending.clear();
         let path = self.path.as_str();
-        self.mount.call(path, |content| {
+        self.mount.call("withdraw", path, |content| {
             content.file(path)?.unsynced.clear();
             Ok(())
         })

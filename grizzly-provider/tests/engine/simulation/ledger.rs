@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     pub(super) own: BTreeMap<i64, BTreeMap<i64, i64>>,
     /// Transactions that were acknowledged, with their commits.
     acknowledged: BTreeMap<i64, Csn>,
+    /// Transactions that were found to be there, with commits that nobody was told.
+    found: BTreeSet<i64>,
     /// Transactions that were refused.
     refused: BTreeSet<i64>,
     /// Transactions of which neither is known, with the session and its rows if it committed.
@@ -74,7 +76,7 @@ impl Ledger {
 
     /// Transactions that whoever takes a snapshot from now on must see.
     pub(super) fn acknowledged_now(&self) -> BTreeSet<i64> {
-        self.acknowledged.keys().copied().collect()
+        self.acknowledged.keys().chain(&self.found).copied().collect()
     }
 
     fn problem(&mut self, text: String) {
@@ -121,6 +123,9 @@ pub(super) fn consistent(snapshot: &Snapshot) -> Result<BTreeSet<i64>, String> {
 pub(super) fn check(db: &Grizzly, ledger: &Shared) {
     let ledger = &mut *ledger.lock();
     let snapshot = db.snapshot();
+    if let Err(problem) = unique(&snapshot) {
+        ledger.problem(problem);
+    }
     match consistent(&snapshot) {
         Err(problem) => ledger.problem(problem),
         Ok(marks) => settle(ledger, &marks, snapshot.csn()),
@@ -153,6 +158,11 @@ fn settle(ledger: &mut Ledger, marks: &BTreeSet<i64>, at: Csn) {
             ledger.problem(format!("transaction {mark} was acknowledged as {csn} and is not there at {at}"));
         }
     }
+    for mark in ledger.found.clone() {
+        if !marks.contains(&mark) {
+            ledger.problem(format!("transaction {mark} was there and is not at {at}"));
+        }
+    }
     for mark in ledger.refused.clone() {
         if marks.contains(&mark) {
             ledger.problem(format!("transaction {mark} was refused and is there at {at}"));
@@ -160,33 +170,52 @@ fn settle(ledger: &mut Ledger, marks: &BTreeSet<i64>, at: Csn) {
     }
     for (mark, (session, rows)) in std::mem::take(&mut ledger.unknown) {
         if marks.contains(&mark) {
-            // Its number is not known, but that it is one of those up to now.
             ledger.own.insert(session, rows);
-            ledger.acknowledged.insert(mark, at);
+            ledger.found.insert(mark);
         } else {
             ledger.refused.insert(mark);
         }
     }
-    let strange: Vec<i64> = marks.iter().copied().filter(|mark| !ledger.acknowledged.contains_key(mark)).collect();
+    let known = ledger.acknowledged_now();
+    let strange: Vec<i64> = marks.difference(&known).copied().collect();
     if !strange.is_empty() {
         ledger.problem(format!("transactions {strange:?} are there and nobody made them"));
     }
 }
 
+/// What holds in a snapshot of the present: no two rows have one key of a unique index. (The past is seen with the indexes of
+/// today.)
+pub(super) fn unique(snapshot: &Snapshot) -> Result<(), String> {
+    let table = snapshot.table("codes").map_err(|error| format!("{UNREADABLE} codes: {error}"))?;
+    let codes = map(snapshot, "codes")?;
+    let values: BTreeSet<i64> = codes.values().copied().collect();
+    if table.index_id("one").is_none() || values.len() == codes.len() {
+        return Ok(());
+    }
+    let (at, count) = (snapshot.csn(), codes.len());
+    Err(format!("at {at}: {count} codes under a unique index, and {} different ones", values.len()))
+}
+
 /// Compares the past with what is known of it.
 pub(super) fn check_past(db: &Grizzly, ledger: &Shared, csn: Csn) {
+    // History that is gone, or a database that is.
+    let Ok(snapshot) = db.snapshot_at(AsOf::Csn(csn)) else { return };
+    check_as_of(&snapshot, ledger, csn, "as of");
+}
+
+/// Compares what is said to be the state after a commit with what is known of it.
+pub(super) fn check_as_of(snapshot: &Snapshot, ledger: &Shared, csn: Csn, what: &str) {
+    // Before the look: what is acknowledged meanwhile may be later or not.
     let known: Vec<(i64, Csn)> = ledger.lock().acknowledged.iter().map(|(mark, csn)| (*mark, *csn)).collect();
-    let problem = match db.snapshot_at(AsOf::Csn(csn)).map(|snapshot| consistent(&snapshot)) {
-        // History that is gone, or a database that is.
-        Err(_) => return,
+    let problem = match consistent(snapshot) {
         // A read that fails is no wrong read.
-        Ok(Err(problem)) if problem.starts_with(UNREADABLE) => return,
-        Ok(Err(problem)) => problem,
-        Ok(Ok(marks)) => {
-            let wrong = known.into_iter().find(|(mark, of)| marks.contains(mark) != (*of <= csn) && *of != csn);
+        Err(problem) if problem.starts_with(UNREADABLE) => return,
+        Err(problem) => problem,
+        Ok(marks) => {
+            let wrong = known.into_iter().find(|(mark, of)| marks.contains(mark) != (*of <= csn));
             let Some((mark, of)) = wrong else { return };
-            format!("as of {csn}: transaction {mark} of commit {of}, there: {}", marks.contains(&mark))
+            format!("transaction {mark} of commit {of}, there: {}", marks.contains(&mark))
         }
     };
-    ledger.lock().problem(problem);
+    ledger.lock().problem(format!("{what} {csn}: {problem}"));
 }

@@ -5,10 +5,21 @@ mod disk;
 mod ledger;
 mod sessions;
 
-use std::{env, process::Command, sync::Arc, time::Duration};
+use std::{
+    env,
+    process::Command,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
 
-use grizzly_provider::{Grizzly, Result, Settings, Storage};
-use grizzly_wal::world::{Simulation, Trace, sleep};
+use grizzly_provider::{
+    Backups, ClusterSettings, EncryptionKey, Grizzly, RestoreTo, Result, Settings, Storage, access::Csn,
+};
+use grizzly_wal::world::{Group, JoinHandle, Simulation, Trace, sleep};
 
 use self::{
     disk::{Disk, Kind, Mount, Weather},
@@ -18,8 +29,10 @@ use self::{
 
 /// The seeds that a process of its own simulates: the first, and how many.
 const SEEDS: &str = "GRIZZLY_SIMULATED_SEEDS";
-/// For how many seconds to go on with new seeds; without it a few seeds are simulated that are always the same.
+/// For how many seconds to go on with new seeds.
 const SECONDS: &str = "GRIZZLY_SIMULATE_SECONDS";
+/// Whether what happens is printed.
+const TOLD: &str = "GRIZZLY_SIMULATION_TOLD";
 /// So many seeds are simulated by one process.
 const BATCH: u64 = 20;
 
@@ -31,6 +44,14 @@ enum End {
     PowerFailure,
 }
 
+/// Prints what happens, if somebody wants to know.
+fn told(simulation: &Simulation, what: impl FnOnce() -> String) {
+    static WANTED: LazyLock<bool> = LazyLock::new(|| env::var_os(TOLD).is_some());
+    if *WANTED {
+        println!("{:?} {}", simulation.elapsed(), what());
+    }
+}
+
 fn settings() -> Settings {
     Settings { memory_bytes: 64 << 20, flush_rows: 200, ..Settings::default() }
 }
@@ -38,13 +59,67 @@ fn settings() -> Settings {
 /// A database's life: processes that open it one after the other, in weather that changes.
 fn life(simulation: &Simulation, ledger: &Shared) {
     let kind = if simulation.roll(2) == 0 { Kind::Folder } else { Kind::Bucket };
-    let disk = Disk::new(simulation, kind);
+    let mut disk = Disk::new(simulation, kind);
+    disk.encrypted = simulation.roll(3) == 0;
     let backups = Disk::new(simulation, Kind::Folder);
     in_calm(simulation, &disk, ledger, sessions::prepare);
     for _ in 0..1 + simulation.roll(4) {
-        process(simulation, &disk, &backups, ledger);
+        processes(simulation, &disk, &backups, ledger);
         in_calm(simulation, &disk, ledger, |_| Ok(()));
         report(ledger);
+    }
+    restored(simulation, &backups, ledger);
+    report(ledger);
+}
+
+/// Restores the newest backup, and compares what comes of it with the ledger; a restore that is killed leaves nothing that
+/// can be taken for a database.
+fn restored(simulation: &Simulation, backups: &Disk, ledger: &Shared) {
+    let from: Arc<dyn Storage> = Arc::new(backups.mount(Weather::default()));
+    let from = Backups::new(from);
+    let newest = match from.list() {
+        Ok(list) => list.into_iter().next_back(),
+        Err(error) => return ledger.lock().problems.push(format!("listing backups: {error}")),
+    };
+    let Some(newest) = newest else { return };
+    let to = match simulation.roll(2) {
+        0 => newest.csn,
+        _ => Csn(newest.from.0 + simulation.roll(newest.csn.0 - newest.from.0 + 1)),
+    };
+    for killed in [true, false] {
+        let disk = Disk::new(simulation, Kind::Folder);
+        let mount = disk.mount(Weather::default());
+        let restoring = simulation.group().spawn("restore", {
+            let (from, mount, ledger) = (from.clone(), mount.clone(), Arc::clone(ledger));
+            move || {
+                let into: Arc<dyn Storage> = Arc::new(mount.clone());
+                let done = from.restore_into(&into, RestoreTo::Csn(to), &mut |_, _| {});
+                if let Err(error) = done
+                    && !mount.is_dead()
+                {
+                    ledger.lock().problems.push(format!("restoring as of {to}: {error}"));
+                }
+            }
+        });
+        if killed {
+            sleep(Duration::from_micros(simulation.roll(60_000)));
+            mount.kill();
+        }
+        drop(restoring.join());
+        let whole = Settings { create: false, background: false, ..settings() };
+        let opening = simulation.group().spawn("restored", {
+            let (mount, ledger) = (disk.mount(Weather::default()), Arc::clone(ledger));
+            move || match open(&mount, whole) {
+                Ok(db) => {
+                    ledger::check_as_of(&db.snapshot(), &ledger, to, "restored as of");
+                    drop(db.close());
+                }
+                // Refused since the restore was not whole.
+                Err(_) if killed => {}
+                Err(error) => ledger.lock().problems.push(format!("a restored database does not open: {error}")),
+            }
+        });
+        drop(opening.join());
     }
 }
 
@@ -77,15 +152,34 @@ fn in_calm(
 }
 
 fn open(mount: &Mount, settings: Settings) -> Result<Grizzly> {
-    Grizzly::builder("simulated://").settings(settings).storage(Arc::new(mount.clone())).open()
+    let builder = Grizzly::builder("simulated://").settings(settings).storage(Arc::new(mount.clone()));
+    let builder = if mount.disk.encrypted { builder.key(EncryptionKey::new([7; 32])) } else { builder };
+    builder.open()
 }
 
-/// A process that opens the database and works, until it ends or is ended.
-fn process(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shared) {
-    let weather = weather(simulation);
-    let mount = disk.mount(weather);
-    let group = simulation.group();
-    let load = Load { writers: 1 + simulation.roll(4) as i64, transactions: 20 + simulation.roll(200) };
+/// A process that opens the database and works.
+struct Process {
+    mount: Mount,
+    group: Group,
+    working: JoinHandle,
+    end: End,
+}
+
+/// Starts a process; with a `node` it is one of a cluster.
+fn start(simulation: &Simulation, (disk, backups): (&Disk, &Disk), ledger: &Shared, node: Option<i64>) -> Process {
+    let (mount, group) = (disk.mount(weather(simulation)), simulation.group());
+    let load = Load {
+        first: 10 * node.unwrap_or(0),
+        writers: 1 + simulation.roll(4) as i64,
+        transactions: 20 + simulation.roll(200),
+        is_alone: node.is_none(),
+    };
+    let cluster = node.map(|node| ClusterSettings {
+        node: format!("node {node}"),
+        lease: Duration::from_millis(300),
+        grace: Duration::from_secs(2),
+        ..ClusterSettings::default()
+    });
     let working = group.spawn("process", {
         let (simulation, mount, ledger) = (simulation.clone(), mount.clone(), Arc::clone(ledger));
         let backups: Arc<dyn Storage> = Arc::new(backups.mount(Weather::default()));
@@ -94,7 +188,7 @@ fn process(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shared
                 if mount.is_dead() {
                     return;
                 }
-                match open(&mount, settings()) {
+                match open(&mount, Settings { cluster: cluster.clone(), ..settings() }) {
                     Ok(db) => {
                         sessions::run(&simulation, &db, &ledger, load, &backups);
                         drop(db.close());
@@ -106,33 +200,54 @@ fn process(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shared
         }
     });
     let end = [End::Closed, End::Killed, End::Killed, End::PowerFailure][simulation.roll(4) as usize];
-    for _ in 0..simulation.roll(3) {
+    Process { mount, group, working, end }
+}
+
+/// A process, or those of a cluster, from their start to their end.
+fn processes(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shared) {
+    let nodes = if simulation.roll(3) == 0 { 2 + simulation.roll(2) as i64 } else { 0 };
+    let mut running = Vec::new();
+    match nodes {
+        0 => running.push(start(simulation, (disk, backups), ledger, None)),
+        nodes => running.extend((0..nodes).map(|node| start(simulation, (disk, backups), ledger, Some(node)))),
+    }
+    for _ in 0..simulation.roll(3) + nodes as u64 {
         sleep(Duration::from_micros(simulation.roll(400_000)));
-        match simulation.roll(5) {
+        let process = &running[simulation.roll(running.len() as u64) as usize];
+        let event = simulation.roll(5);
+        told(simulation, || format!("event {event} for {:?}", process.mount));
+        match event {
             0 => {
                 disk.set_full(true);
                 sleep(Duration::from_micros(simulation.roll(2_000_000)));
                 disk.set_full(false);
             }
             1 => {
-                group.freeze();
+                process.group.freeze();
                 sleep(Duration::from_micros(simulation.roll(3_000_000)));
-                group.thaw();
+                process.group.thaw();
             }
             2 => simulation.set_clock(simulation.roll(2) == 0, Duration::from_secs(simulation.roll(100_000))),
-            _ => mount.set_weather(self::weather(simulation)),
+            3 if nodes > 0 => process.mount.kill(),
+            _ => process.mount.set_weather(weather(simulation)),
         }
     }
-    match end {
-        End::Closed => mount.set_weather(Weather::default()),
-        End::Killed | End::PowerFailure => {
-            sleep(Duration::from_micros(simulation.roll(800_000)));
-            mount.kill();
+    for process in &running {
+        match process.end {
+            End::Closed => process.mount.set_weather(Weather::default()),
+            End::Killed | End::PowerFailure => {
+                sleep(Duration::from_micros(simulation.roll(800_000)));
+                process.mount.kill();
+            }
         }
     }
-    drop(working.join());
-    mount.kill();
-    if matches!(end, End::PowerFailure) {
+    told(simulation, || format!("the end: {:?}", running.iter().map(|process| process.end).collect::<Vec<_>>()));
+    let power_failure = running.iter().all(|process| matches!(process.end, End::PowerFailure));
+    for process in running {
+        drop(process.working.join());
+        process.mount.kill();
+    }
+    if power_failure {
         disk.power_failure();
     }
 }
@@ -161,9 +276,28 @@ fn seeds() {
     let seeds = env::var(SEEDS).unwrap_or_default();
     let mut numbers = seeds.split(' ').filter_map(|number| number.parse::<u64>().ok());
     let (first, count) = (numbers.next().unwrap_or(1), numbers.next().unwrap_or(1));
+    let current = Arc::new(AtomicU64::new(0));
+    thread::spawn({
+        let current = Arc::clone(&current);
+        move || watch(&current)
+    });
     for seed in first..first + count {
+        current.store(seed, Ordering::Relaxed);
         let (trace, commits) = simulate(seed);
         println!("seed {seed}: {commits} commits, {} steps, {:?}, {:x}", trace.steps, trace.elapsed, trace.hash);
+    }
+    current.store(u64::MAX, Ordering::Relaxed);
+}
+
+/// Ends the process if a seed stands still: its threads wait for each other where the simulation does not see it.
+fn watch(current: &AtomicU64) {
+    loop {
+        let before = current.load(Ordering::Relaxed);
+        thread::sleep(Duration::from_secs(120));
+        if before != u64::MAX && current.load(Ordering::Relaxed) == before {
+            eprintln!("simulation with seed {before} failed: it stands still");
+            std::process::exit(102);
+        }
     }
 }
 
@@ -179,27 +313,28 @@ fn child(first: u64, count: u64) -> (bool, String) {
 
 #[test]
 fn some_lives_of_a_database_hold() {
-    let seconds = env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok());
-    let Some(seconds) = seconds.map(Duration::from_secs) else {
-        let (held, said) = child(1, BATCH);
-        assert!(held, "{said}");
-        return;
-    };
-    // New ones each time, two processes at once.
-    let first = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
-    let (began, next) = (std::time::Instant::now(), std::sync::atomic::AtomicU64::new(0));
-    std::thread::scope(|scope| {
+    let (held, said) = child(1, BATCH);
+    assert!(held, "{said}");
+}
+
+/// New ones each time, two processes at once, for as long as [`SECONDS`] says; a moment if it says nothing.
+#[test]
+fn new_lives_of_a_database_hold() {
+    let seconds = env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3);
+    let first = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
+    let (began, next) = (Instant::now(), AtomicU64::new(0));
+    thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while began.elapsed() < seconds {
-                    let batch = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                while began.elapsed() < Duration::from_secs(seconds) {
+                    let batch = next.fetch_add(1, Ordering::Relaxed);
                     let (held, said) = child(first + batch * BATCH, BATCH);
                     assert!(held, "{said}");
                 }
             });
         }
     });
-    println!("{} seeds simulated from {first} on", BATCH * next.into_inner());
+    println!("{} lives simulated, with the seeds from {first} on", BATCH * next.into_inner());
 }
 
 #[test]

@@ -1,27 +1,36 @@
 //! What runs in a simulated process: sessions that write, read and define, maintenance, backups.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use grizzly_provider::{
     BackupKind, CommitOutcome, Error, ErrorKind, Grizzly, Result, Storage, Transaction,
-    access::{IfExists, IndexDefinition},
+    access::{AsOf, IfExists, IndexDefinition},
 };
-use grizzly_wal::world::{Simulation, sleep, spawn};
+use grizzly_wal::world::{Simulation, now, sleep, spawn};
 
 use super::{
     super::tables::{definition, key, rows},
-    ledger::{ACCOUNTS, COUNTERS, DEPOSIT, OWN_KEYS, Shared, UNREADABLE, check_past, consistent},
+    ledger::{ACCOUNTS, COUNTERS, DEPOSIT, OWN_KEYS, Shared, UNREADABLE, check_past, consistent, unique},
+    told,
 };
 
 /// What a process does, besides being killed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
+    /// The number of the first session; two processes have none in common.
+    pub(super) first: i64,
+    /// No other process has the database open, so that what is acknowledged is seen at once.
+    pub(super) is_alone: bool,
     pub(super) writers: i64,
     pub(super) transactions: u64,
 }
 
 pub(super) fn prepare(db: &Grizzly) -> Result<()> {
-    for (name, shards) in [("t", 3), ("accounts", 1), ("marks", 2), ("counters", 1)] {
+    for (name, shards) in [("t", 3), ("accounts", 1), ("marks", 2), ("counters", 1), ("codes", 2)] {
         db.create_table(definition(name, shards), true)?;
     }
     let mut transaction = db.begin()?;
@@ -40,7 +49,7 @@ pub(super) fn run(simulation: &Simulation, db: &Grizzly, ledger: &Shared, load: 
         Ok(thread) => threads.push(thread),
         Err(error) => ledger.lock().problems.push(format!("no thread: {error}")),
     };
-    for session in 0..load.writers {
+    for session in load.first..load.first + load.writers {
         let (simulation, db, ledger) = (simulation.clone(), db.clone(), Arc::clone(ledger));
         start(
             &format!("writer {session}"),
@@ -50,7 +59,7 @@ pub(super) fn run(simulation: &Simulation, db: &Grizzly, ledger: &Shared, load: 
     let (others, db) = ((simulation.clone(), Arc::clone(ledger)), db.clone());
     let (simulation, ledger) = others.clone();
     let reader = db.clone();
-    start("reader", Box::new(move || read(&simulation, &reader, &ledger, load.transactions)));
+    start("reader", Box::new(move || read(&simulation, &reader, &ledger, load)));
     let (simulation, ledger) = others.clone();
     let definer = db.clone();
     start("definer", Box::new(move || define(&simulation, &definer, &ledger, load.transactions / 4)));
@@ -98,6 +107,7 @@ fn write(simulation: &Simulation, db: &Grizzly, ledger: &Shared, session: i64, t
                 continue;
             }
         };
+        told(simulation, || format!("session {session}: transaction {mark}: {outcome:?}"));
         match outcome {
             Ok(CommitOutcome::Committed { csn }) => ledger.lock().acknowledge(mark, csn, session, own),
             Ok(CommitOutcome::Conflict(_)) => ledger.lock().refuse(mark),
@@ -131,6 +141,9 @@ fn transact(
         add(&mut transaction, "accounts", to, 5)?;
     }
     transaction.insert("marks", rows([(mark, session)]))?;
+    if simulation.roll(2) == 0 {
+        code(simulation, &mut transaction, mark)?;
+    }
     for _ in 0..simulation.roll(4) {
         change(simulation, &mut transaction, session, own)?;
     }
@@ -158,6 +171,16 @@ fn add(transaction: &mut Transaction, table: &str, id: i64, more: i64) -> Result
     let batch = transaction.get(table, &key(id))?.ok_or_else(missing)?;
     let value = batch.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0);
     transaction.update(table, &[row], rows([(id, value + more)]))?;
+    Ok(())
+}
+
+/// Adds a code, which now and then another has too, or takes one away.
+fn code(simulation: &Simulation, transaction: &mut Transaction, mark: i64) -> Result<()> {
+    let some = 1 + simulation.roll(mark as u64) as i64;
+    match transaction.find("codes", &key(some))? {
+        Some((row, _)) if simulation.roll(3) > 0 => transaction.delete("codes", &[row])?,
+        _ => transaction.insert("codes", rows([(mark, simulation.roll(300) as i64)]))?,
+    };
     Ok(())
 }
 
@@ -211,12 +234,13 @@ fn change(
     Ok(())
 }
 
-fn read(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
-    for _ in 0..times {
-        let before = ledger.lock().acknowledged_now();
+fn read(simulation: &Simulation, db: &Grizzly, ledger: &Shared, load: Load) {
+    for _ in 0..load.transactions {
+        let before = if load.is_alone { ledger.lock().acknowledged_now() } else { BTreeSet::new() };
         let snapshot = db.snapshot();
         pause(simulation, 1_000);
-        match consistent(&snapshot) {
+        let holds = unique(&snapshot).and_then(|()| consistent(&snapshot));
+        match holds {
             Ok(marks) => {
                 if let Some(mark) = before.iter().find(|mark| !marks.contains(mark)) {
                     let text = format!("transaction {mark} was acknowledged and is not seen at {}", snapshot.csn());
@@ -231,7 +255,25 @@ fn read(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
         if let Some(csn) = past.filter(|_| simulation.roll(3) == 0) {
             check_past(db, ledger, csn);
         }
+        // Whoever follows another's log shows what it has read of it by then.
+        if load.is_alone && simulation.roll(3) == 0 {
+            repeat(simulation, db, ledger);
+        }
         pause(simulation, 10_000);
+    }
+}
+
+/// Reads as of a time twice, with time in between.
+fn repeat(simulation: &Simulation, db: &Grizzly, ledger: &Shared) {
+    let micros = now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+    let look = || db.snapshot_at(AsOf::TimestampMicros(micros)).ok().map(|snapshot| consistent(&snapshot));
+    let before = look();
+    pause(simulation, 5_000);
+    if let (Some(Ok(before)), Some(Ok(after))) = (before, look())
+        && before != after
+    {
+        let differ: Vec<_> = before.symmetric_difference(&after).collect();
+        ledger.lock().problems.push(format!("as of {micros} us, read twice, transactions {differ:?} differ"));
     }
 }
 
@@ -242,16 +284,18 @@ fn define(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
         unique,
     };
     for _ in 0..times {
-        let done = match simulation.roll(6) {
+        let done = match simulation.roll(10) {
             0 => db.create_index("t", index("by_grp", &["grp"], false), true),
             1 => db.drop_index(Some("t"), "by_grp", true),
             2 => db.create_index("marks", index("both", &["grp", "id"], true), true),
             3 => db.drop_index(Some("marks"), "both", true),
-            4 => replace(simulation, db).map(|()| true),
+            4 | 5 => db.create_index("codes", index("one", &["grp"], true), true),
+            6 => db.drop_index(Some("codes"), "one", true),
+            7 | 8 => replace(simulation, db).map(|()| true),
             _ => db.drop_table("extra", true),
         };
         if let Err(error) = done {
-            if error.kind() == ErrorKind::UniqueViolation {
+            if error.kind() == ErrorKind::UniqueViolation && !error.to_string().contains("'one'") {
                 ledger.lock().problems.push(format!("no key comes twice: {error}"));
             }
             if is_over(&error) {
@@ -266,7 +310,9 @@ fn define(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
 fn replace(simulation: &Simulation, db: &Grizzly) -> Result<()> {
     let mut transaction = db.begin()?;
     transaction.create_table(definition("extra", 2), IfExists::Replace)?;
-    transaction.insert("extra", rows((0..simulation.roll(30) as i64).map(|id| (id, id))))?;
+    // Now and then so many that they become files at once.
+    let count = if simulation.roll(40) == 0 { 70_000 } else { simulation.roll(30) };
+    transaction.insert("extra", rows((0..count as i64).map(|id| (id, id))))?;
     transaction.commit()?.into_result().map(drop)
 }
 
