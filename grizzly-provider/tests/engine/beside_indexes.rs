@@ -5,20 +5,13 @@ use std::{sync::Arc, thread, time::Duration};
 use grizzly_provider::{CommitOutcome, Error, ErrorKind, Grizzly, Result, Settings, Storage, access::IndexDefinition};
 
 use super::{
-    gate::{Gate, Point},
+    gate::{Point, gated},
     tables::{definition, key, manual, rows},
+    windows::two_segments,
 };
 
 fn by_group(unique: bool) -> IndexDefinition {
     IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique }
-}
-
-fn gated() -> Result<(Grizzly, Gate, Arc<dyn Storage>)> {
-    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
-    let gate = Gate::new(Arc::clone(&storage));
-    let db = Grizzly::builder("memory://").settings(manual()).storage(Arc::new(gate.clone())).open()?;
-    db.create_table(definition("t", 1), false)?;
-    Ok((db, gate, storage))
 }
 
 /// How many files of segments there are, and how many of index runs.
@@ -54,10 +47,7 @@ fn commits_do_not_queue_behind_a_new_log_file() -> Result<()> {
 #[test]
 fn an_index_has_all_runs_before_it_is_in_force() -> Result<()> {
     let (db, gate, storage) = gated()?;
-    for first in [0, 100] {
-        db.put("t", rows((first..first + 100).map(|id| (id, id))))?;
-        db.flush()?;
-    }
+    two_segments(&db)?;
     assert_eq!(files(&storage), (2, 2));
     gate.stop_at(Point::Append);
     let creating = thread::spawn({
@@ -120,10 +110,7 @@ fn rows_that_are_in_no_file_yet_keep_their_keys_to_themselves() -> Result<()> {
 #[test]
 fn a_segment_that_is_merged_beside_a_new_index_has_its_run() -> Result<()> {
     let (db, gate, storage) = gated()?;
-    for first in [0, 100] {
-        db.put("t", rows((first..first + 100).map(|id| (id, id))))?;
-        db.flush()?;
-    }
+    two_segments(&db)?;
     gate.stop_at(Point::Stored("data/"));
     let merging = thread::spawn({
         let db = db.clone();

@@ -8,7 +8,7 @@ use grizzly_provider::{
 };
 
 use super::{
-    gate::{Gate, Point},
+    gate::{Gate, Point, gated},
     tables::{database, definition, key, manual, pairs, rows, versions},
 };
 
@@ -16,20 +16,12 @@ fn index(name: &str, column: &str, unique: bool) -> IndexDefinition {
     IndexDefinition { name: name.into(), columns: vec![(column.into(), false)], unique }
 }
 
-fn gated() -> Result<(Grizzly, Gate, Arc<dyn Storage>)> {
-    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
-    let gate = Gate::new(Arc::clone(&storage));
-    let db = Grizzly::builder("memory://").settings(manual()).storage(Arc::new(gate.clone())).open()?;
-    db.create_table(definition("t", 1), false)?;
-    Ok((db, gate, storage))
-}
-
 fn open(storage: &Arc<dyn Storage>) -> Result<Grizzly> {
     Grizzly::builder("memory://").settings(manual()).storage(Arc::clone(storage)).open()
 }
 
 /// Two segments of 100 rows each that a merge has something to do with.
-fn two_segments(db: &Grizzly) -> Result<()> {
+pub(crate) fn two_segments(db: &Grizzly) -> Result<()> {
     for first in [0, 100] {
         db.put("t", rows((first..first + 100).map(|id| (id, id))))?;
         db.flush()?;

@@ -90,28 +90,16 @@ fn write(simulation: &Simulation, db: &Grizzly, ledger: &Shared, session: i64, t
         let mark = ledger.lock().begin();
         let mut own = ledger.lock().own.get(&session).cloned().unwrap_or_default();
         let made = transact(simulation, db, session, mark, &mut own);
-        let outcome = match made {
-            Ok(Some(transaction)) => transaction.commit(),
-            // Rolled back, or refused by a statement.
-            Ok(None) => {
-                ledger.lock().refuse(mark);
-                continue;
-            }
-            Err(error) => {
-                ledger.lock().refuse(mark);
-                failures += 1;
-                if is_over(&error) {
-                    return;
-                }
-                pause(simulation, 20_000);
-                continue;
-            }
-        };
+        let is_committing = matches!(made, Ok(Some(_)));
+        let outcome = made.and_then(|made| made.map(Transaction::commit).transpose());
         told(simulation, || format!("session {session}: transaction {mark}: {outcome:?}"));
         match outcome {
-            Ok(CommitOutcome::Committed { csn }) => ledger.lock().acknowledge(mark, csn, session, own),
-            Ok(CommitOutcome::Conflict(_)) => ledger.lock().refuse(mark),
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ledger.lock().doubt(mark, session, own),
+            Ok(Some(CommitOutcome::Committed { csn })) => ledger.lock().acknowledge(mark, csn, session, own),
+            // Another was first, or it was rolled back.
+            Ok(Some(CommitOutcome::Conflict(_)) | None) => ledger.lock().refuse(mark),
+            Err(error) if is_committing && error.kind() == ErrorKind::OutcomeUnknown => {
+                ledger.lock().doubt(mark, session, own);
+            }
             Err(error) => {
                 ledger.lock().refuse(mark);
                 failures += 1;
