@@ -5,8 +5,8 @@ use std::{sync::Arc, thread, time::Duration};
 use grizzly_provider::{CommitOutcome, Error, ErrorKind, Grizzly, Result, Settings, Storage, access::IndexDefinition};
 
 use super::{
-    gate::{Point, gated},
-    tables::{definition, key, manual, rows},
+    gate::Point,
+    tables::{definition, gated, key, manual, rows},
     windows::two_segments,
 };
 

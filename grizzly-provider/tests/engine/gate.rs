@@ -3,13 +3,8 @@
 use std::{any::Any, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use grizzly_provider::{
-    Grizzly,
-    storage::{AppendFile, Error, ErrorKind, ObjectMeta, PutMode, Result, Storage},
-};
+use grizzly_provider::storage::{AppendFile, Error, ErrorKind, ObjectMeta, PutMode, Result, Storage};
 use parking_lot::{Condvar, Mutex};
-
-use super::tables::{definition, manual};
 
 /// Where a process stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,15 +46,6 @@ struct State {
     full: Option<&'static str>,
     /// Calls that asked for something.
     reads: u64,
-}
-
-/// A database behind a gate with an empty table `t`, and the storage behind that.
-pub(crate) fn gated() -> grizzly_provider::Result<(Grizzly, Gate, Arc<dyn Storage>)> {
-    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
-    let gate = Gate::new(Arc::clone(&storage));
-    let db = Grizzly::builder("memory://").settings(manual()).storage(Arc::new(gate.clone())).open()?;
-    db.create_table(definition("t", 1), false)?;
-    Ok((db, gate, storage))
 }
 
 impl Gate {

@@ -11,7 +11,10 @@ use arrow::{
 use grizzly_provider::{
     Grizzly, Result, Settings, Snapshot,
     access::{Predicate, RowId, ScanRequest, SystemColumn, TableDefinition},
+    storage::Storage,
 };
+
+use super::gate::Gate;
 
 /// `id BIGINT PRIMARY KEY, grp BIGINT, name VARCHAR`.
 pub(crate) fn schema() -> SchemaRef {
@@ -45,6 +48,15 @@ pub(crate) fn database(shards: u32) -> Result<Grizzly> {
     let db = Grizzly::builder("memory://").settings(manual()).open()?;
     db.create_table(definition("t", shards), false)?;
     Ok(db)
+}
+
+/// The same behind a gate, and the storage behind that.
+pub(crate) fn gated() -> Result<(Grizzly, Gate, Arc<dyn Storage>)> {
+    let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    let gate = Gate::new(Arc::clone(&storage));
+    let db = Grizzly::builder("memory://").settings(manual()).storage(Arc::new(gate.clone())).open()?;
+    db.create_table(definition("t", 1), false)?;
+    Ok((db, gate, storage))
 }
 
 /// Rows `(id, grp, "name-{id}")`.

@@ -8,8 +8,8 @@ use grizzly_provider::{
 };
 
 use super::{
-    gate::{Gate, Point, gated},
-    tables::{database, definition, key, manual, pairs, rows, versions},
+    gate::{Gate, Point},
+    tables::{database, definition, gated, key, manual, pairs, rows, versions},
 };
 
 fn index(name: &str, column: &str, unique: bool) -> IndexDefinition {
