@@ -22,7 +22,7 @@ use super::{
     ddl,
     extension::Extensions,
     files::Files,
-    maintenance::{compact, flush, room::HotRows, worker::Signals},
+    maintenance::{collect, compact, flush, room::HotRows, worker::Signals},
     recovery, rows,
     segment::cold::{ColdSegment, DATA_DIR, segment_of_path},
     settings::{ClusterSettings, Settings},
@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     pub(super) torn: Mutex<Vec<String>>,
     /// Segments that were replaced or dropped, until a checkpoint no longer names them.
     pub(super) obsolete: Mutex<Vec<Arc<ColdSegment>>>,
+    /// Until it was removed.
+    pub(super) left_over: Mutex<Option<collect::LeftOver>>,
     pub(super) snapshots: Arc<SnapshotRegistry>,
     pub(super) files: Files,
     pub(super) identity: uuid::Uuid,

@@ -81,6 +81,12 @@ pub(crate) struct NamedByLog {
     pub(crate) lsn: u64,
 }
 
+impl NamedByLog {
+    pub(crate) fn key(&self) -> SegmentKey {
+        (self.segment, self.epoch)
+    }
+}
+
 /// A segment and its ended rows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SegmentEntry {
@@ -237,7 +243,7 @@ impl Manifest {
 
     /// Segments that the log before `replay_from` names, with the record.
     pub(crate) fn named_by_log(&self) -> BTreeMap<SegmentKey, u64> {
-        self.named_by_log.iter().map(|named| ((named.segment, named.epoch), named.lsn)).collect()
+        self.named_by_log.iter().map(|named| (named.key(), named.lsn)).collect()
     }
 
     /// A manifest without its checksum.

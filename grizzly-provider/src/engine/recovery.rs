@@ -18,7 +18,11 @@ use super::{
     cluster::{self, Member, lease::Lease},
     database::Inner,
     files::Files,
-    maintenance::{collect, flush, worker::Signals},
+    maintenance::{
+        collect::{self, LeftOver},
+        flush,
+        worker::Signals,
+    },
     manifest::Manifest,
     replica::Replica,
     segment::{
@@ -65,6 +69,7 @@ impl Inner {
             pins: Pins::default(),
             torn: Mutex::default(),
             obsolete: Mutex::default(),
+            left_over: Mutex::default(),
             snapshots: Arc::new(SnapshotRegistry::default()),
             files,
             identity,
@@ -142,13 +147,20 @@ pub(super) fn install(
     manifest: &Manifest,
 ) -> Result<()> {
     let state = adopt(db, replica, torn, manifest)?;
+    // Where one process alone goes on with a new log, its snapshots may hold files that the newest version does not name.
+    let is_first = db.term.load(Ordering::Acquire) == 0;
+    let left_over = (is_first || db.member.is_some()).then(|| LeftOver::beside(manifest, &state.version));
+    *db.left_over.lock() = left_over;
     // In this order: whoever sees that this process writes begins transactions that may commit.
-    let term = db.term.fetch_add(1, Ordering::AcqRel);
+    db.term.fetch_add(1, Ordering::AcqRel);
     db.runs_differ.store(true, Ordering::Release);
     db.wal.store(Some(wal));
     drop(state);
-    // Where one process alone goes on with a new log, its snapshots may hold files that the newest version does not name.
-    if term == 0 || db.member.is_some() { collect::remove_orphans(db, manifest).map(drop) } else { Ok(()) }
+    // Commits are made from here on: whatever fails now, this process writes, and must not begin again with another log.
+    if let Err(error) = collect::remove_left_over(db) {
+        tracing::warn!(%error, url = db.url, "files that a writer before has left cannot be removed; it is tried again");
+    }
+    Ok(())
 }
 
 /// Shows what was recovered as the state of a database, and returns the lock under which commits are made.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use grizzly_provider::{ClusterSettings, ErrorKind, Result, Snapshot, access::IndexDefinition};
-use grizzly_wal::Storage;
+use grizzly_wal::{PutMode, Storage};
 
 use crate::{
     cluster::{Node, PATIENCE, Shared, all, bucket, folder, memory, put, quick, until},
@@ -234,6 +234,36 @@ fn whoever_takes_over_right_after_a_checkpoint_goes_on_from_it() -> Result<()> {
             expected.extend([(2 * round, 1), (2 * round + 1, 2)]);
             assert_eq!(all(&shared.alone()?)?, expected, "round {round}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_takeover_that_cannot_tidy_up_is_one_all_the_same() -> Result<()> {
+    const STRAY: &str = "data/000000ff.e1.seg";
+    for shared in [folder(), bucket("test://cluster-untidy")] {
+        let one = shared.node("one")?;
+        until("one writes", || one.db.is_writer());
+        one.db.create_table(definition("t", 1), false)?;
+        put(&one.db, 1, 1)?;
+        let two = shared.node_with("two", ClusterSettings { grace: Duration::ZERO, ..quick() })?;
+        two.gate.put(STRAY, &["of a load that was not committed".into()], PutMode::Create)?;
+        // The first listing tells which names were given, and the second what may go.
+        two.gate.fail_listing("data", 1);
+        let before = two.gate.list_append("log")?.last().cloned();
+        drop(one);
+        until("the other one writes", || two.db.is_writer());
+        put(&two.db, 2, 2)?;
+        // It would begin again, with another log, while commits go to this one.
+        thread::sleep(Duration::from_millis(50));
+        put(&two.db, 3, 3)?;
+        let log = two.gate.list_append("log")?;
+        assert_eq!(log.iter().filter(|file| Some(*file) > before.as_ref()).count(), 1, "{log:?} behind {before:?}");
+        assert!(stored(&two, "data")?.contains(STRAY));
+        two.db.flush()?;
+        assert!(!stored(&two, "data")?.contains(STRAY), "it goes with a checkpoint");
+        drop(two);
+        assert_eq!(all(&shared.alone()?)?, [(1, 1), (2, 2), (3, 3)]);
     }
     Ok(())
 }

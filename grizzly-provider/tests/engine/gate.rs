@@ -44,6 +44,8 @@ struct State {
     lies: Option<(&'static str, usize)>,
     /// There is no room for objects below this folder.
     full: Option<&'static str>,
+    /// The listing of this folder behind so many others fails.
+    unlisted: Option<(&'static str, usize)>,
     /// Calls that asked for something.
     reads: u64,
 }
@@ -71,6 +73,26 @@ impl Gate {
     /// Refuses objects below a folder as a disk without room does.
     pub(crate) fn fill(&self, folder: &'static str) {
         self.state.0.lock().full = Some(folder);
+    }
+
+    /// Fails the listing of a folder that comes after `others`.
+    pub(crate) fn fail_listing(&self, folder: &'static str, others: usize) {
+        self.state.0.lock().unlisted = Some((folder, others));
+    }
+
+    fn is_unlisted(&self, prefix: &str) -> bool {
+        let unlisted = &mut self.state.0.lock().unlisted;
+        match unlisted {
+            Some((folder, 0)) if prefix == *folder => {
+                *unlisted = None;
+                true
+            }
+            Some((folder, others)) if prefix == *folder => {
+                *others -= 1;
+                false
+            }
+            _ => false,
+        }
     }
 
     fn lies(&self, path: &str) -> bool {
@@ -159,6 +181,9 @@ impl Storage for Gate {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
         self.pass(|point| matches!(point, Point::List(folder) if prefix == folder));
         self.state.0.lock().reads += 1;
+        if self.is_unlisted(prefix) {
+            return Err(Error::new(ErrorKind::Io, format!("cannot list {prefix}: the connection was reset")));
+        }
         self.inner.list(prefix)
     }
 

@@ -408,6 +408,23 @@ fn a_checkpoint_that_was_stored_though_the_call_failed_is_one() -> Result<()> {
 }
 
 #[test]
+fn a_backup_beside_a_checkpoint_that_failed_has_what_its_log_names() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    two_segments(&db)?;
+    db.compact("t")?;
+    db.put("t", rows((0..10).map(|id| (id, 7))))?;
+    gate.fill("data");
+    assert!(db.flush().is_err());
+    gate.thaw();
+    let to = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    db.backup_into(&to, BackupKind::Full, &mut |_, _| {})?;
+    let into = grizzly_wal::open_storage("memory://").expect("memory is always there");
+    Backups::new(to).restore_into(&into, RestoreTo::Latest, &mut |_, _| {})?;
+    assert_eq!(pairs(&open(&into)?.snapshot(), "t", None)?, pairs(&db.snapshot(), "t", None)?);
+    Ok(())
+}
+
+#[test]
 fn who_waits_for_room_hears_why_there_is_none() -> Result<()> {
     let gate = Gate::new(grizzly_wal::open_storage("memory://").expect("memory is always there"));
     let settings = Settings { flush_rows: 100, ..Settings::default() };

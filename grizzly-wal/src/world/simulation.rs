@@ -143,13 +143,6 @@ impl Simulation {
         self.0.state().roll(end)
     }
 
-    /// Lets others have their turn.
-    pub fn step(&self) {
-        if let Some(task) = current() {
-            task.step();
-        }
-    }
-
     /// A new group without threads.
     pub fn group(&self) -> Group {
         let mut state = self.0.state();
@@ -208,9 +201,13 @@ impl Shared {
 
     /// Ends the process, and says why.
     fn fail(&self, why: &str) -> ! {
-        let state = self.state.try_lock();
+        // Whoever fails may hold it.
+        self.end(why, self.state.try_lock().ok().as_deref())
+    }
+
+    fn end(&self, why: &str, state: Option<&State>) -> ! {
         let mut report = format!("simulation with seed {} failed: {why}\n", self.seed);
-        if let Ok(state) = state {
+        if let Some(state) = state {
             state.describe(&mut report);
         }
         eprintln!("{report}");
@@ -372,12 +369,7 @@ impl Task {
                 }
                 next
             }
-            Err(why) => {
-                let mut report = format!("simulation with seed {} failed: {why}\n", self.shared.seed);
-                state.describe(&mut report);
-                eprintln!("{report}");
-                std::process::exit(101);
-            }
+            Err(why) => self.shared.end(why, Some(state)),
         }
     }
 

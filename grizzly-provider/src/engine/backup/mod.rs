@@ -299,8 +299,9 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
     };
     let entries = manifest.tables.values().flatten().flatten();
     let state_files = entries.flat_map(|entry| of(entry.meta.key()).chain(entry.tombstones.clone())).collect();
-    let named = db.pins.named_between(first, end).into_iter();
-    let log_files = named.flat_map(|(segment, lsn)| of(segment).map(move |path| LoggedFile { path, lsn })).collect();
+    let named = db.pins.named_in(first..end.next()).into_iter();
+    let log_files =
+        named.flat_map(|named| of(named.key()).map(move |path| LoggedFile { path, lsn: named.lsn })).collect();
     let source = BackupSource {
         storage: Arc::clone(&db.storage),
         log_dir: LOG_DIR.to_owned(),

@@ -1,6 +1,6 @@
 //! What must stay on storage for backups: the log behind the last backup, and the files its records name.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use grizzly_wal::{Lsn, PutMode, Storage, world::Mutex};
 use serde::{Deserialize, Serialize};
@@ -119,25 +119,22 @@ impl Pins {
     /// The first record that the log must keep, where a checkpoint no longer needs those before `replay_from`.
     /// Backups older than `window` keep nothing.
     pub(crate) fn keep_from(&self, replay_from: Lsn, window: Duration) -> Lsn {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let running = state.running.flatten().map(|lsn| lsn.0);
-        let keep = state.recent(window).map(|position| position.lsn).chain(running).fold(replay_from.0, u64::min);
-        state.named.retain(|_, lsn| *lsn >= keep);
-        Lsn(keep)
+        Lsn(state.recent(window).map(|position| position.lsn).chain(running).fold(replay_from.0, u64::min))
     }
 
-    /// Segments that records before `lsn` name and a backup will need.
-    pub(crate) fn named_before(&self, lsn: Lsn) -> Vec<NamedByLog> {
+    /// The log from `kept` on is all that anybody needs: the manifest is stored that says so. Not earlier: until then a
+    /// backup begins with the one before.
+    pub(crate) fn forget_before(&self, kept: Lsn) {
+        self.state.lock().named.retain(|_, lsn| *lsn >= kept.0);
+    }
+
+    /// Segments that records of the log name, and those records, which are in `range`.
+    pub(crate) fn named_in(&self, range: Range<Lsn>) -> Vec<NamedByLog> {
         let state = self.state.lock();
-        let named = state.named.iter().filter(|(_, named)| **named < lsn.0);
+        let named = state.named.iter().filter(|(_, lsn)| range.contains(&Lsn(**lsn)));
         named.map(|(&(segment, epoch), &lsn)| NamedByLog { segment, epoch, lsn }).collect()
-    }
-
-    /// Segments that records from `first` to `last` name.
-    pub(super) fn named_between(&self, first: Lsn, last: Lsn) -> BTreeMap<SegmentKey, u64> {
-        let state = self.state.lock();
-        let named = state.named.iter().filter(|(_, lsn)| (first.0..=last.0).contains(*lsn));
-        named.map(|(segment, lsn)| (*segment, *lsn)).collect()
     }
 
     /// Whether the files of a segment must stay although no version names them.

@@ -126,19 +126,9 @@ fn finish(storage: &Arc<dyn Storage>) -> Result<()> {
     let settings = Settings { background: false, create: false, ..Settings::default() };
     let db = recovery::open(storage.url(), settings, Arc::clone(storage))?;
     flush::checkpoint(&db)?;
-    complete_indexes(&db)?;
+    ddl::mend_runs(&db)?;
     remove_stray_runs(&db)?;
     db.close()
-}
-
-fn complete_indexes(db: &Inner) -> Result<()> {
-    let version = db.publisher.current();
-    for (id, table) in &version.tables {
-        for index in &table.def.indexes {
-            ddl::build_runs(db, *id, index)?;
-        }
-    }
-    Ok(())
 }
 
 /// Runs of indexes that did not exist yet: an index made later must not find them.

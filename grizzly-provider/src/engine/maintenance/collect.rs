@@ -7,6 +7,7 @@ use super::super::{
     database::Inner,
     manifest::Manifest,
     segment::cold::{ColdSegment, DATA_DIR, SegmentKey, checkpoint_of_list, segment_of_path},
+    version::DatabaseVersion,
 };
 use crate::error::Result;
 
@@ -41,7 +42,8 @@ impl Inner {
 /// Whether files would go with a checkpoint, and none has come for a while: where nobody writes, none comes by itself.
 pub(crate) fn is_overdue(db: &Inner) -> bool {
     let goes = |segment: &Arc<ColdSegment>| !db.pins.keeps(segment.meta.key(), db.settings.backup_window);
-    db.checkpoints.is_older_than(WAIT) && db.obsolete.lock().iter().any(goes)
+    db.checkpoints.is_older_than(WAIT)
+        && (db.obsolete.lock().iter().any(goes) || db.left_over.lock().is_some() && !db.pins.is_running())
 }
 
 /// After a checkpoint: segments that were replaced or dropped before it go when their last reader does, and lists
@@ -57,6 +59,7 @@ pub(crate) fn release_obsolete(db: &Inner, manifest: &Manifest) -> Result<()> {
     if db.pins.is_running() {
         return Ok(());
     }
+    remove_left_over(db)?;
     for file in db.storage.list(DATA_DIR)? {
         // A list of a later epoch belongs to a writer that has replaced this one.
         let replaced = checkpoint_of_list(&file.path).is_some_and(|(_, writer)| writer <= manifest.epoch)
@@ -78,27 +81,46 @@ pub(crate) fn sweep(db: &Inner) {
     }
 }
 
-/// At start: everything under the data folder that no version names is left over from a crash or a roll-back.
-///
-/// Transactions may begin before this ends. What they write has the epoch that has just begun, and stays.
+/// What is under the data folder when a writer begins and no version names, left over from a crash or a roll-back.
 ///
 /// What the manifest or the log names stays even if the log has replaced it since: a start that fails halfway must be
 /// able to begin again from the same manifest and log.
-pub(crate) fn remove_orphans(db: &Inner, manifest: &Manifest) -> Result<u64> {
-    let version = Arc::clone(&db.commit.lock().version);
-    let cold = version.tables.values().flat_map(|table| table.segments());
-    let mut named = Named::by(manifest).segments;
-    named.extend(cold.filter_map(|(_, segment)| Some(segment.cold()?.meta.key())));
-    let named = |segment: SegmentKey| {
-        let (_, epoch) = segment;
-        epoch >= manifest.epoch || named.contains(&segment) || db.pins.holds(segment)
+#[derive(Debug)]
+pub(crate) struct LeftOver {
+    /// Files of this epoch and later ones are this writer's.
+    epoch: u64,
+    named: HashSet<SegmentKey>,
+}
+
+impl LeftOver {
+    pub(crate) fn beside(manifest: &Manifest, version: &DatabaseVersion) -> Self {
+        let mut named = Named::by(manifest).segments;
+        let segments = version.tables.values().flat_map(|table| table.segments());
+        named.extend(segments.filter_map(|(_, segment)| Some(segment.cold()?.meta.key())));
+        Self { epoch: manifest.epoch, named }
+    }
+}
+
+/// Removes what was left over, if that was not done yet. Transactions may begin before this ends, and before it succeeds:
+/// nothing that they write goes.
+pub(crate) fn remove_left_over(db: &Inner) -> Result<()> {
+    // Files that a backup may be about to copy stay.
+    if db.pins.is_running() {
+        return Ok(());
+    }
+    let Some(LeftOver { epoch, named }) = db.left_over.lock().take() else { return Ok(()) };
+    let files = match db.storage.list(DATA_DIR) {
+        Ok(files) => files,
+        Err(error) => {
+            *db.left_over.lock() = Some(LeftOver { epoch, named });
+            return Err(error.into());
+        }
     };
-    let mut removed = 0;
-    for file in db.storage.list(DATA_DIR)? {
-        if segment_of_path(&file.path).is_some_and(|segment| !named(segment)) {
+    let stays = |segment: SegmentKey| segment.1 >= epoch || named.contains(&segment) || db.pins.holds(segment);
+    for file in files {
+        if segment_of_path(&file.path).is_some_and(|segment| !stays(segment)) {
             db.files.removal.remove(file.path);
-            removed += 1;
         }
     }
-    Ok(removed)
+    Ok(())
 }

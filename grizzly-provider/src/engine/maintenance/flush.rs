@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     mem,
+    ops::Range,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -62,11 +63,12 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     }
     let number = db.checkpoints.begin();
     let keep_from = db.pins.keep_from(replay_from, db.settings.backup_window);
-    let manifest = manifest(db, &version, &files, (replay_from, log.known().into()), number)?;
+    let manifest = manifest(db, &version, &files, keep_from..replay_from, log.known().into(), number)?;
     manifest.store(&db.storage)?;
     // Stored while this was the writer, it is the one that any other begins with. Only then what it does not name
     // may go, however late that happens.
     db.check_lease()?;
+    db.pins.forget_before(keep_from);
     adopt(db, &log, &sealed, &files)?;
     // What an attempt before this has written of tables that are gone by now.
     db.retire(db.checkpoints.adopted().into_iter().filter(|(id, _)| !files.contains_key(id)).map(|(_, file)| file));
@@ -139,7 +141,8 @@ fn manifest(
     db: &Inner,
     version: &DatabaseVersion,
     files: &BTreeMap<u32, Arc<ColdSegment>>,
-    (replay_from, log): (Lsn, LogEnd),
+    kept: Range<Lsn>,
+    log: LogEnd,
     number: u64,
 ) -> Result<Manifest> {
     let mut tables = BTreeMap::new();
@@ -164,11 +167,11 @@ fn manifest(
         epoch: db.epoch.load(Ordering::Acquire),
         csn: version.csn.0,
         history_from: version.history_from.0,
-        replay_from: replay_from.0,
+        replay_from: kept.end.0,
         next_segment: db.peek_segment_id(),
         catalog: version.catalog.as_ref().clone(),
         tables,
-        named_by_log: db.pins.named_before(replay_from),
+        named_by_log: db.pins.named_in(kept),
         log: Some(log),
     })
 }
