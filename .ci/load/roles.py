@@ -69,7 +69,7 @@ class Writer:
         first, self.next = self.next, self.next + count
         amount = self.client.random.randrange(10_000)
         sql = (
-            f"INSERT INTO item SELECT value, {self.number}, {amount}, value AS code, concat('text of item ', value)"
+            f"INSERT INTO item SELECT value, {self.number} AS writer, {amount} AS amount, value AS code, concat('text of item ', value)"
             f" FROM range({first}, {first + count})"
         )
         if count == 1:

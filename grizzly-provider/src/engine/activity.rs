@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::database::Grizzly;
+use super::core::Grizzly;
 use crate::access::Csn;
 
 /// What is going on at one moment. Plain data.

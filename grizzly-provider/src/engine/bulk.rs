@@ -6,20 +6,14 @@ use arrow::{array::ArrayRef, record_batch::RecordBatch};
 
 use super::{
     catalog::TableDef,
-    database::Inner,
+    core::Inner,
     index::RunSorter,
-    label::Label,
-    segment::{
-        BuiltSegment, SegmentBuilder,
-        cold::{ColdSegment, SegmentMeta, file_schema},
-    },
-    txn::transaction::unique_violation,
+    made::{FileStamps, MadeSegment},
+    segment::{SegmentBuilder, cold::ColdSegment, meta::file_schema},
+    txn::outcome::unique_violation,
     version::{TableCodecs, TableVersion},
 };
-use crate::{
-    batch::batch_bytes,
-    error::{Error, Result},
-};
+use crate::{batch::batch_bytes, error::Result};
 
 /// Rows of one segment file.
 pub(crate) const SEGMENT_ROWS: usize = 1 << 20;
@@ -34,21 +28,6 @@ pub(crate) struct BulkLoad {
     rows: usize,
     bytes: usize,
     stamps: FileStamps,
-}
-
-/// The stamps that are columns of a file instead of being shared by all its rows. They are batches' last columns, in
-/// this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileStamps {
-    /// Commits. Without the column, one commit wrote all rows: the one that the segment joins with.
-    pub(crate) created: bool,
-    /// Versions. Without the column, all rows have version 1.
-    pub(crate) versions: bool,
-}
-
-impl FileStamps {
-    /// Rows of several commits.
-    pub(crate) const ALL: Self = Self { created: true, versions: true };
 }
 
 impl std::fmt::Debug for BulkLoad {
@@ -115,13 +94,6 @@ impl BulkLoad {
     }
 }
 
-/// A segment file with its name, perhaps not on storage yet.
-#[derive(Debug)]
-pub(crate) struct MadeSegment {
-    meta: SegmentMeta,
-    built: BuiltSegment,
-}
-
 /// Makes the file of segment `id` of batches that carry the commit and version of each row behind the table's columns.
 pub(crate) fn make_segment(
     db: &Inner,
@@ -133,7 +105,7 @@ pub(crate) fn make_segment(
     for batch in batches {
         builder.push(batch?)?;
     }
-    MadeSegment::new(db, table, id, FileStamps::ALL, builder)
+    MadeSegment::new((db.identity, db.file_epoch()?), table, id, FileStamps::ALL, builder)
 }
 
 fn store(
@@ -143,27 +115,6 @@ fn store(
     stamps: FileStamps,
     builder: SegmentBuilder,
 ) -> Result<Arc<ColdSegment>> {
-    MadeSegment::new(db, table, id, stamps, builder)?.put(db, table).map_err(|(_, error)| error)
-}
-
-impl MadeSegment {
-    fn new(db: &Inner, table: &TableVersion, id: u32, stamps: FileStamps, builder: SegmentBuilder) -> Result<Self> {
-        let rows = builder.rows() as u32;
-        let epoch = db.file_epoch()?;
-        let label = Label::new(db.identity, table.def.id, id, epoch);
-        let mark = Some(label.mark);
-        let built = builder.labelled(label).finish()?;
-        let file_bytes = built.parts.iter().map(|part| part.len() as u64).sum();
-        let (created, row_version) = ((!stamps.created).then_some(0), (!stamps.versions).then_some(1));
-        Ok(Self { meta: SegmentMeta { id, epoch, rows, file_bytes, created, row_version, mark }, built })
-    }
-
-    /// Stores it. After an error it may be there, now or later: only the same bytes may be stored under its name then.
-    /// Index runs are the caller's matter.
-    pub(crate) fn put(self, db: &Inner, table: &TableVersion) -> Result<Arc<ColdSegment>, (Box<Self>, Error)> {
-        match db.storage.put(&self.meta.path(), &self.built.parts, grizzly_wal::PutMode::Overwrite) {
-            Ok(()) => Ok(db.files.built(self.meta, table, self.built)),
-            Err(error) => Err((Box::new(self), error.into())),
-        }
-    }
+    let made = MadeSegment::new((db.identity, db.file_epoch()?), table, id, stamps, builder)?;
+    made.put(&db.files, table).map_err(|(_, error)| error)
 }

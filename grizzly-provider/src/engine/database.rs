@@ -1,54 +1,36 @@
 //! A database: what it is made of, and its public face.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    ops::Range,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
-use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage, Wal, world::Mutex};
+use grizzly_wal::{EncryptedStorage, EncryptionKey, Storage};
 
 use super::{
-    alone::Grounded,
-    backup::{pins::Pins, restore},
-    catalog::{Catalog, TableDef},
-    cluster::{Member, lease::Lease},
-    ddl,
-    extension::Extensions,
-    files::Files,
-    maintenance::{collect, compact, flush, room::HotRows, worker::Signals},
-    recovery, rows,
-    segment::cold::{ColdSegment, DATA_DIR, segment_of_path},
+    alone::begin::begin_to_write,
+    backup::unfinished,
+    clock::now,
+    close,
+    core::Grizzly,
+    ddl, lookup,
+    maintenance::{compact, flush},
+    open, rows,
+    segment::meta::{DATA_DIR, segment_of_path},
     settings::{ClusterSettings, Settings},
     snapshot::Snapshot,
     txn::{
-        commit::CommitState,
-        publish::{Publisher, SnapshotRegistry},
-        transaction::{self, CommitOutcome, Conflict, Transaction},
+        outcome::{CommitOutcome, Conflict},
+        transaction::Transaction,
     },
     verify::{self, VerifyReport},
-    version::{DatabaseVersion, SegmentData},
+    version::SegmentData,
 };
 use crate::{
     access::{AsOf, Csn, IndexDefinition, TableDefinition},
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
 };
 
 /// Times a blind write is tried before its conflicts are reported.
 const PUT_ATTEMPTS: usize = 16;
-/// An open database. Cheap to clone; every clone is the same database. It is closed by [`Grizzly::close`] or when
-/// the last clone is dropped.
-#[derive(Clone)]
-pub struct Grizzly {
-    pub(super) inner: Arc<Inner>,
-}
-
 /// Opens a database with settings of its own.
 #[derive(Debug)]
 pub struct GrizzlyBuilder {
@@ -56,74 +38,6 @@ pub struct GrizzlyBuilder {
     settings: Settings,
     storage: Option<Arc<dyn Storage>>,
     key: Option<EncryptionKey>,
-}
-
-/// What an open database consists of.
-pub(crate) struct Inner {
-    pub(super) url: String,
-    pub(super) settings: Settings,
-    pub(super) storage: Arc<dyn Storage>,
-    /// The log, while this process writes.
-    pub(super) wal: ArcSwapOption<Wal>,
-    pub(super) publisher: Arc<Publisher>,
-    pub(super) commit: Mutex<CommitState>,
-    /// Held by the one flush or compaction that runs.
-    pub(super) checkpoint: Mutex<()>,
-    pub(super) checkpoints: flush::Checkpoints,
-    /// What backups need to stay on storage.
-    pub(super) pins: Pins,
-    /// Where the log ended within a record when this process began to write.
-    pub(super) torn: Mutex<Vec<String>>,
-    /// Segments that were replaced or dropped, until a checkpoint no longer names them.
-    pub(super) obsolete: Mutex<Vec<Arc<ColdSegment>>>,
-    /// Until it was removed.
-    pub(super) left_over: Mutex<Option<collect::LeftOver>>,
-    pub(super) snapshots: Arc<SnapshotRegistry>,
-    pub(super) files: Files,
-    pub(super) identity: uuid::Uuid,
-    pub(super) epoch: AtomicU64,
-    /// Counts the times that this process began or ended writing. A transaction commits in the term it began in.
-    pub(super) term: AtomicU64,
-    /// Among several processes that share the database.
-    pub(super) member: Option<Member>,
-    /// Without a cluster, while this process writes.
-    pub(super) alone: ArcSwapOption<Lease>,
-    pub(super) grounded: Grounded,
-    pub(super) next_segment: AtomicU32,
-    pub(super) next_transaction: AtomicU64,
-    /// Transactions that are open.
-    pub(super) transactions: AtomicUsize,
-    /// The least number that no table was offered yet, unless the catalog is ahead of it.
-    pub(super) next_table: AtomicU64,
-    /// The same for the indexes of each table. A number whose runs are on storage without their index, as a failure leaves
-    /// them, must not come again.
-    pub(super) next_index: Mutex<HashMap<u64, Range<u32>>>,
-    /// Files may lack runs of their table's indexes, or have others.
-    pub(super) runs_differ: AtomicBool,
-    /// The latest time about which something was said: later commits have greater numbers.
-    pub(super) floor: AtomicU64,
-    /// When the clock was last found to be behind, in microseconds since 1970.
-    pub(super) warned: AtomicU64,
-    pub(super) hot: HotRows,
-    pub(super) signals: Arc<Signals>,
-    pub(super) extensions: Extensions,
-    /// What whoever uses the database wants done now and then.
-    pub(super) now_and_then: OnceLock<fn()>,
-    pub(super) closed: AtomicBool,
-    /// Keeps other writers out while it lives.
-    pub(super) lock: Mutex<Option<Box<dyn std::any::Any + Send + Sync>>>,
-}
-
-impl fmt::Debug for Grizzly {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grizzly").field("url", &self.inner.url).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("url", &self.url).finish_non_exhaustive()
-    }
 }
 
 impl GrizzlyBuilder {
@@ -178,8 +92,8 @@ impl GrizzlyBuilder {
             Some(key) => Arc::new(EncryptedStorage::new(storage, key)),
             None => storage,
         };
-        restore::check_whole(&storage)?;
-        Ok(Grizzly { inner: recovery::open(self.url, self.settings, storage)? })
+        unfinished::check_whole(&storage)?;
+        Ok(Grizzly { inner: open::open(self.url, self.settings, storage)? })
     }
 }
 
@@ -200,6 +114,11 @@ impl Grizzly {
     /// The URL it was opened with.
     pub fn url(&self) -> &str {
         &self.inner.url
+    }
+
+    /// The present: the clock's, or the newest commit's where the clock is behind that, as after it was set back.
+    pub(crate) fn present(&self) -> Csn {
+        now().max(self.inner.publisher.current().csn)
     }
 
     /// What can be read now: every commit acknowledged so far.
@@ -256,7 +175,7 @@ impl Grizzly {
         if snapshot.csn() != snapshot.version().csn {
             return Err(Error::invalid("a snapshot of the past cannot be written to"));
         }
-        self.inner.begin_to_write();
+        begin_to_write(&self.inner);
         Ok(Transaction::new(Arc::clone(&self.inner), snapshot))
     }
 
@@ -332,8 +251,8 @@ impl Grizzly {
         self.inner.check_open()?;
         let version = self.inner.publisher.current();
         let table = version.table_named(table)?;
-        let key = transaction::primary_key(table, key)?;
-        let Some(row) = transaction::find_committed(table, &key)? else { return Ok(None) };
+        let key = lookup::primary_key(table, key)?;
+        let Some(row) = lookup::find_committed(table, &key)? else { return Ok(None) };
         let segment = table.segment(row.segment()).ok_or_else(|| Error::internal("a row that was found is gone"))?;
         Ok(Some(rows::take_rows(table, segment, &[row.row()])?))
     }
@@ -378,7 +297,7 @@ impl Grizzly {
                 transaction.commit()
             }
             found => {
-                let bytes = transaction::primary_key(&version, &key)?.bytes;
+                let bytes = lookup::primary_key(&version, &key)?.bytes;
                 let key = version.codecs.primary().map(|(_, encoder)| encoder.display(&bytes)).unwrap_or_default();
                 let committed = match found.and_then(|(row, _)| Some((version.segment(row.segment())?, row))) {
                     Some((segment, row)) => segment.created(row.row())?,
@@ -447,16 +366,12 @@ impl Grizzly {
     /// # Errors
     /// Whatever the storage reports; everything acknowledged is safe in the log then.
     pub fn close(&self) -> Result<()> {
-        self.inner.close()
+        close::close(&self.inner)
     }
 
     /// A number that changes with every change of the catalog (tables, indexes, views), for caches of plans.
     pub fn catalog_version(&self) -> u64 {
         self.inner.publisher.current().catalog.version
-    }
-
-    pub(super) fn inner(&self) -> &Inner {
-        &self.inner
     }
 
     /// Lets the maintenance thread do something small now and then, on a database at rest too: the first that is given.
@@ -467,110 +382,5 @@ impl Grizzly {
     /// Two handles on the same open database.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
-    }
-}
-
-/// So many indexes may be created on a table in one epoch.
-const INDEXES_PER_EPOCH: u32 = 1 << 14;
-
-/// The least number of an index that is created in an epoch.
-pub(super) fn first_index(epoch: u64) -> u32 {
-    const EPOCHS: u32 = u32::MAX / INDEXES_PER_EPOCH;
-    u32::try_from(epoch).unwrap_or(u32::MAX).min(EPOCHS - 1) * INDEXES_PER_EPOCH
-}
-
-impl Inner {
-    pub(super) fn check_open(&self) -> Result<()> {
-        match self.closed.load(Ordering::Acquire) {
-            true => Err(Error::new(ErrorKind::Closed, format!("database '{}' is closed", self.url))),
-            false => Ok(()),
-        }
-    }
-
-    /// An error once the database is closed or its log failed.
-    pub(super) fn check_writable(&self) -> Result<()> {
-        self.check_open()?;
-        let log = self.log()?;
-        match log.poisoned() {
-            Some(_) if log.can_go_on() => {
-                let refused = log.check().map_err(Error::from);
-                refused.map_err(|error| error.at(&format!("database '{}' can be read but not written now", self.url)))
-            }
-            Some(cause) => Err(Error::new(
-                ErrorKind::Closed,
-                format!("database '{}' refuses writes since its log failed: {cause}", self.url),
-            )),
-            None => Ok(()),
-        }
-    }
-
-    /// The log to write to.
-    ///
-    /// # Errors
-    /// `Unavailable`, naming the writer, if this process is not it; whatever keeps it from writing if it is alone.
-    pub(super) fn log(&self) -> Result<Arc<Wal>> {
-        let log = self.wal.load_full();
-        match &self.member {
-            None => log.ok_or_else(|| self.grounded.refusal(&self.url)),
-            Some(member) => log.filter(|_| member.may_write()).ok_or_else(|| self.not_writer()),
-        }
-    }
-
-    /// Changes whenever this process begins or ends to write. Transactions end with the term they began in.
-    pub(super) fn term(&self) -> u64 {
-        self.term.load(Ordering::Acquire)
-    }
-
-    pub(super) fn writer_changed(&self) -> Error {
-        let message = "changed since the transaction began; it may be retried";
-        Error::new(ErrorKind::Unavailable, format!("the writer of database '{}' {message}", self.url))
-    }
-
-    pub(super) fn next_segment_id(&self) -> u32 {
-        self.next_segment.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(super) fn peek_segment_id(&self) -> u32 {
-        self.next_segment.load(Ordering::Relaxed)
-    }
-
-    /// A number for a new table that no other has or gets, in `catalog` or beside it.
-    pub(super) fn next_table_id(&self, catalog: &Catalog) -> u64 {
-        self.next_table.fetch_max(catalog.next_table_id, Ordering::Relaxed);
-        self.next_table.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A number for a new index that no other of the table has or had. A failure may leave runs of an index that is not
-    /// there, so each epoch has numbers of its own.
-    ///
-    /// # Errors
-    /// `Resource` if this epoch has given the table all of its numbers.
-    pub(super) fn next_index_id(&self, table: &TableDef) -> Result<u32> {
-        let first = first_index(self.epoch.load(Ordering::Acquire)).max(table.next_index_id);
-        let mut given = self.next_index.lock();
-        let given = given.entry(table.id).or_insert(first..first);
-        given.end = given.end.max(first);
-        if given.end - given.start >= INDEXES_PER_EPOCH {
-            let message = "has had too many indexes since the database was opened; open it again to create more";
-            return Err(Error::new(ErrorKind::Resource, format!("table '{}' {message}", table.display_name())));
-        }
-        given.end += 1;
-        Ok(given.end - 1)
-    }
-
-    pub(super) fn next_transaction_id(&self) -> u64 {
-        self.next_transaction.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Makes a version that maintenance made the newest, visible as soon as the commits before it are.
-    pub(super) fn republish(&self, log: &Wal, state: &mut CommitState, next: DatabaseVersion) {
-        state.version = Arc::new(next);
-        let last = grizzly_wal::Lsn(log.next_lsn().0.saturating_sub(1));
-        self.publisher.enqueue(last, Arc::clone(&state.version));
-        self.publisher.durable(log.durable_lsn());
-        if !self.settings.sync_commits {
-            self.publisher.publish_now(Arc::clone(&state.version));
-        }
-        self.hot.set(&state.version);
     }
 }

@@ -6,21 +6,23 @@ use std::{
 };
 
 use super::{
+    alone::begin::begin_to_write,
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
-    database::{Inner, first_index},
+    core::{Inner, first_index},
     index::IndexRun,
     maintenance::flush,
     redo::Change,
     rows,
     segment::{
         Charge,
-        cold::{ColdSegment, DATA_DIR, SegmentKey, run_of_path},
+        cold::ColdSegment,
+        meta::{DATA_DIR, SegmentKey, run_of_path},
     },
     txn::{
-        commit::{self, CommitState, Logged},
         conflict,
+        order::{CommitState, Logged},
     },
-    version::{Segment, TableVersion, apply::apply},
+    version::{TableVersion, apply::apply},
 };
 use crate::{
     access::{IndexDefinition, TableDefinition},
@@ -34,7 +36,7 @@ const CHECKS: usize = 16;
 
 /// Makes a change under the commit lock: `make` looks at the newest catalog and says what to do, or nothing. Whether it did.
 fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
-    db.begin_to_write();
+    begin_to_write(db);
     db.check_writable()?;
     let (logged, gone) = {
         let mut state = db.commit.lock();
@@ -49,9 +51,9 @@ fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option
 /// Writes a change to the log; returns the segment files that are gone by it, too.
 fn log(db: &Inner, state: &mut CommitState, change: CatalogChange) -> Result<(Logged, Vec<Arc<ColdSegment>>)> {
     let mut next = state.version.as_ref().clone();
-    let (csn, change) = (db.next_csn(next.csn), Change::Catalog(change));
+    let (csn, change) = (db.clock.next(next.csn, &db.url), Change::Catalog(change));
     let effects = apply(&mut next, &change, csn, &db.files)?;
-    let logged = commit::append(db, state, next, change.record(0, csn)?, || ())?;
+    let logged = db.append(state, next, change.record(0, csn)?, || ())?;
     Ok((logged, effects.gone))
 }
 
@@ -185,7 +187,7 @@ impl ReadyIndex {
 /// All that takes long is done before the index is in force: from then on each commit looks for its keys in them. `None` if
 /// the index cannot be: whoever tries says why.
 fn make_ready(db: &Inner, table: &str, definition: &IndexDefinition, ready: &mut Option<ReadyIndex>) -> Result<()> {
-    db.begin_to_write();
+    begin_to_write(db);
     db.check_writable()?;
     let (term, version) = (db.term(), Arc::clone(&db.commit.lock().version));
     let def = version.catalog.find_table(table);
@@ -279,16 +281,7 @@ fn complete_index(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
 pub(super) fn build_runs(db: &Inner, table: u64, index: &IndexDef) -> Result<()> {
     let version = Arc::clone(&db.commit.lock().version);
     let Some(table) = version.tables.get(&table) else { return Ok(()) };
-    table.segments().try_for_each(|(_, segment)| build_run(table, segment, index))
-}
-
-/// Gives a segment its run of an index, if it is a file that lacks it.
-pub(super) fn build_run(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<()> {
-    let Some(cold) = segment.cold() else { return Ok(()) };
-    if cold.run(index.id)?.is_none() {
-        cold.add_run(index.id, rows::segment_run(table, segment, index)?)?;
-    }
-    Ok(())
+    table.segments().try_for_each(|(_, segment)| rows::add_missing_run(table, segment, index))
 }
 
 /// Runs of segments, by an index that does not exist yet.
@@ -362,7 +355,7 @@ pub(super) fn mend_runs(db: &Inner) -> Result<()> {
             let Some(cold) = segment.cold() else { continue };
             let there = there.get(&cold.meta.key()).unwrap_or(&none);
             for index in table.def.indexes.iter().filter(|index| !there.contains(&index.id)) {
-                build_run(table, segment, index)?;
+                rows::add_missing_run(table, segment, index)?;
             }
             for index in there.difference(&defined).filter(|index| **index < least) {
                 db.files.removal.remove_later(cold.drop_run(*index));
@@ -370,13 +363,6 @@ pub(super) fn mend_runs(db: &Inner) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Removes from a new segment the runs of indexes that were dropped while it was written.
-pub(super) fn drop_unknown_runs(db: &Inner, def: &TableDef, segment: &ColdSegment) {
-    for file in segment.drop_runs(|index| def.indexes.iter().any(|known| known.id == index)) {
-        db.files.removal.remove_later(file);
-    }
 }
 
 pub(super) fn drop_index(db: &Inner, table: Option<&str>, name: &str, if_exists: bool) -> Result<bool> {

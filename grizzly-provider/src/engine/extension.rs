@@ -2,16 +2,10 @@
 
 use std::{
     any::{Any, TypeId},
-    collections::HashMap,
     sync::Arc,
 };
 
-use grizzly_wal::world::Mutex;
-
-use super::database::Grizzly;
-
-/// At most one value of each type.
-pub(super) type Extensions = Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>;
+use super::core::Grizzly;
 
 impl Grizzly {
     /// Bytes of query results that may be kept: what the settings say.

@@ -1,18 +1,24 @@
 //! Where the files of segments are: on storage, and their chunks in memory.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow::datatypes::SchemaRef;
+use grizzly_wal::Storage;
 
 use super::{
+    catalog::TableDef,
     segment::{
         BuiltSegment, ChunkCache, SegmentFile,
-        cold::{ColdSegment, SegmentBytes, SegmentMeta},
+        cold::{ColdSegment, SegmentBytes},
+        meta::SegmentMeta,
         removal::Removal,
     },
     version::TableVersion,
 };
 use crate::error::Result;
+
+/// Share of the memory budget that encoded chunks may take; hot rows and index runs have the rest.
+const CACHE_SHARE: f64 = 0.75;
 
 /// What every segment file of a database is read through, and goes by.
 #[derive(Clone)]
@@ -22,6 +28,12 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// Files of `storage`, which stay for `grace` when nothing here reads them any more, and `memory_bytes` for all of them.
+    pub(crate) fn new(storage: &Arc<dyn Storage>, grace: Duration, memory_bytes: usize) -> Self {
+        let removal = Arc::new(Removal::new(Arc::clone(storage), grace));
+        Self { removal, cache: Arc::new(ChunkCache::new((memory_bytes as f64 * CACHE_SHARE) as u64)) }
+    }
+
     /// A segment on storage: its footer is read, no rows.
     pub(crate) fn open(&self, meta: &SegmentMeta, table: &TableVersion) -> Result<Arc<ColdSegment>> {
         let (path, schema) = (meta.path(), meta.file_schema(&table.def.schema));
@@ -51,6 +63,13 @@ impl Files {
         let files: HashSet<u64> = segments.iter().map(|segment| segment.file.number()).collect();
         if !files.is_empty() {
             self.cache.forget(&files);
+        }
+    }
+
+    /// Removes from a new segment the runs of indexes that were dropped while it was written.
+    pub(crate) fn drop_unknown_runs(&self, def: &TableDef, segment: &ColdSegment) {
+        for file in segment.drop_runs(|index| def.indexes.iter().any(|known| known.id == index)) {
+            self.removal.remove_later(file);
         }
     }
 }

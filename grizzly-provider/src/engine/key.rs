@@ -25,6 +25,7 @@ use arrow::datatypes::DataType;
 
 mod column;
 mod display;
+mod error;
 mod keys;
 mod primitive;
 mod range;
@@ -32,6 +33,7 @@ mod range;
 mod tests;
 mod value;
 
+pub(crate) use error::{KeyError, Result};
 pub(crate) use keys::Keys;
 
 pub(crate) use crate::access::KeyRange;
@@ -41,29 +43,6 @@ use value::Reader;
 
 /// The version of the byte format described in this module. Whoever persists keys stores it beside them.
 pub(crate) const KEY_FORMAT: u8 = 1;
-
-/// Why a key could not be made or read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum KeyError {
-    /// The value or type cannot be part of a key, or is not what the key's columns say.
-    #[error("{what}")]
-    Unsupported {
-        /// What was asked for.
-        what: String,
-    },
-    /// The bytes are not a key of these columns.
-    #[error("corrupt key at byte {offset}: {what}")]
-    Corrupt {
-        /// What was expected there.
-        what: String,
-        /// Bytes from the start of the key.
-        offset: usize,
-    },
-}
-
-/// The result of making or reading a key.
-pub(crate) type Result<T, E = KeyError> = std::result::Result<T, E>;
 
 /// Whether values of this type have a key encoding.
 pub(crate) fn supports(data_type: &DataType) -> bool {

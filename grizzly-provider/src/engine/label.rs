@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::segment::cold::SegmentMeta;
+use super::segment::meta::SegmentMeta;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"GZLABEL1";

@@ -13,13 +13,20 @@ use super::{
     maintenance::tombstone_file::{self, ListFile},
     mvcc::tombstones::Tombstones,
     redo,
-    segment::cold::{ColdSegment, SegmentKey, SegmentMeta, checkpoint_of_list, segment_of_path},
+    segment::{
+        cold::ColdSegment,
+        meta::{SegmentKey, SegmentMeta, checkpoint_of_list, segment_of_path},
+    },
 };
 use crate::{
     access::Csn,
     error::{Error, ErrorKind, Result},
 };
 
+/// The folder of the log.
+pub(crate) const LOG_DIR: &str = "log";
+/// Manifests that others, who do not know yet that they were replaced, may store while a new writer claims its own.
+const CLAIMS: usize = 8;
 /// The version of the layout of a database: folder names, manifest, segment files, log records.
 ///
 /// - 2: files say what they are, and the manifest how far the log was.
@@ -234,6 +241,23 @@ impl Manifest {
                 manifest.number, manifest.epoch
             ))),
         }
+    }
+
+    /// Stores the newest manifest again under this epoch. From then on no earlier writer can store one that counts.
+    pub(crate) fn claim(storage: &Arc<dyn Storage>, epoch: u64) -> Result<Self> {
+        for _ in 0..CLAIMS {
+            let Some(mut manifest) = Self::load(storage)? else { break };
+            if manifest.epoch > epoch {
+                break;
+            }
+            manifest.number += 1;
+            manifest.epoch = epoch;
+            match manifest.store(storage) {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                stored => return stored.map(|()| manifest),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, format!("another writer has taken over '{}'", storage.url())))
     }
 
     /// What is known of the log behind this.

@@ -6,6 +6,9 @@
 //! writer, applies its records to a `replica`. `maintenance/flush` turns hot rows (`shard/hot`) into segment files
 //! (`segment`), and `manifest` records them.
 //!
+//! `core` is the open database. What is above it changes it (`txn`, `ddl`, `maintenance`), begins to write it (`recovery`), opens
+//! it (`open`, `alone`, `cluster`) and shows it to others (`database`); what is below knows nothing of it.
+//!
 //! Several processes on one database: `cluster` says which of them writes, and lets the others follow.
 //!
 //! One read: `snapshot` names a version; `planning` estimates; `scan` carries out an access path, through
@@ -19,6 +22,7 @@ mod catalog;
 mod clock;
 mod close;
 mod cluster;
+mod core;
 mod database;
 mod ddl;
 mod errors;
@@ -28,10 +32,12 @@ mod index;
 pub(crate) mod key;
 mod label;
 mod lookup;
+mod made;
 mod maintenance;
 mod manifest;
 mod mvcc;
 mod nodes;
+mod open;
 mod planning;
 mod recovery;
 mod redo;
@@ -49,13 +55,17 @@ mod txn;
 mod verify;
 mod version;
 
+pub use self::core::Grizzly;
 pub use activity::Activity;
 pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreReport, RestoreTo, open_place};
-pub use cluster::Writer;
-pub use database::{Grizzly, GrizzlyBuilder};
+pub use cluster::member::Writer;
+pub use database::GrizzlyBuilder;
 pub use nodes::NodeLease;
 pub use scan::{Morsel, TableScan};
 pub use settings::{ClusterSettings, Settings};
 pub use snapshot::{Snapshot, TableSnapshot};
-pub use txn::transaction::{CommitOutcome, Conflict, Transaction};
+pub use txn::{
+    outcome::{CommitOutcome, Conflict},
+    transaction::Transaction,
+};
 pub use verify::VerifyReport;

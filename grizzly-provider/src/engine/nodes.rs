@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::database::Grizzly;
+use super::core::Grizzly;
 use crate::error::{Error, Result};
 
 const DIR: &str = "nodes";

@@ -1,111 +1,20 @@
 //! Opening a database: the newest manifest, then the log behind it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use arc_swap::ArcSwapOption;
-use grizzly_wal::{
-    ErrorKind as Below, Storage, Wal, WalOptions,
-    world::{Mutex, MutexGuard},
-};
+use grizzly_wal::{ErrorKind as Below, Storage, Wal, WalOptions, world::MutexGuard};
 
 use super::{
-    alone,
-    backup::pins::Pins,
     clock::now,
-    cluster::{self, Member, lease::Lease},
-    database::Inner,
-    files::Files,
-    maintenance::{
-        collect::{self, LeftOver},
-        flush,
-        worker::Signals,
-    },
+    cluster::lease::Lease,
+    core::Inner,
+    maintenance::{collect, left_over::LeftOver},
     manifest::Manifest,
     replica::Replica,
-    segment::{
-        ChunkCache,
-        cold::{DATA_DIR, segment_of_path},
-    },
-    settings::Settings,
-    txn::{
-        commit::CommitState,
-        publish::{Publisher, SnapshotRegistry},
-    },
+    segment::meta::{DATA_DIR, segment_of_path},
+    txn::{order::CommitState, publish::Publisher},
 };
 use crate::error::{Error, ErrorKind, Result};
-
-pub(super) const LOG_DIR: &str = "log";
-/// Share of the memory budget that encoded chunks may take; hot rows and index runs have the rest.
-const CACHE_SHARE: f64 = 0.75;
-
-/// What an open database is made of, whoever writes to it.
-pub(super) struct Parts {
-    pub(super) url: String,
-    pub(super) settings: Settings,
-    pub(super) storage: Arc<dyn Storage>,
-    pub(super) publisher: Arc<Publisher>,
-    pub(super) files: Files,
-    pub(super) lock: Box<dyn std::any::Any + Send + Sync>,
-    pub(super) member: Option<Member>,
-}
-
-impl Inner {
-    /// A database that can be read. To write, it needs a log: see [`install`].
-    pub(super) fn new(parts: Parts, identity: uuid::Uuid) -> Self {
-        let Parts { url, settings, storage, publisher, files, lock, member } = parts;
-        let version = publisher.current();
-        Self {
-            url,
-            settings,
-            storage,
-            wal: ArcSwapOption::empty(),
-            publisher,
-            commit: Mutex::new(CommitState::new(version)),
-            checkpoint: Mutex::new(()),
-            checkpoints: flush::Checkpoints::default(),
-            pins: Pins::default(),
-            torn: Mutex::default(),
-            obsolete: Mutex::default(),
-            left_over: Mutex::default(),
-            snapshots: Arc::new(SnapshotRegistry::default()),
-            files,
-            identity,
-            epoch: AtomicU64::new(0),
-            term: AtomicU64::new(0),
-            member,
-            alone: ArcSwapOption::empty(),
-            grounded: Default::default(),
-            next_segment: AtomicU32::new(1),
-            next_transaction: AtomicU64::new(1),
-            transactions: AtomicUsize::new(0),
-            next_table: AtomicU64::new(1),
-            next_index: Mutex::default(),
-            runs_differ: AtomicBool::new(true),
-            floor: AtomicU64::new(0),
-            warned: AtomicU64::new(0),
-            hot: Default::default(),
-            signals: Arc::new(Signals::default()),
-            extensions: Default::default(),
-            now_and_then: Default::default(),
-            closed: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
-        }
-    }
-}
-
-/// Opens or creates the database in `storage`.
-pub(super) fn open(url: String, mut settings: Settings, storage: Arc<dyn Storage>) -> Result<Arc<Inner>> {
-    match settings.cluster.take() {
-        Some(_) if !settings.sync_commits => Err(Error::invalid(
-            "a database in a cluster needs sync_commits: an acknowledged commit must outlive its writer",
-        )),
-        Some(cluster) => cluster::open(url, settings, cluster, storage),
-        None => alone::open(url, settings, storage),
-    }
-}
 
 /// The newest manifest.
 pub(super) fn load_or_create(storage: &Arc<dyn Storage>, create: bool, url: &str) -> Result<Manifest> {
@@ -114,10 +23,6 @@ pub(super) fn load_or_create(storage: &Arc<dyn Storage>, create: bool, url: &str
         None if create => self::create(storage),
         None => Err(Error::new(ErrorKind::NotFound, format!("there is no database at '{url}'"))),
     }
-}
-
-pub(super) fn new_cache(settings: &Settings) -> Arc<ChunkCache> {
-    Arc::new(ChunkCache::new((settings.memory_bytes as f64 * CACHE_SHARE) as u64))
 }
 
 /// How the log is written: what it has made durable becomes visible, unless the lease has run out by then.

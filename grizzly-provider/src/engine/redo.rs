@@ -22,7 +22,7 @@ use super::{
     key::Keys,
     mvcc::{row_set::TableRows, tombstones::Tombstones},
     redo_rows::{get_row_ids, get_table_rows, get_tombstones, put_table_rows, put_tombstones},
-    segment::cold::{ColdSegment, SegmentMeta},
+    segment::{cold::ColdSegment, meta::SegmentMeta},
     stamps::Stamps,
 };
 use crate::{

@@ -12,7 +12,7 @@ use super::{
     maintenance::tombstone_file::ListFile,
     manifest::Manifest,
     redo::Change,
-    segment::cold::{ColdSegment, SegmentKey},
+    segment::{cold::ColdSegment, meta::SegmentKey},
     version::{
         DatabaseVersion, SegmentData, TableVersion,
         apply::{IndexEntries, apply},
@@ -136,10 +136,7 @@ mod tests {
     use crate::{
         Grizzly, Settings,
         access::{IfExists, IndexDefinition, TableDefinition},
-        engine::{
-            recovery::{LOG_DIR, new_cache},
-            segment::removal::Removal,
-        },
+        engine::manifest::LOG_DIR,
     };
 
     /// What may happen to a database.
@@ -297,8 +294,7 @@ mod tests {
     /// What a process reads that begins now.
     fn replica(storage: &Arc<dyn Storage>) -> Result<Replica> {
         let manifest = Manifest::load(storage)?.ok_or_else(|| Error::not_found("no manifest"))?;
-        let removal = Arc::new(Removal::new(Arc::clone(storage), Duration::ZERO));
-        let files = Files { removal, cache: new_cache(&Settings::default()) };
+        let files = Files::new(storage, Duration::ZERO, Settings::default().memory_bytes);
         let mut replica = Replica::from_manifest(files, &manifest)?;
         for record in &mut grizzly_wal::read(Arc::clone(storage), LOG_DIR, Lsn(manifest.replay_from))? {
             replica.apply(&record?)?;

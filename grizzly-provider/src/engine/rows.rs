@@ -206,3 +206,12 @@ pub(crate) fn segment_run(table: &TableVersion, segment: &Segment, index: &Index
     }
     Ok(sorter.finish())
 }
+
+/// Gives a segment its run of an index, if it is a file that lacks it.
+pub(crate) fn add_missing_run(table: &TableVersion, segment: &Segment, index: &IndexDef) -> Result<()> {
+    let Some(cold) = segment.cold() else { return Ok(()) };
+    if cold.run(index.id)?.is_none() {
+        cold.add_run(index.id, segment_run(table, segment, index)?)?;
+    }
+    Ok(())
+}

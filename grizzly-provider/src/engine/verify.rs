@@ -8,12 +8,11 @@ use grizzly_wal::{Known, Lsn};
 use super::{
     backup::pins::Pins,
     cluster::lease,
-    database::Inner,
+    core::Inner,
     index::IndexRun,
-    manifest::Manifest,
-    recovery::LOG_DIR,
+    manifest::{LOG_DIR, Manifest},
     rows,
-    segment::cold::DATA_DIR,
+    segment::meta::DATA_DIR,
     txn::conflict,
     version::{Segment, SegmentData, TableVersion},
 };

@@ -6,6 +6,7 @@
 
 pub(crate) mod pins;
 pub(crate) mod restore;
+pub(crate) mod unfinished;
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +24,10 @@ pub use restore::RestoreReport;
 
 use super::{
     clock::now,
-    database::{Grizzly, Inner},
-    manifest::Manifest,
-    recovery::LOG_DIR,
+    core::{Grizzly, Inner},
+    manifest::{LOG_DIR, Manifest},
     redo,
-    segment::cold::{DATA_DIR, SegmentKey, run_of_path, segment_path},
+    segment::meta::{DATA_DIR, SegmentKey, run_of_path, segment_path},
 };
 use crate::{
     access::Csn,

@@ -9,7 +9,7 @@ use super::super::{
     clock::now,
     manifest::{NamedByLog, checked, unchecked},
     redo,
-    segment::cold::SegmentKey,
+    segment::meta::SegmentKey,
 };
 use crate::error::{Error, ErrorKind, Result};
 

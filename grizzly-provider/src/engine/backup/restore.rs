@@ -2,26 +2,25 @@
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
-use bytes::Bytes;
-use grizzly_wal::{EncryptionKey, PutMode, Storage, backup::Restored};
+use grizzly_wal::{EncryptionKey, Storage, backup::Restored};
 
-use super::super::{
-    backup::{Backups, RestoreTo, open_place},
-    database::Inner,
-    ddl,
-    maintenance::flush,
-    manifest::Manifest,
-    recovery::{self, LOG_DIR},
-    segment::cold::{DATA_DIR, run_of_path},
-    settings::Settings,
+use super::{
+    super::{
+        close,
+        core::Inner,
+        ddl,
+        maintenance::flush,
+        manifest::{LOG_DIR, Manifest},
+        open,
+        segment::meta::{DATA_DIR, run_of_path},
+        settings::Settings,
+    },
+    Backups, RestoreTo, open_place, unfinished,
 };
 use crate::{
     access::Csn,
     error::{Error, Result},
 };
-
-/// Stands in a folder while it is being restored to, and keeps it from being taken for an empty database.
-const MARKER: &str = "restore-incomplete";
 
 /// What a restore made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,26 +75,14 @@ impl Backups {
         let manifest = restored_manifest(&state)?;
         let lock = into.lock()?;
         check_empty(into)?;
-        into.put(MARKER, &[Bytes::from_static(b"a restore was begun here and not finished\n")], PutMode::Create)?;
+        unfinished::mark(into)?;
         let Restored { csn, files, bytes, records } =
             self.inner.write(&plan, into, (LOG_DIR, Some(manifest.database.as_u128())), progress)?;
         manifest.store(into)?;
         drop(lock);
         finish(into)?;
-        into.remove(MARKER)?;
+        unfinished::unmark(into)?;
         Ok(RestoreReport { csn: Csn(csn), base: plan.base().id(), files, bytes, records })
-    }
-}
-
-/// An error if a restore was begun here and not finished: what is there looks like a database, and lacks parts.
-pub(crate) fn check_whole(storage: &Arc<dyn Storage>) -> Result<()> {
-    match storage.get(MARKER) {
-        Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => Err(Error::invalid(format!(
-            "a restore into '{}' was not finished: remove everything there and restore again",
-            storage.url()
-        ))),
     }
 }
 
@@ -124,11 +111,11 @@ fn restored_manifest(state: &[u8]) -> Result<Manifest> {
 /// dropped again between two backups.
 fn finish(storage: &Arc<dyn Storage>) -> Result<()> {
     let settings = Settings { background: false, create: false, ..Settings::default() };
-    let db = recovery::open(storage.url(), settings, Arc::clone(storage))?;
+    let db = open::open(storage.url(), settings, Arc::clone(storage))?;
     flush::checkpoint(&db)?;
     ddl::mend_runs(&db)?;
     remove_stray_runs(&db)?;
-    db.close()
+    close::close(&db)
 }
 
 /// Runs of indexes that did not exist yet: an index made later must not find them.

@@ -27,7 +27,7 @@ use grizzly_wal::{
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    manifest::{LogEnd, Manifest, checked, unchecked, unreadable},
+    manifest::{LogEnd, checked, unchecked, unreadable},
     redo::{decode_json, encode_json},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -36,8 +36,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) const DIR: &str = "lease";
 /// Share of the lease time for which its holder trusts it. The rest is for clocks that run at different speeds.
 const TRUSTED: f64 = 0.9;
-/// How long the lease of a writer without a cluster is good, in milliseconds.
-const ALONE_MILLIS: u64 = 3_000;
 /// Longer than any process lives.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Leases of earlier epochs that stay, so that a holder that slept through some of them finds its successor.
@@ -116,7 +114,7 @@ pub(crate) fn latest(storage: &dyn Storage) -> Result<Option<Grant>> {
     }
 }
 
-/// A lease as it is stored.
+/// What a stored lease says.
 fn parse(path: &str, text: &[u8]) -> Result<Grant> {
     grizzly_wal::storage::check_plain(path, text)?;
     // Earlier versions stored it without a checksum.
@@ -149,7 +147,8 @@ pub(crate) fn known_log(storage: &dyn Storage, database: uuid::Uuid) -> Result<K
     Ok(grant.log.map_or(Known::default(), Known::from))
 }
 
-fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
+/// A lease as it is stored.
+pub(crate) fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
     Ok(checked(encode_json(grant)?))
 }
 
@@ -415,56 +414,6 @@ impl Watch {
     }
 }
 
-/// For a writer that shares the database with no other: waits until a lease that others may have left has run out, and
-/// takes the next epoch behind that of `manifest`, which is in the name of every file that it will write. Where nothing
-/// else keeps others out (`held`), it holds the lease from then on; else it only leaves word that earlier epochs are over.
-///
-/// # Errors
-/// `Unavailable` if another writer is at work.
-pub(crate) fn take_alone(storage: &Arc<dyn Storage>, manifest: &Manifest, held: bool) -> Result<Arc<Lease>> {
-    let mut watch = Watch::new(Clock::monotonic());
-    watch.look(storage.as_ref())?;
-    let first = watch.seen().cloned();
-    let millis = first.as_ref().map_or(ALONE_MILLIS, |grant| grant.millis);
-    while watch.look(storage.as_ref())? == Seen::Held {
-        if watch.seen() != first.as_ref() {
-            return Err(in_use(storage, watch.seen()));
-        }
-        world::sleep(Duration::from_millis(millis / 20 + 1));
-    }
-    let log = manifest.known_log().and(known_log(storage.as_ref(), manifest.database)?);
-    let epoch = first.map_or(0, |grant| grant.epoch).max(manifest.epoch) + 1;
-    let (holder, url) = (format!("process {}", std::process::id()), String::new());
-    let millis = if held { ALONE_MILLIS } else { millis };
-    let grant = Grant {
-        epoch,
-        holder,
-        url,
-        renewal: 0,
-        millis,
-        released: !held,
-        nonce: uuid::Uuid::new_v4(),
-        database: Some(manifest.database),
-        log: Some(log.into()),
-    };
-    let trust = if held { Trust::Successor } else { Trust::Lock };
-    let lease = acquire(storage, Clock::monotonic(), grant, trust)?;
-    let Some(lease) = lease else { return Err(in_use(storage, latest(storage.as_ref())?.as_ref())) };
-    if held {
-        lease.keep()?;
-    }
-    Ok(lease)
-}
-
-fn in_use(storage: &Arc<dyn Storage>, grant: Option<&Grant>) -> Error {
-    let holder = match grant {
-        Some(grant) if grant.url.is_empty() => format!("{}, epoch {}", grant.holder, grant.epoch),
-        Some(grant) => format!("'{}' of a cluster, at {}", grant.holder, grant.url),
-        None => "another process".to_owned(),
-    };
-    Error::new(ErrorKind::Unavailable, format!("'{}' is already open for writing by {holder}", storage.url()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,10 +436,6 @@ mod tests {
     fn grant(epoch: u64) -> Grant {
         let (holder, url, nonce) = ("a".into(), "grpc://a".into(), uuid::Uuid::new_v4());
         Grant { epoch, holder, url, renewal: 0, millis: 1000, released: false, nonce, database: None, log: None }
-    }
-
-    fn manifest(epoch: u64) -> Manifest {
-        Manifest { epoch, ..Manifest::new(uuid::Uuid::nil(), crate::access::Csn(0)) }
     }
 
     fn storage() -> Arc<dyn Storage> {
@@ -572,28 +517,6 @@ mod tests {
         }
         assert_eq!(storage.list(DIR)?.len(), KEPT);
         assert!(acquire(&storage, hands.clock(), grant(3), Trust::Time)?.is_none(), "an epoch long past");
-        Ok(())
-    }
-
-    #[test]
-    fn one_alone_waits_for_the_dead_and_not_for_the_living() -> Result<()> {
-        let storage = storage();
-        let alone =
-            |held| take_alone(&storage, &manifest(0), held).map(|lease| lease.epoch()).map_err(|error| error.kind());
-        assert_eq!(alone(false), Ok(1));
-        let short = Grant { millis: 100, ..grant(2) };
-        let lease = acquire(&storage, Clock::monotonic(), short, Trust::Time)?.expect("nobody was faster");
-        lease.keep()?;
-        assert_eq!(alone(false), Err(ErrorKind::Unavailable));
-        drop(lease);
-        assert_eq!(alone(false), Ok(3), "it has run out");
-        assert_eq!(alone(false), Ok(4));
-        assert_eq!(take_alone(&storage, &manifest(17), false)?.epoch(), 18, "a manifest may be ahead of all leases");
-        let held = take_alone(&storage, &manifest(0), true)?;
-        assert_eq!(alone(true), Err(ErrorKind::Unavailable), "it is renewed");
-        held.release()?;
-        assert_eq!(alone(true), Ok(20));
-        held.check().expect_err("it has a successor");
         Ok(())
     }
 }

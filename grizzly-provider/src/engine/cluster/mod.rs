@@ -1,42 +1,37 @@
 //! Several processes on one database: one of them writes, the others follow its log and are ready to take its place.
 //!
-//! `lease` says who writes, `follow` reads what that one has logged, `promote` changes roles. One thread per open
+//! `lease` says who writes, `following` reads what that one has logged and `follow` shows it, `promote` changes roles; a
+//! `member` is what a process knows of all this. One thread per open
 //! database does all three in turn, and `news` is how others ask it for a look; the log's own thread asks the lease
 //! after each sync (see [`grizzly_wal::WalOptions::fence`]), which is what keeps a writer that was replaced from
 //! acknowledging anything.
 
 mod follow;
+mod following;
 pub(super) mod lease;
+pub(super) mod member;
 mod news;
 pub(super) mod promote;
 
 use std::{
-    fmt,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use grizzly_wal::{
-    Storage,
-    world::{self, Mutex, MutexGuard},
-};
+use grizzly_wal::{Storage, world};
 
 use self::{
-    follow::{Care, Following},
-    lease::{Clock, Grant, Lease, Seen, Watch},
+    following::{Care, Following},
+    lease::Seen,
+    member::{Member, Writer},
     news::News,
 };
 use super::{
-    database::{Grizzly, Inner},
+    core::{Grizzly, Inner, Parts},
     files::Files,
     maintenance::worker,
     manifest::Manifest,
-    recovery::{self, Parts},
-    segment::removal::Removal,
+    recovery,
     settings::{ClusterSettings, Settings},
     txn::publish::Publisher,
 };
@@ -56,142 +51,14 @@ const SETTLE_LEASES: u32 = 3;
 /// How long one that waits for a commit sleeps at most before it looks by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The process that writes to a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Writer {
-    /// The name of its node.
-    pub node: String,
-    /// Where to reach it, as it said itself.
-    pub url: String,
-    /// Greater than that of every writer before.
-    pub epoch: u64,
-    /// It is this process.
-    pub here: bool,
-}
-
-/// What a database knows as one of several processes.
-pub(crate) struct Member {
-    settings: ClusterSettings,
-    /// Where others reach this process.
-    url: Mutex<String>,
-    /// The newest epoch that this process ever took. Whoever holds an earlier one does not write any more: were such
-    /// a holder named, two processes could send a write back and forth.
-    taken: AtomicU64,
-    /// Held while this process writes.
-    lease: ArcSwapOption<Lease>,
-    /// Held while the lease is looked at, which takes as long as the storage does.
-    watch: Mutex<Watch>,
-    /// What it has seen. Read by whoever asks who writes, on any thread, so nobody waits for storage under its lock.
-    seen: ArcSwapOption<Grant>,
-    /// While another one writes.
-    following: Mutex<Option<Following>>,
-    /// Held while roles change.
-    roles: Mutex<()>,
-    news: Arc<News>,
-}
-
-impl fmt::Debug for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-impl Member {
-    fn new(settings: ClusterSettings) -> Self {
-        let watch = Mutex::new(Watch::new(Clock::monotonic()));
-        let url = Mutex::new(settings.advertise.clone());
-        let (following, roles, news) = (Mutex::default(), Mutex::default(), Arc::default());
-        let (taken, lease, seen) = (AtomicU64::new(0), ArcSwapOption::empty(), ArcSwapOption::empty());
-        Self { settings, url, taken, lease, watch, seen, following, roles, news }
-    }
-
-    /// The lease, if this process holds it and it is still good by the clock.
-    fn lease(&self) -> Option<Arc<Lease>> {
-        self.lease.load_full().filter(|lease| lease.in_time())
-    }
-
-    fn writer(&self) -> Option<Writer> {
-        let node = &self.settings.node;
-        if let Some(lease) = self.lease() {
-            let url = self.url.lock().clone();
-            return Some(Writer { node: node.clone(), url, epoch: lease.epoch(), here: true });
-        }
-        let taken = self.taken.load(Ordering::Acquire);
-        let grant = self.seen.load_full().filter(|grant| !grant.released && grant.epoch >= taken)?;
-        let here = grant.holder == *node;
-        Some(Writer { node: grant.holder.clone(), url: grant.url.clone(), epoch: grant.epoch, here })
-    }
-
-    /// Whether the log was not read as far as the newest lease that was seen.
-    fn is_behind_lease(&self) -> bool {
-        let read = self.following.lock().as_ref().map(|following| following.tail.epoch());
-        let seen = self.seen.load().as_ref().map_or(0, |grant| grant.epoch);
-        read.is_none_or(|read| read < seen)
-    }
-
-    /// Whether this process holds a lease that is good by the clock.
-    pub(super) fn may_write(&self) -> bool {
-        self.lease().is_some()
-    }
-
-    /// Ends the thread.
-    pub(super) fn stop(&self) {
-        self.news.stop();
-    }
-
-    /// Ends the thread, and gives the lease back if nothing is written any more.
-    pub(super) fn leave(&self) {
-        self.stop();
-        if let Some(lease) = self.lease.load_full()
-            && let Err(error) = lease.release()
-        {
-            tracing::warn!(%error, "the writer's lease could not be given back; it runs out by itself");
-        }
-    }
-
-    /// Keeps roles from changing.
-    pub(super) fn steady(&self) -> MutexGuard<'_, ()> {
-        self.roles.lock()
-    }
-}
-
-impl Inner {
-    /// Why this process cannot write.
-    pub(super) fn not_writer(&self) -> Error {
-        let url = &self.url;
-        let message = match self.member.as_ref().and_then(Member::writer) {
-            Some(writer) => format!("database '{url}' is written by node '{}' at {}", writer.node, writer.url),
-            None => format!("nobody writes to database '{url}' at the moment; try again"),
-        };
-        Error::new(ErrorKind::Unavailable, message)
-    }
-
-    /// What others have written did not arrive here in time.
-    fn lags(&self, member: &Member, at_most: Duration) -> Error {
-        let reason = match member.news.trouble() {
-            Some(trouble) => format!("the last look at it failed: {trouble}"),
-            None => self.not_writer().message().to_owned(),
-        };
-        let message =
-            format!("what was written to database '{}' did not arrive within {at_most:?}; {reason}", self.url);
-        Error::new(ErrorKind::Unavailable, message)
-    }
-
-    /// An error if somebody else may be writing by now. What was stored before this call is safe if it passes.
-    pub(super) fn check_lease(&self) -> Result<()> {
-        match &self.member {
-            None => self.alone.load().as_ref().map_or(Ok(()), |lease| lease.check()),
-            Some(member) => member.lease.load().as_ref().ok_or_else(|| self.not_writer())?.check(),
-        }
-    }
-
-    /// What the names of new files carry.
-    pub(super) fn file_epoch(&self) -> Result<u64> {
-        match &self.member {
-            None => Ok(self.epoch.load(Ordering::Acquire)),
-            Some(member) => member.lease().map(|lease| lease.epoch()).ok_or_else(|| self.not_writer()),
-        }
-    }
+/// What others have written did not arrive here in time.
+fn lags(db: &Inner, member: &Member, at_most: Duration) -> Error {
+    let reason = match member.news.trouble() {
+        Some(trouble) => format!("the last look at it failed: {trouble}"),
+        None => db.not_writer().message().to_owned(),
+    };
+    let message = format!("what was written to database '{}' did not arrive within {at_most:?}; {reason}", db.url);
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 impl Grizzly {
@@ -250,7 +117,7 @@ impl Grizzly {
             }
             let left = deadline.saturating_duration_since(world::instant());
             if left.is_zero() {
-                return Err(self.inner.lags(member, at_most));
+                return Err(lags(&self.inner, member, at_most));
             }
             member.news.wait_for(number, left);
         }
@@ -328,8 +195,7 @@ pub(super) fn open(
             manifest => manifest?,
         },
     };
-    let removal = Arc::new(Removal::new(Arc::clone(&storage), cluster.grace));
-    let files = Files { removal, cache: recovery::new_cache(&settings) };
+    let files = Files::new(&storage, cluster.grace, settings.memory_bytes);
     let following = patiently(|| Following::load(&storage, files.clone()))?;
     let publisher = Arc::new(Publisher::new(following.version()));
     let member = Member::new(cluster);

@@ -3,22 +3,19 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use grizzly_wal::{Known, Storage};
+use grizzly_wal::Known;
 
 use super::{
     super::{
-        database::Inner,
-        manifest::Manifest,
-        recovery::{self, LOG_DIR},
+        core::Inner,
+        manifest::{LOG_DIR, Manifest},
+        recovery,
     },
-    Member,
-    follow::Following,
+    following::Following,
     lease::{self, Clock, Grant, Lease, Trust},
+    member::Member,
 };
-use crate::error::{Error, ErrorKind, Result};
-
-/// Manifests that others, who do not know yet that they were replaced, may store while a new writer claims its own.
-const CLAIMS: usize = 8;
+use crate::error::{Error, Result};
 
 /// Takes the lease, which is free, and becomes the writer. Does nothing if somebody else was faster.
 pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
@@ -86,7 +83,7 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     // The file it begins says where it takes over: what the old writer adds behind that point is read by nobody.
     let torn = replay.torn().to_vec();
     let wal = replay.into_writer()?;
-    let manifest = claim(&db.storage, lease)?;
+    let manifest = Manifest::claim(&db.storage, lease.epoch())?;
     // Rows that it names in files, and that are in memory here, must not become more: whoever begins with it finds none of
     // them to add to.
     following.replica.adopt(&manifest)?;
@@ -96,23 +93,6 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     let wal = Arc::new(wal);
     lease.follow_log(&wal);
     recovery::install(db, following.replica, (wal, torn), &manifest)
-}
-
-/// Stores the newest manifest again under this epoch. From then on no earlier writer can store one that counts.
-pub(in super::super) fn claim(storage: &Arc<dyn Storage>, lease: &Lease) -> Result<Manifest> {
-    for _ in 0..CLAIMS {
-        let Some(mut manifest) = Manifest::load(storage)? else { break };
-        if manifest.epoch > lease.epoch() {
-            break;
-        }
-        manifest.number += 1;
-        manifest.epoch = lease.epoch();
-        match manifest.store(storage) {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {}
-            stored => return stored.map(|()| manifest),
-        }
-    }
-    Err(Error::new(ErrorKind::Unavailable, format!("another writer has taken over '{}'", storage.url())))
 }
 
 /// Stops writing. What was not acknowledged by now never will be.

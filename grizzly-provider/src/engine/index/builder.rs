@@ -1,10 +1,12 @@
 //! Building runs: sorting keys, and writing sorted entries block by block.
 
-use super::super::key::Keys;
-use super::bits;
-use super::block::{self, ENTRIES};
-use super::format::{self, Directory};
-use super::run::IndexRun;
+use super::{
+    super::key::Keys,
+    bits,
+    block::{self, ENTRIES},
+    format::{self, Directory},
+    run::IndexRun,
+};
 
 /// Writes a run from entries that arrive in order of (key, row): the end of sorting, and of merging runs.
 #[derive(Debug)]
@@ -60,6 +62,14 @@ impl RunBuilder {
         // It stays for long, and is counted by its length.
         self.out.shrink_to_fit();
         IndexRun::assemble(self.out.into(), layout)
+    }
+}
+
+impl IndexRun {
+    /// Sorts `keys` and compresses them with their rows; without `rows`, key `i` is that of row `i`. At most 2^32
+    /// entries, because a segment has no more rows.
+    pub(crate) fn build(keys: &Keys, rows: Option<&[u32]>) -> Self {
+        build(keys, rows)
     }
 }
 

@@ -4,9 +4,11 @@ use std::cmp::Ordering;
 #[cfg(test)]
 use std::ops::ControlFlow;
 
-use super::CommonKeyVisitor;
-use super::block::{Block, ENTRIES};
-use super::run::IndexRun;
+use super::{
+    CommonKeyVisitor,
+    block::{Block, ENTRIES},
+    run::IndexRun,
+};
 
 /// Neighbours to look at before a search is worth it.
 const STEPS: usize = 8;
@@ -19,6 +21,13 @@ pub(crate) struct RunCursor<'a> {
     block: Option<Block<'a>>,
     at: usize,
     key: Vec<u8>,
+}
+
+impl IndexRun {
+    /// A cursor at the first entry, for merging.
+    pub(crate) fn cursor(&self) -> RunCursor<'_> {
+        RunCursor::new(self)
+    }
 }
 
 impl<'a> RunCursor<'a> {

@@ -6,12 +6,12 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use super::super::key::{KeyRange, Keys};
-use super::block::{Block, ENTRIES, common_prefix, compare_front, is_before};
-use super::builder;
-use super::cursor::RunCursor;
-use super::format::{Layout, head};
-use super::{PairVisitor, Result};
+use super::{
+    super::key::KeyRange,
+    PairVisitor, Result,
+    block::{Block, ENTRIES, common_prefix, compare_front, is_before},
+    format::{Layout, head},
+};
 
 /// Sorted (key, row) entries: three to five bytes each for integer keys, and any of them is found without touching the
 /// others. Cloning shares the bytes.
@@ -26,12 +26,6 @@ pub(crate) struct IndexRun {
 }
 
 impl IndexRun {
-    /// Sorts `keys` and compresses them with their rows; without `rows`, key `i` is that of row `i`. At most 2^32
-    /// entries, because a segment has no more rows.
-    pub(crate) fn build(keys: &Keys, rows: Option<&[u32]>) -> Self {
-        builder::build(keys, rows)
-    }
-
     /// The run in the bytes that [`Self::to_bytes`] gave. Fails, and says where, if they were damaged.
     pub(crate) fn from_bytes(bytes: Bytes) -> Result<Self> {
         let layout = Layout::read(&bytes)?;
@@ -117,11 +111,6 @@ impl IndexRun {
                 }
             }
         }
-    }
-
-    /// A cursor at the first entry, for merging.
-    pub(crate) fn cursor(&self) -> RunCursor<'_> {
-        RunCursor::new(self)
     }
 
     /// Calls `f(key, row, next row)` for every two neighbours with one key, until it breaks: a key of three rows

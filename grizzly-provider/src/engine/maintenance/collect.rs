@@ -1,43 +1,23 @@
 //! Files that nothing names any more. Only what this database wrote, under names that are never used again, and only
 //! once no manifest, version or snapshot needs it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use super::super::{
-    database::Inner,
-    manifest::Manifest,
-    segment::cold::{ColdSegment, DATA_DIR, SegmentKey, checkpoint_of_list, segment_of_path},
-    version::DatabaseVersion,
+use super::{
+    super::{
+        core::Inner,
+        manifest::Manifest,
+        segment::{
+            cold::ColdSegment,
+            meta::{DATA_DIR, checkpoint_of_list, segment_of_path},
+        },
+    },
+    left_over::Named,
 };
 use crate::error::Result;
 
-/// Files that a manifest names.
-struct Named {
-    segments: HashSet<SegmentKey>,
-    tombstones: HashSet<String>,
-}
-
-impl Named {
-    fn by(manifest: &Manifest) -> Self {
-        let entries = || manifest.tables.values().flatten().flatten();
-        Self {
-            segments: entries().map(|entry| entry.meta.key()).collect(),
-            tombstones: entries().filter_map(|entry| entry.tombstones.clone()).collect(),
-        }
-    }
-}
-
 /// How long files that nothing needs any more wait for a checkpoint that comes by itself.
 const WAIT: Duration = Duration::from_secs(5);
-
-impl Inner {
-    /// Takes note of segments that were replaced or dropped: they go when a checkpoint names them no more.
-    pub(crate) fn retire(&self, segments: impl IntoIterator<Item = Arc<ColdSegment>>) {
-        let segments: Vec<_> = segments.into_iter().collect();
-        self.files.let_go(&segments);
-        self.obsolete.lock().extend(segments);
-    }
-}
 
 /// Whether files would go with a checkpoint, and none has come for a while: where nobody writes, none comes by itself.
 pub(crate) fn is_overdue(db: &Inner) -> bool {
@@ -81,26 +61,6 @@ pub(crate) fn sweep(db: &Inner) {
     }
 }
 
-/// What is under the data folder when a writer begins and no version names, left over from a crash or a roll-back.
-///
-/// What the manifest or the log names stays even if the log has replaced it since: a start that fails halfway must be
-/// able to begin again from the same manifest and log.
-#[derive(Debug)]
-pub(crate) struct LeftOver {
-    /// Files of this epoch and later ones are this writer's.
-    epoch: u64,
-    named: HashSet<SegmentKey>,
-}
-
-impl LeftOver {
-    pub(crate) fn beside(manifest: &Manifest, version: &DatabaseVersion) -> Self {
-        let mut named = Named::by(manifest).segments;
-        let segments = version.tables.values().flat_map(|table| table.segments());
-        named.extend(segments.filter_map(|(_, segment)| Some(segment.cold()?.meta.key())));
-        Self { epoch: manifest.epoch, named }
-    }
-}
-
 /// Removes what was left over, if that was not done yet. Transactions may begin before this ends, and before it succeeds:
 /// nothing that they write goes.
 pub(crate) fn remove_left_over(db: &Inner) -> Result<()> {
@@ -108,17 +68,16 @@ pub(crate) fn remove_left_over(db: &Inner) -> Result<()> {
     if db.pins.is_running() {
         return Ok(());
     }
-    let Some(LeftOver { epoch, named }) = db.left_over.lock().take() else { return Ok(()) };
+    let Some(left_over) = db.left_over.lock().take() else { return Ok(()) };
     let files = match db.storage.list(DATA_DIR) {
         Ok(files) => files,
         Err(error) => {
-            *db.left_over.lock() = Some(LeftOver { epoch, named });
+            *db.left_over.lock() = Some(left_over);
             return Err(error.into());
         }
     };
-    let stays = |segment: SegmentKey| segment.1 >= epoch || named.contains(&segment) || db.pins.holds(segment);
     for file in files {
-        if segment_of_path(&file.path).is_some_and(|segment| !stays(segment)) {
+        if segment_of_path(&file.path).is_some_and(|segment| left_over.has(segment) && !db.pins.holds(segment)) {
             db.files.removal.remove(file.path);
         }
     }

@@ -1,23 +1,24 @@
 //! Merging segments of a shard into one, without the rows that ended before the retention window.
 //!
 //! Rows move, so transactions that began before keep working: the commit path finds moved rows through
-//! [`super::super::txn::conflict::MovedRows`], and rows that end while the merge runs end in the new segment too.
+//! [`super::super::txn::moved::MovedRows`], and rows that end while the merge runs end in the new segment too.
 
 use std::sync::Arc;
 
 use super::{
     super::{
-        bulk::{BulkLoad, FileStamps},
+        bulk::BulkLoad,
         catalog::IndexDef,
-        database::Inner,
-        ddl,
+        clock::horizon,
+        core::Inner,
+        made::FileStamps,
         mvcc::tombstones::Tombstones,
         redo::{Change, Replace},
         rows,
-        segment::cold::{ColdSegment, file_schema},
+        segment::{cold::ColdSegment, meta::file_schema},
         txn::{
-            commit::{self, Logged},
-            conflict::{GONE, Moved},
+            moved::{GONE, Moved},
+            order::Logged,
         },
         version::{Segment, SegmentData, TableVersion, apply::apply},
     },
@@ -40,7 +41,7 @@ pub(crate) fn compact_table(db: &Inner, id: u64) -> Result<()> {
     let _one_at_a_time = db.checkpoint.lock();
     let version = Arc::clone(&db.commit.lock().version);
     let Some(table) = version.tables.get(&id) else { return Ok(()) };
-    let (horizon, limits) = (db.horizon(), Limits::new(db.settings.memory_bytes));
+    let (horizon, limits) = (horizon(db.settings.retention), Limits::new(db.settings.memory_bytes));
     for (number, shard) in (0_u32..).zip(&table.shards) {
         let cold = stored(&shard.segments);
         for chosen in choice::all(&sizes(&cold, horizon), &limits) {
@@ -54,7 +55,7 @@ pub(crate) fn compact_table(db: &Inner, id: u64) -> Result<()> {
 pub(crate) fn step(db: &Inner) -> Result<bool> {
     let _one_at_a_time = db.checkpoint.lock();
     let version = Arc::clone(&db.commit.lock().version);
-    let (horizon, limits) = (db.horizon(), Limits::new(db.settings.memory_bytes));
+    let (horizon, limits) = (horizon(db.settings.retention), Limits::new(db.settings.memory_bytes));
     let mut merged = false;
     for table in version.tables.values() {
         for (number, shard) in (0_u32..).zip(&table.shards) {
@@ -232,14 +233,14 @@ fn publish(
     let csn = next.csn;
     apply(&mut next, &change, csn, &db.files)?;
     let compaction = next.compactions;
-    let logged = commit::append(db, &mut state, next, change.record(0, csn)?, || ())?;
+    let logged = db.append(&mut state, next, change.record(0, csn)?, || ())?;
     for (from, rows) in &merged.places {
         let to = merged.segment.as_ref().map(|segment| segment.meta.id);
         state.moved.add(*from, Moved { compaction, to, rows: Arc::clone(rows) });
     }
-    state.forget_moves(db);
+    state.forget_moves(&db.snapshots, &db.publisher);
     if let Some(segment) = &merged.segment {
-        ddl::drop_unknown_runs(db, &state.version.table(id)?.def, segment);
+        db.files.drop_unknown_runs(&state.version.table(id)?.def, segment);
         db.pins.note(logged.lsn, segment.meta.key());
     }
     Ok(Exchanged::Logged(logged))

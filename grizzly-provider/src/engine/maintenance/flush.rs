@@ -5,34 +5,30 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
     ops::Range,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 use arrow::array::{ArrayRef, RecordBatch};
-use grizzly_wal::{
-    Lsn, Wal,
-    world::{self, Mutex},
-};
+use grizzly_wal::{Lsn, Wal};
 
 use super::{
     super::{
-        bulk::{MadeSegment, make_segment},
+        alone::begin::begin_to_write,
+        bulk::make_segment,
         catalog::IndexDef,
-        database::Inner,
-        ddl,
+        core::Inner,
         index::IndexRun,
+        made::MadeSegment,
         manifest::{FORMAT, LogEnd, Manifest, SegmentEntry},
         rows,
-        segment::cold::{ColdSegment, file_schema},
+        segment::{cold::ColdSegment, meta::file_schema},
         shard::hot::HotSegment,
         version::{DatabaseVersion, Segment, SegmentData, TableVersion},
     },
-    tombstone_file::{self, ListFile},
+    collect,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A hot segment that a checkpoint turns into a file.
 struct Sealed {
@@ -42,7 +38,7 @@ struct Sealed {
 
 /// Writes everything committed so far to segment files and a manifest, and cuts the log that no backup needs.
 pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
-    db.begin_to_write();
+    begin_to_write(db);
     let _one_at_a_time = db.checkpoint.lock();
     db.check_writable()?;
     let log = db.log()?;
@@ -74,8 +70,8 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     db.retire(db.checkpoints.adopted().into_iter().filter(|(id, _)| !files.contains_key(id)).map(|(_, file)| file));
     log.truncate_before(keep_from)?;
     Manifest::prune(&db.storage)?;
-    super::collect::release_obsolete(db, &manifest)?;
-    db.flushed();
+    collect::release_obsolete(db, &manifest)?;
+    db.signals.flushed();
     Ok(())
 }
 
@@ -98,7 +94,7 @@ fn seal(db: &Inner, log: &Wal) -> Result<(Arc<DatabaseVersion>, Vec<Sealed>, Lsn
 
 fn write_hot(db: &Inner, table: &TableVersion, hot: &HotSegment) -> Result<Arc<ColdSegment>> {
     let made = db.checkpoints.made(hot.id).map_or_else(|| make_hot(db, table, hot), |made| Ok(*made))?;
-    let segment = made.put(db, table).map_err(|(made, error)| db.checkpoints.not_stored(hot.id, made, error))?;
+    let segment = made.put(&db.files, table).map_err(|(made, error)| db.checkpoints.not_stored(hot.id, made, error))?;
     db.checkpoints.keep(hot.id, &segment);
     for (index, _) in &table.codecs.keys {
         segment.add_run(index.id, hot_run(table, hot, index)?)?;
@@ -145,6 +141,7 @@ fn manifest(
     log: LogEnd,
     number: u64,
 ) -> Result<Manifest> {
+    let writer = db.file_epoch()?;
     let mut tables = BTreeMap::new();
     for (id, table) in &version.tables {
         let mut shards = Vec::new();
@@ -152,7 +149,7 @@ fn manifest(
             let mut entries = Vec::new();
             for segment in &shard.segments {
                 let Some(cold) = segment.cold().or_else(|| files.get(&segment.id())) else { continue };
-                let list = db.checkpoints.tombstones(db, number, segment, cold)?;
+                let list = db.checkpoints.list(&db.storage, (number, writer), segment, cold)?;
                 let (tombstones, tombstones_crc) = list.map(|list| (list.path, list.crc)).unzip();
                 entries.push(SegmentEntry { meta: cold.meta.clone(), tombstones, tombstones_crc });
             }
@@ -188,96 +185,11 @@ fn adopt(db: &Inner, log: &Wal, sealed: &[Sealed], files: &BTreeMap<u32, Arc<Col
             continue;
         }
         let table = next.table_mut(*table)?;
-        ddl::drop_unknown_runs(db, &table.def, file);
+        db.files.drop_unknown_runs(&table.def, file);
         if let Some(segment) = table.segment_mut(*segment) {
             segment.data = SegmentData::Cold(Arc::clone(file));
         }
     }
     db.republish(log, &mut state, next);
     Ok(())
-}
-
-/// Which checkpoint is the last, and which list of ended rows each segment has on storage.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoints {
-    inner: Mutex<CheckpointState>,
-}
-
-#[derive(Debug, Default)]
-struct CheckpointState {
-    number: u64,
-    /// When the last one began.
-    began: Option<Instant>,
-    /// The list of each segment.
-    tombstones: BTreeMap<u32, ListFile>,
-    /// Files of hot segments that were written by checkpoints that failed. The manifest of one may be on storage all the
-    /// same, so that the next takes these, and never writes others under their names.
-    files: BTreeMap<u32, Arc<ColdSegment>>,
-    /// Such files that could not be stored, as far as is known: they may arrive yet.
-    made: BTreeMap<u32, Box<MadeSegment>>,
-}
-
-impl Checkpoints {
-    /// Continues behind a manifest.
-    pub(crate) fn resume(&self, number: u64, tombstones: BTreeMap<u32, ListFile>) {
-        *self.inner.lock() = CheckpointState { number, tombstones, ..CheckpointState::default() };
-    }
-
-    /// The next number. It is not used again even if the checkpoint fails: its manifest and its lists may be on
-    /// storage all the same.
-    fn begin(&self) -> u64 {
-        let mut state = self.inner.lock();
-        state.number += 1;
-        state.began = Some(world::instant());
-        state.number
-    }
-
-    /// The file of a hot segment, if it was written before.
-    fn file(&self, segment: u32) -> Option<Arc<ColdSegment>> {
-        self.inner.lock().files.get(&segment).cloned()
-    }
-
-    /// A file that was made for a hot segment and not stored.
-    fn made(&self, segment: u32) -> Option<Box<MadeSegment>> {
-        self.inner.lock().made.remove(&segment)
-    }
-
-    /// Keeps a file that could not be stored, and passes on why.
-    fn not_stored(&self, segment: u32, made: Box<MadeSegment>, error: Error) -> Error {
-        self.inner.lock().made.insert(segment, made);
-        error
-    }
-
-    fn keep(&self, segment: u32, file: &Arc<ColdSegment>) {
-        self.inner.lock().files.insert(segment, Arc::clone(file));
-    }
-
-    /// All files that were written have taken the place of their segments; returns them.
-    fn adopted(&self) -> BTreeMap<u32, Arc<ColdSegment>> {
-        let mut state = self.inner.lock();
-        state.made.clear();
-        mem::take(&mut state.files)
-    }
-
-    /// Whether none has begun for so long.
-    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
-        self.inner.lock().began.is_none_or(|began| world::since(began) >= age)
-    }
-
-    /// The list of a segment's ended rows, written now if they have changed.
-    fn tombstones(&self, db: &Inner, number: u64, segment: &Segment, cold: &ColdSegment) -> Result<Option<ListFile>> {
-        let ended = &segment.tombstones;
-        if ended.is_empty() {
-            return Ok(None);
-        }
-        let mut state = self.inner.lock();
-        if let Some(list) = state.tombstones.get(&segment.id()).filter(|list| list.rows == ended.len()) {
-            return Ok(Some(list.clone()));
-        }
-        let writer = db.file_epoch()?;
-        let (path, label) = (cold.meta.list_path(number, writer), cold.list_label(number, writer));
-        let list = tombstone_file::write(&db.storage, path, &label, ended)?;
-        state.tombstones.insert(segment.id(), list.clone());
-        Ok(Some(list))
-    }
 }

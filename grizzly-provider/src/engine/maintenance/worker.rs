@@ -1,90 +1,18 @@
 //! The thread that flushes and compacts while others work.
 
-use std::{
-    sync::{Arc, Weak, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
-use grizzly_wal::world::{self, Condvar, Mutex};
+use grizzly_wal::world::{self};
 
 use super::{
-    super::{database::Inner, ddl},
-    collect, compact, flush,
+    super::{alone::begin::begin_to_write, core::Inner, ddl},
+    collect, compact, flush, room,
+    signals::Signals,
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often the thread looks around without being asked.
-const PERIOD: Duration = Duration::from_millis(500);
-
 /// Rounds without a flush after which segments are looked at for compaction all the same.
 const COMPACT_EVERY: u32 = 20;
-
-/// How the rest of the database talks to the thread.
-#[derive(Debug, Default)]
-pub(crate) struct Signals {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    wanted: bool,
-    stopped: bool,
-    flushes: u64,
-    /// How often the work has failed, and why the last time.
-    failures: u64,
-    failure: Option<(ErrorKind, String)>,
-}
-
-impl Signals {
-    /// Asks for a look around.
-    pub(crate) fn wake(&self) {
-        self.state.lock().wanted = true;
-        self.changed.notify_all();
-    }
-
-    /// Ends the thread after what it is doing.
-    pub(crate) fn stop(&self) {
-        self.state.lock().stopped = true;
-        self.changed.notify_all();
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.state.lock().stopped
-    }
-
-    /// A flush is done.
-    pub(crate) fn flushed(&self) {
-        self.state.lock().flushes += 1;
-        self.changed.notify_all();
-    }
-
-    /// Waits until a flush is done, or for a moment. Returns why it failed, if it did.
-    pub(crate) fn wait_for_flush(&self, at_most: Duration) -> Option<(ErrorKind, String)> {
-        let mut state = self.state.lock();
-        let (flushes, failures) = (state.flushes, state.failures);
-        state.wanted = true;
-        self.changed.notify_all();
-        let waits = |state: &mut State| state.flushes == flushes && state.failures == failures && !state.stopped;
-        self.changed.wait_while_for(&mut state, waits, at_most);
-        state.failure.clone().filter(|_| state.flushes == flushes && state.failures > failures)
-    }
-
-    fn failed(&self, error: &Error) {
-        let mut state = self.state.lock();
-        state.failures += 1;
-        state.failure = Some((error.kind(), error.to_string()));
-        self.changed.notify_all();
-    }
-
-    /// False once the thread should end.
-    fn wait(&self) -> bool {
-        let mut state = self.state.lock();
-        self.changed.wait_while_for(&mut state, |state| !state.wanted && !state.stopped, PERIOD);
-        state.wanted = false;
-        !state.stopped
-    }
-}
 
 /// Starts the thread, if the settings want one.
 pub(crate) fn start(db: &Arc<Inner>) -> Result<()> {
@@ -119,11 +47,11 @@ fn look_around(db: &Inner, compact: bool) -> Result<()> {
         work();
     }
     db.files.cache.charge_ended_rows(db.publisher.current().ended_bytes());
-    db.begin_to_write();
+    begin_to_write(db);
     if db.check_writable().is_err() {
         return Ok(());
     }
-    db.commit.lock().forget_moves(db);
+    db.commit.lock().forget_moves(&db.snapshots, &db.publisher);
     if db.runs_differ.swap(false, Ordering::AcqRel)
         && let Err(error) = ddl::mend_runs(db)
     {
@@ -144,7 +72,7 @@ fn look_around(db: &Inner, compact: bool) -> Result<()> {
 }
 
 fn flush_if_needed(db: &Inner) -> Result<bool> {
-    let needed = db.needs_flush();
+    let needed = room::needs_flush(db);
     if needed {
         flush::checkpoint(db)?;
     }

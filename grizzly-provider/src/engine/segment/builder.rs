@@ -9,9 +9,11 @@ use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
-use super::super::label::Label;
-use super::footer::{BlobMeta, ChunkMeta, ColumnSummary, SegmentFooter};
-use super::{CHUNK_ROWS, DistinctSketch, EncodedColumn, Result, SegmentError, ZoneMap};
+use super::{
+    super::label::Label,
+    CHUNK_ROWS, DistinctSketch, EncodedColumn, Result, SegmentError, ZoneMap,
+    footer::{BlobMeta, ChunkMeta, ColumnSummary, SegmentFooter},
+};
 use crate::batch::batch_bytes;
 
 /// Blobs start at multiples of this, so that they can be used where they lie.

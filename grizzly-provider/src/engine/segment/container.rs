@@ -8,12 +8,11 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
-use super::cache::ChunkKey;
-use super::footer::{self, BlobMeta, HEADER_BYTES, SegmentFooter, TRAILER_BYTES, Trailer};
-use super::{BuiltSegment, ChunkCache, EncodedColumn, Result, SegmentError, ZoneMap};
-
-/// Rows in a chunk; the last chunk of a segment may have fewer.
-pub(crate) const CHUNK_ROWS: usize = 65_536;
+use super::{
+    BuiltSegment, ChunkCache, EncodedColumn, Result, SegmentError, ZoneMap,
+    cache::ChunkKey,
+    footer::{self, BlobMeta, HEADER_BYTES, SegmentFooter, TRAILER_BYTES, Trailer},
+};
 
 /// One read from the end that usually has the whole footer.
 const TAIL_BYTES: u64 = 64 * 1024;

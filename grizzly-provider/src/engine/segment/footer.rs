@@ -16,11 +16,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::super::label::Label;
-use super::{DistinctSketch, Result, SegmentError, ZoneMap};
+use super::{super::label::Label, DistinctSketch, Result, SegmentError, ZoneMap};
 
 /// The file version written, and the highest one read.
 pub(crate) const VERSION: u32 = 2;
+
+/// Rows in a chunk; the last chunk of a segment may have fewer.
+pub(crate) const CHUNK_ROWS: usize = 65_536;
 
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const TRAILER_BYTES: usize = 40;
@@ -81,10 +83,10 @@ pub(crate) struct ColumnSummary {
     /// Rows that are NULL.
     pub(crate) nulls: u64,
     /// Key bytes of the smallest value, where known; exact.
-    #[serde(with = "hex", default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "super::hex", default, skip_serializing_if = "Option::is_none")]
     pub(crate) min: Option<Vec<u8>>,
     /// Key bytes of the largest value, where known; exact.
-    #[serde(with = "hex", default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "super::hex", default, skip_serializing_if = "Option::is_none")]
     pub(crate) max: Option<Vec<u8>>,
     /// Roughly how many different values; `None` for types that are not counted.
     pub(crate) distinct: Option<DistinctSketch>,
@@ -188,32 +190,4 @@ pub(super) fn check_header(bytes: &[u8], file: &str) -> Result<()> {
         return Err(SegmentError::corrupt(file, "the header's reserved bytes are not zero"));
     }
     Ok(())
-}
-
-/// Optional bytes as hexadecimal text: half the size of a JSON list of numbers, and readable.
-pub(super) mod hex {
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let Some(bytes) = bytes else { return serializer.serialize_none() };
-        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-        let text: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-        serializer.serialize_some(&text)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-        let nibble = |digit: u8| char::from(digit).to_digit(16).map(|n| n as u8);
-        let pairs = text.as_bytes().chunks(2);
-        let byte = |pair: &[u8]| match pair {
-            [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
-            _ => None,
-        };
-        pairs
-            .map(|pair| byte(pair).ok_or_else(|| D::Error::custom("not hexadecimal")))
-            .collect::<Result<_, _>>()
-            .map(Some)
-    }
 }

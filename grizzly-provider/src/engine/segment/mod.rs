@@ -13,6 +13,7 @@
 //! - [`cache`]: encoded chunks kept in memory under one budget.
 //! - [`runs`]: index runs in memory, with a share of it.
 //! - [`removal`]: files that nobody here reads any more.
+//! - [`meta`]: what manifest and log say of a segment, and the names of its files.
 //! - [`cold`]: a segment as the rest of the engine sees it: file, index runs, row stamps.
 
 mod arrow_test;
@@ -25,6 +26,8 @@ pub(crate) mod encoding;
 mod error;
 pub(crate) mod footer;
 mod hash;
+mod hex;
+pub(crate) mod meta;
 pub(crate) mod predicate;
 pub(crate) mod removal;
 mod runs;
@@ -35,8 +38,9 @@ pub(crate) mod zone_map;
 
 pub(crate) use builder::{BuiltSegment, SegmentBuilder};
 pub(crate) use cache::{Charge, ChunkCache};
-pub(crate) use container::{BlobRead, CHUNK_ROWS, SegmentFile};
+pub(crate) use container::{BlobRead, SegmentFile};
 pub(crate) use encoding::{EncodedColumn, Gathered};
 pub(crate) use error::{Result, SegmentError};
+pub(crate) use footer::CHUNK_ROWS;
 pub(crate) use sketch::DistinctSketch;
 pub(crate) use zone_map::ZoneMap;

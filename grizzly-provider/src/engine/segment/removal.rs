@@ -11,7 +11,7 @@ use grizzly_wal::{
     world::{self, Mutex},
 };
 
-use super::cold::{DATA_DIR, SegmentKey, segment_of_path};
+use super::meta::{DATA_DIR, SegmentKey, segment_of_path};
 
 /// Removes files, at once or after some time.
 #[derive(Debug)]

@@ -8,8 +8,10 @@ use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
 
-use super::bounds::{extremes, is_unordered_literal, key_of};
-use super::{Result, footer};
+use super::{
+    Result,
+    bounds::{extremes, is_unordered_literal, key_of},
+};
 use crate::access::{ColumnTest, CompareOp, Predicate};
 
 /// Longer key bytes are not kept: a bound is there to skip chunks, not to store values.
@@ -28,10 +30,10 @@ pub(crate) struct ZoneMap {
     #[serde(rename = "n")]
     pub(crate) nulls: u32,
     /// Key bytes of the smallest value that is not NULL, where one is known.
-    #[serde(rename = "a", with = "footer::hex", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "a", with = "super::hex", default, skip_serializing_if = "Option::is_none")]
     pub(crate) min: Option<Vec<u8>>,
     /// Key bytes of the largest value that is not NULL, where one is known.
-    #[serde(rename = "z", with = "footer::hex", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "z", with = "super::hex", default, skip_serializing_if = "Option::is_none")]
     pub(crate) max: Option<Vec<u8>>,
 }
 

@@ -5,27 +5,31 @@
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use grizzly_wal::{ErrorKind as Below, Lsn, NewRecord, Wal, world::MutexGuard};
+use grizzly_wal::world::MutexGuard;
 
 use super::{
     super::{
+        alone::begin::begin_to_write,
         catalog::CatalogChange,
-        database::Inner,
-        ddl,
+        core::Inner,
         index::IndexRun,
+        maintenance::room,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         redo::{Attach, Change, EncodedRows, KeyedRows, LoggedRows, RedoOp},
-        segment::cold::ColdSegment,
+        rows,
+        segment::{cold::ColdSegment, meta::OVERLAY},
         shard::hot::HotSegment,
         snapshot::Snapshot,
         stamps::Stamps,
         version::{
-            DatabaseVersion, OVERLAY, Segment, SegmentData, TableVersion, UNCOMMITTED,
+            DatabaseVersion, Segment, SegmentData, TableVersion, UNCOMMITTED,
             apply::{Applying, Effects, IndexEntries},
         },
     },
-    conflict::{self, Compared, MovedRows, NewKeys},
-    transaction::{CommitOutcome, Conflict, Transaction},
+    conflict::{self, Compared, NewKeys},
+    moved::MovedRows,
+    order::{CommitState, Logged},
+    outcome::{CommitOutcome, Conflict},
     writes::{TableWrites, Writes},
 };
 use crate::{
@@ -38,66 +42,6 @@ use crate::{
 const LARGE: usize = 1024;
 /// How often a commit is checked without the lock, while others commit much, before it takes the lock for all of it.
 const ATTEMPTS: usize = 8;
-
-/// What the commit lock protects: the newest version, visible or not, and where compaction moved rows.
-#[derive(Debug)]
-pub(crate) struct CommitState {
-    pub(crate) version: Arc<DatabaseVersion>,
-    pub(crate) moved: MovedRows,
-    /// The commit after which this process began to write. Where rows moved before it is not known.
-    since: Csn,
-}
-
-impl CommitState {
-    /// For a process that writes from here on.
-    pub(crate) fn new(version: Arc<DatabaseVersion>) -> Self {
-        let since = version.csn;
-        Self { version, moved: MovedRows::default(), since }
-    }
-
-    /// Forgets where rows went that every snapshot has seen there.
-    pub(crate) fn forget_moves(&mut self, db: &Inner) {
-        self.moved.forget(db.snapshots.oldest(&db.publisher));
-    }
-
-    /// What is needed to look at it without the lock.
-    fn seen(&self) -> (Arc<DatabaseVersion>, MovedRows) {
-        (Arc::clone(&self.version), self.moved.clone())
-    }
-}
-
-/// A record that is on its way into the log.
-#[derive(Debug)]
-pub(crate) struct Logged {
-    log: Arc<Wal>,
-    pub(crate) lsn: Lsn,
-}
-
-impl Logged {
-    /// Blocks until the record is durable.
-    ///
-    /// # Errors
-    /// `DiskFull` or `Unavailable` if it never will be and the storage holds nothing of it; `OutcomeUnknown` if it is not
-    /// known what the storage holds: that is found when it is read again.
-    pub(crate) fn wait(&self) -> Result<()> {
-        self.log.wait_durable(self.lsn).map_err(unknown)
-    }
-
-    /// The same for async code.
-    pub(crate) async fn durable(&self) -> Result<()> {
-        self.log.durable(self.lsn).await.map_err(unknown)
-    }
-}
-
-/// What the log's failure means for a commit.
-fn unknown(error: grizzly_wal::Error) -> Error {
-    if matches!(error.kind(), Below::Full | Below::Io) {
-        let error = Error::from(error);
-        return Error::new(error.kind(), "the commit did not take place").with_source(error);
-    }
-    let message = "it is not known whether the commit took effect: the log failed while it was written";
-    Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
-}
 
 /// One table's share of a commit, made ready before the lock is taken.
 struct TableCommit {
@@ -123,42 +67,46 @@ struct NewRows {
 /// The tables' shares of a commit that may go on, under the commit lock.
 type Prepared<'a> = (Vec<TableCommit>, MutexGuard<'a, CommitState>);
 
+/// The transaction that commits, and what it began with.
+#[derive(Clone, Copy)]
+pub(super) struct Begun<'a> {
+    pub(super) transaction: u64,
+    pub(super) term: u64,
+    pub(super) base: &'a Snapshot,
+}
+
 /// Commits up to the log; the caller waits for the returned record.
-pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logged>)> {
-    let db = Arc::clone(&txn.db);
-    db.begin_to_write();
-    let snapshot = txn.base.csn();
-    let writes = txn.writes.get_mut();
+pub(super) fn commit(db: &Inner, begun: Begun<'_>, writes: &mut Writes) -> Result<(CommitOutcome, Option<Logged>)> {
+    begin_to_write(db);
+    let snapshot = begun.base.csn();
     writes.check_whole()?;
-    writes.settle(&db)?;
+    writes.settle(db)?;
     if writes.is_empty() {
-        txn.done = true;
         return Ok((CommitOutcome::Committed { csn: snapshot }, None));
     }
-    let prepared = match prepare_and_lock(&db, &txn.base, txn.term, writes)? {
+    let prepared = match prepare_and_lock(db, begun, writes)? {
         Ok(prepared) => prepared,
         Err(conflict) => return Ok((CommitOutcome::Conflict(conflict), None)),
     };
     let (tables, mut state) = prepared;
     let mut next = state.version.as_ref().clone();
-    let csn = db.next_csn(next.csn);
+    let csn = db.clock.next(next.csn, &db.url);
     check_definitions(&next, &writes.definitions, snapshot)?;
     let definitions = writes.definitions.iter().cloned().map(RedoOp::Define).collect();
-    let (ops, effects) = apply(&db, &mut next, csn, definitions, &tables)?;
-    let record = Change::Commit(ops).record(txn.id, csn)?;
+    let (ops, effects) = apply(db, &mut next, csn, definitions, &tables)?;
+    let record = Change::Commit(ops).record(begun.transaction, csn)?;
     let Effects { entries, gone, named, .. } = effects;
-    let logged = append(&db, &mut state, next, record, || entries.into_iter().for_each(IndexEntries::insert))?;
+    let logged = db.append(&mut state, next, record, || entries.into_iter().for_each(IndexEntries::insert))?;
     named.into_iter().for_each(|segment| db.pins.note(logged.lsn, segment));
     drop(state);
     // They go when a checkpoint that comes after this commit names them no more.
     if !gone.is_empty() {
         db.retire(gone);
     }
-    txn.done = true;
     let added = tables.iter().flat_map(|table| &table.rows);
     let added = added.map(|new| (new.rows.batch.num_rows() as u64, batch_bytes(&new.rows.batch) as u64));
     let (rows, bytes) = added.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
-    db.added(rows, bytes);
+    room::added(db, rows, bytes);
     Ok((CommitOutcome::Committed { csn }, Some(logged)))
 }
 
@@ -167,8 +115,7 @@ pub(crate) fn commit(mut txn: Transaction) -> Result<(CommitOutcome, Option<Logg
 /// since is left; if that is much, again.
 fn prepare_and_lock<'a>(
     db: &'a Inner,
-    base: &Snapshot,
-    term: u64,
+    Begun { term, base, .. }: Begun<'_>,
     writes: &Writes,
 ) -> Result<Result<Prepared<'a>, Conflict>> {
     let snapshot = base.csn();
@@ -187,7 +134,7 @@ fn prepare_and_lock<'a>(
                     table.compared = newest.tables.get(&table.table.def.id).map(|now| Compared::with_all(now));
                 }
             }
-            db.wait_for_room()?;
+            room::wait_for_room(db)?;
             let state = db.commit.lock();
             if !tables.iter().all(|table| table.is_defined_as_in(&state.version)) {
                 continue 'defined;
@@ -206,27 +153,6 @@ fn prepare_and_lock<'a>(
             return Ok(Ok((tables, state)));
         }
     }
-}
-
-/// Writes a record to the log and makes `next` the newest version, visible once the record is durable. `share` then
-/// changes what versions have in common: nobody sees that before `next`, and a record that is refused leaves no trace.
-pub(crate) fn append(
-    db: &Inner,
-    state: &mut CommitState,
-    next: DatabaseVersion,
-    record: NewRecord,
-    share: impl FnOnce(),
-) -> Result<Logged> {
-    let log = db.log()?;
-    let lsn = log.append(record)?;
-    share();
-    let next = Arc::new(next);
-    db.publisher.enqueue(lsn, Arc::clone(&next));
-    state.version = next;
-    if !db.settings.sync_commits {
-        db.publisher.publish_now(Arc::clone(&state.version));
-    }
-    Ok(Logged { log, lsn })
 }
 
 impl TableCommit {
@@ -312,7 +238,7 @@ fn prepare(writes: &Writes, base: &DatabaseVersion, newest: &DatabaseVersion) ->
 fn add_runs(table: &TableVersion, written: &TableWrites) -> Result<()> {
     for segment in written.attached.keys().filter_map(|id| table.segment(*id)) {
         for (index, _) in &table.codecs.keys {
-            ddl::build_run(table, segment, index)?;
+            rows::add_missing_run(table, segment, index)?;
         }
     }
     Ok(())
@@ -474,6 +400,8 @@ fn place(db: &Inner, table: &TableVersion, new: &NewRows) -> Result<(u32, u32)> 
 
 #[cfg(test)]
 mod tests {
+    use grizzly_wal::NewRecord;
+
     use super::*;
     use crate::Grizzly;
 
@@ -484,11 +412,11 @@ mod tests {
         let mut state = inner.commit.lock();
         let before = Arc::clone(&state.version);
         let mut next = before.as_ref().clone();
-        next.csn = inner.next_csn(next.csn);
+        next.csn = inner.clock.next(next.csn, &inner.url);
         let record = Change::Commit(Vec::new()).record(0, next.csn)?;
         let record = NewRecord { payload: vec![0; grizzly_wal::MAX_PAYLOAD + 1].into(), ..record };
         let mut shared = false;
-        assert!(append(inner, &mut state, next, record, || shared = true).is_err());
+        assert!(inner.append(&mut state, next, record, || shared = true).is_err());
         assert!(!shared, "live indexes are not touched");
         assert!(Arc::ptr_eq(&before, &state.version));
         assert!(Arc::ptr_eq(&before, &inner.publisher.current()));

@@ -2,6 +2,9 @@
 
 pub(crate) mod commit;
 pub(crate) mod conflict;
+pub(crate) mod moved;
+pub(crate) mod order;
+pub(crate) mod outcome;
 pub(crate) mod publish;
 pub(crate) mod transaction;
 pub(crate) mod writes;

@@ -11,68 +11,20 @@ use grizzly_wal::world::Mutex;
 use super::{
     super::{
         catalog::{CatalogChange, TableDef},
-        database::Inner,
-        lookup, rows,
+        core::Inner,
+        lookup::{self, PrimaryKey, find_committed, primary_key},
+        rows,
         snapshot::Snapshot,
-        version::{TableCodecs, TableVersion},
     },
+    commit::{self, Begun},
+    order::Logged,
+    outcome::{CommitOutcome, unique_violation},
     writes::Writes,
 };
 use crate::{
-    access::{Csn, IfExists, RowId, TableDefinition},
-    error::{Error, ErrorKind, Result},
+    access::{IfExists, RowId, TableDefinition},
+    error::{Error, Result},
 };
-
-/// What became of a commit.
-#[derive(Debug, Clone)]
-#[must_use = "a commit may have been refused"]
-pub enum CommitOutcome {
-    /// All writes are visible, and durable as the settings promise.
-    Committed {
-        /// The commit's number.
-        csn: Csn,
-    },
-    /// Nothing was written: another transaction committed first. It may be retried from the start.
-    Conflict(Conflict),
-}
-
-/// Why a commit was refused.
-#[derive(Debug, Clone)]
-pub struct Conflict {
-    /// The table.
-    pub table: String,
-    /// The key, as SQL would write it, or the row.
-    pub key: String,
-    /// The commit that came first.
-    pub committed: Csn,
-}
-
-impl CommitOutcome {
-    /// The commit's number, or the conflict as an [`Error`] of kind `Conflict` (SQLSTATE 40001).
-    pub fn into_result(self) -> Result<Csn> {
-        match self {
-            Self::Committed { csn } => Ok(csn),
-            Self::Conflict(conflict) => Err(conflict.into()),
-        }
-    }
-}
-
-impl From<Conflict> for Error {
-    fn from(conflict: Conflict) -> Self {
-        let Conflict { table, key, committed } = conflict;
-        let message = format!(
-            "could not serialize access: table '{table}' key {key} was changed by commit {committed}; the transaction \
-             may be retried"
-        );
-        Self::new(ErrorKind::Conflict, message)
-    }
-}
-
-/// A duplicate key, as an error.
-pub(crate) fn unique_violation(table: &TableDef, index: &str, key: &str) -> Error {
-    let table = table.display_name();
-    Error::new(ErrorKind::UniqueViolation, format!("table '{table}' already has key {key} in unique index '{index}'"))
-}
 
 /// A transaction under snapshot isolation. Dropping it rolls back.
 #[derive(Debug)]
@@ -295,9 +247,8 @@ impl Transaction {
     /// Makes all writes visible at once, or none. Blocks until durable if the settings say so; from async code use
     /// [`Transaction::commit_async`].
     pub fn commit(self) -> Result<CommitOutcome> {
-        let db = Arc::clone(&self.db);
-        let (outcome, logged) = super::commit::commit(self)?;
-        if let Some(logged) = logged.filter(|_| db.settings.sync_commits) {
+        let (outcome, logged) = self.finish()?;
+        if let Some(logged) = logged {
             logged.wait()?;
         }
         Ok(outcome)
@@ -305,12 +256,20 @@ impl Transaction {
 
     /// The same for async code: waits for the log without blocking the thread.
     pub async fn commit_async(self) -> Result<CommitOutcome> {
-        let db = Arc::clone(&self.db);
-        let (outcome, logged) = super::commit::commit(self)?;
-        if let Some(logged) = logged.filter(|_| db.settings.sync_commits) {
+        let (outcome, logged) = self.finish()?;
+        if let Some(logged) = logged {
             logged.durable().await?;
         }
         Ok(outcome)
+    }
+
+    /// Commits up to the log; with the record that is to be waited for, if the settings say so.
+    fn finish(mut self) -> Result<(CommitOutcome, Option<Logged>)> {
+        let db = Arc::clone(&self.db);
+        let begun = Begun { transaction: self.id, term: self.term, base: &self.base };
+        let (outcome, logged) = commit::commit(&db, begun, self.writes.get_mut())?;
+        self.done = matches!(outcome, CommitOutcome::Committed { .. });
+        Ok((outcome, logged.filter(|_| db.settings.sync_commits)))
     }
 
     /// Forgets all writes.
@@ -328,61 +287,4 @@ impl Drop for Transaction {
         }
         self.db.transactions.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// A primary key in bytes, and the shard its row is in.
-pub(crate) struct PrimaryKey {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) shard: Option<u32>,
-}
-
-/// The primary key made of `values`, which are cast to the key's types where that loses nothing.
-pub(crate) fn primary_key(table: &TableVersion, values: &[ArrayRef]) -> Result<PrimaryKey> {
-    let name = &table.def.name;
-    let primary = table.codecs.primary();
-    let (index, encoder) = primary.ok_or_else(|| Error::invalid(format!("table '{name}' has no primary key")))?;
-    if values.len() != index.columns.len() {
-        return Err(Error::invalid(format!(
-            "the primary key of table '{name}' has {} columns, not {}",
-            index.columns.len(),
-            values.len()
-        )));
-    }
-    let mut literals = Vec::with_capacity(values.len());
-    for (column, value) in index.columns.iter().zip(values) {
-        let field = table.def.schema.field(*column);
-        if value.len() != 1 || value.is_null(0) {
-            return Err(Error::invalid(format!("key column '{}' of table '{name}' needs one value", field.name())));
-        }
-        literals.push(match value.data_type() == field.data_type() {
-            true => Arc::clone(value),
-            false => arrow::compute::cast(value, field.data_type())?,
-        });
-    }
-    let mut bytes = Vec::with_capacity(32);
-    encoder.encode_prefix(&literals, &mut bytes)?;
-    let shard = shard_of_key(&table.codecs, &table.def, &literals)?;
-    Ok(PrimaryKey { bytes, shard })
-}
-
-fn shard_of_key(codecs: &TableCodecs, def: &TableDef, literals: &[ArrayRef]) -> Result<Option<u32>> {
-    let Some(router) = &codecs.router else { return Ok(None) };
-    let placed = def.shard_by.iter().map(|column| {
-        let at = def.primary_key.iter().position(|key| key == column);
-        at.map(|at| Arc::clone(&literals[at]))
-            .ok_or_else(|| Error::internal("a shard column is not in the primary key"))
-    });
-    let placed = placed.collect::<Result<Vec<_>>>()?;
-    Ok(Some(router.shard_for_literals(&placed)?))
-}
-
-/// The committed live row with this key.
-pub(crate) fn find_committed(table: &TableVersion, key: &PrimaryKey) -> Result<Option<RowId>> {
-    let Some((index, _)) = table.codecs.primary() else { return Ok(None) };
-    let mut found = None;
-    lookup::live_rows(table, index, &key.bytes, key.shard, |_, row| {
-        found = Some(row);
-        Ok(false)
-    })?;
-    Ok(found)
 }

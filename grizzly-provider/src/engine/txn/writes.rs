@@ -12,16 +12,17 @@ use imbl::OrdMap;
 
 use super::{
     super::{
-        bulk::{BulkLoad, FileStamps},
+        bulk::BulkLoad,
         catalog::{CatalogChange, TableDef},
-        database::Inner,
+        core::Inner,
+        made::FileStamps,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
-        segment::{CHUNK_ROWS, Charge, cold::ColdSegment},
+        segment::{CHUNK_ROWS, Charge, cold::ColdSegment, meta::OVERLAY},
         shard::hot::HotSegment,
         stamps::Stamps,
-        version::{DatabaseVersion, OVERLAY, SegmentData, Stamp, TableVersion, UNCOMMITTED, apply},
+        version::{DatabaseVersion, SegmentData, Stamp, TableVersion, UNCOMMITTED, apply},
     },
-    transaction::unique_violation,
+    outcome::unique_violation,
 };
 use crate::{
     access::{Csn, RowId},

@@ -9,7 +9,10 @@ use super::{
         files::Files,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         redo::{Change, KeyedRows, LoggedRows, RedoOp, Replace},
-        segment::cold::{ColdSegment, SegmentKey, SegmentMeta},
+        segment::{
+            cold::ColdSegment,
+            meta::{SegmentKey, SegmentMeta},
+        },
         shard::hot::{HotIndexes, HotSegment},
     },
     DatabaseVersion, Segment, SegmentData, TableVersion,

@@ -15,7 +15,7 @@ use super::{
     catalog::{Catalog, IndexDef, TableDef},
     key::{KeyEncoder, Keys},
     mvcc::tombstones::Tombstones,
-    segment::{CHUNK_ROWS, cold::ColdSegment},
+    segment::{CHUNK_ROWS, cold::ColdSegment, meta::OVERLAY},
     shard::{hot::HotSegment, router::ShardRouter},
     stamps::Stamps,
 };
@@ -23,9 +23,6 @@ use crate::{
     access::{Csn, RowId, TableStatistics},
     error::{Error, Result},
 };
-
-/// Segment numbers from here on belong to uncommitted rows of a transaction, one per shard.
-pub(crate) const OVERLAY: u32 = 0xFFFF_0000;
 
 /// Later than every commit: what a transaction has changed and not committed.
 pub(crate) const UNCOMMITTED: Csn = Csn(u64::MAX);

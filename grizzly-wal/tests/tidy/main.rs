@@ -3,6 +3,8 @@
 //!
 //! It reads text and knows nothing of the code, so it stands with the crate that builds in seconds.
 
+mod layers;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,0 +1,352 @@
+//! The engine's files, and which of them names what of which: imports go down its layers, and no three files in a circle.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use syn::{Attribute, Item, Path as RustPath, UseTree, visit::Visit};
+
+use crate::{assert_none, sources};
+
+const ENGINE: &str = "grizzly-provider/src/engine/";
+
+/// From the bottom up. A file may name what is in its own layer and below. A name stands for a file or a folder, and the
+/// longest one counts.
+const LAYERS: &[(&str, &[&str])] = &[
+    (
+        "formats and structures, which know of no database",
+        &[
+            "alone/grounded",
+            "backup/unfinished",
+            "catalog",
+            "clock",
+            "cluster/news",
+            "errors",
+            "index",
+            "key",
+            "label",
+            "maintenance/signals",
+            "maintenance/tombstone_file",
+            "mvcc",
+            "redo_rows",
+            "segment",
+            "settings",
+            "shard",
+            "stamps",
+            "txn/moved",
+            "txn/outcome",
+        ],
+    ),
+    (
+        "versions of a database, and what a record makes of one",
+        &[
+            "files",
+            "lookup",
+            "made",
+            "maintenance/checkpoints",
+            "maintenance/hot_rows",
+            "maintenance/left_over",
+            "manifest",
+            "planning",
+            "redo",
+            "replica",
+            "rows",
+            "scan",
+            "snapshot",
+            "statistics",
+            "txn/conflict",
+            "txn/order",
+            "txn/publish",
+            "version",
+        ],
+    ),
+    (
+        "what keeps several processes apart",
+        &["alone/epoch", "backup/pins", "cluster/following", "cluster/lease", "cluster/member"],
+    ),
+    ("the open database", &["core"]),
+    (
+        "what is done with it, whether it may be written or not",
+        &[
+            "activity",
+            "backup",
+            "bulk",
+            "cluster/follow",
+            "extension",
+            "maintenance/choice",
+            "maintenance/collect",
+            "maintenance/room",
+            "nodes",
+            "txn/writes",
+            "verify",
+        ],
+    ),
+    ("beginning to write: recovery", &["alone/begin", "cluster/promote", "recovery"]),
+    ("changes", &["close", "ddl", "maintenance", "txn"]),
+    ("opening", &["alone", "cluster", "open"]),
+    ("its public face", &["backup/restore", "database"]),
+];
+
+/// What a path begins with that is seen from a module of the engine.
+type Names = Vec<String>;
+
+/// The files of the engine by their modules.
+struct Engine {
+    modules: BTreeMap<Names, Module>,
+}
+
+#[derive(Default)]
+struct Module {
+    file: String,
+    /// What `use` gives a name here, for this module and those below it.
+    imported: HashMap<String, Names>,
+    /// All that is named, but for what is only passed on.
+    named: BTreeSet<Names>,
+}
+
+impl Engine {
+    fn read() -> Self {
+        let mut modules = BTreeMap::new();
+        for (file, text) in sources() {
+            let Some(inner) = file.strip_prefix(ENGINE).filter(|inner| !is_test(inner)) else { continue };
+            let inner = inner.trim_end_matches(".rs").trim_end_matches("mod").trim_end_matches('/');
+            let place: Names = inner.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            let code = syn::parse_file(&text).expect("the engine compiles");
+            let mut reader = Reader { place: place.clone(), module: Module { file, ..Module::default() } };
+            code.items.iter().for_each(|item| reader.visit_item(item));
+            modules.insert(place, reader.module);
+        }
+        Self { modules }
+    }
+
+    /// The module that defines what a path names, if that is one of the engine.
+    fn definer(&self, path: &[String]) -> Option<&Names> {
+        let mut place = Vec::new();
+        for (at, name) in path.iter().enumerate() {
+            place.push(name.clone());
+            if self.modules.contains_key(&place) {
+                continue;
+            }
+            place.pop();
+            let target = self.modules.get(&place)?.imported.get(name);
+            return match target {
+                Some(target) if !path.starts_with(target) => {
+                    self.definer(&[target, &path[at + 1..]].concat()).or_else(|| self.place(&place))
+                }
+                _ => self.place(&place),
+            };
+        }
+        self.place(&place)
+    }
+
+    fn place(&self, place: &[String]) -> Option<&Names> {
+        self.modules.get_key_value(place).map(|(place, _)| place)
+    }
+
+    /// The files that each file needs, by their places in `modules`.
+    fn needs(&self) -> Vec<Vec<usize>> {
+        let numbers: HashMap<&Names, usize> = self.modules.keys().zip(0..).collect();
+        let needed = |(place, module): (&Names, &Module)| {
+            let found = module.named.iter().filter_map(|path| self.definer(path)).filter(|found| *found != place);
+            found.map(|found| numbers[found]).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        self.modules.iter().map(needed).collect()
+    }
+
+    fn name(&self, number: usize) -> &str {
+        self.modules.values().nth(number).map_or("", |module| module.file.strip_prefix(ENGINE).unwrap_or_default())
+    }
+}
+
+fn is_test(file: &str) -> bool {
+    file.ends_with("tests.rs") || file.contains("tests/")
+}
+
+/// Reads a file of a module.
+struct Reader {
+    place: Names,
+    module: Module,
+}
+
+impl Reader {
+    /// A path as it is seen from the root of the engine; `None` if it does not begin there.
+    fn seen_from_root(&self, path: &[String]) -> Option<Names> {
+        let mut place = self.place.clone();
+        let rest = match path.first()?.as_str() {
+            "self" => &path[1..],
+            "super" => {
+                let up = path.iter().take_while(|name| *name == "super").count();
+                place.truncate(place.len().checked_sub(up)?);
+                &path[up..]
+            }
+            "crate" if path.get(1).is_some_and(|name| name == "engine") => {
+                place.clear();
+                &path[2..]
+            }
+            _ => return None,
+        };
+        Some([place, rest.to_vec()].concat())
+    }
+
+    /// `use child::Name;`, which begins here.
+    fn imported(&self, path: &[String]) -> Option<Names> {
+        let here = || [self.place.clone(), path.to_vec()].concat();
+        let foreign = ["crate", "std", "core", "alloc"].contains(&path.first()?.as_str());
+        self.seen_from_root(path).or_else(|| (!foreign).then(here))
+    }
+
+    fn take(&mut self, tree: &UseTree, before: &[String], is_passed_on: bool) {
+        let with = |name: String| [before, &[name]].concat();
+        match tree {
+            UseTree::Path(path) => self.take(&path.tree, &with(path.ident.to_string()), is_passed_on),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.take(tree, before, is_passed_on)),
+            UseTree::Name(name) if name.ident == "self" => {
+                let last = before.last().cloned().unwrap_or_default();
+                self.add(before, last, is_passed_on);
+            }
+            UseTree::Name(name) => self.add(&with(name.ident.to_string()), name.ident.to_string(), is_passed_on),
+            UseTree::Rename(name) => self.add(&with(name.ident.to_string()), name.rename.to_string(), is_passed_on),
+            UseTree::Glob(_) => self.add(before, String::new(), is_passed_on),
+        }
+    }
+
+    fn add(&mut self, path: &[String], name: String, is_passed_on: bool) {
+        let Some(path) = self.imported(path) else { return };
+        if !is_passed_on {
+            self.module.named.insert(path.clone());
+        }
+        self.module.imported.insert(name, path);
+    }
+}
+
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    let tests = |attribute: &&Attribute| attribute.path().is_ident("cfg") && attribute.meta.require_list().is_ok();
+    attributes.iter().filter(tests).any(|attribute| {
+        attribute.meta.require_list().is_ok_and(|list| list.tokens.to_string().split(' ').any(|word| word == "test"))
+    })
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item(&mut self, item: &'ast Item) {
+        match item {
+            Item::Mod(module) if module.content.is_none() || is_for_tests(&module.attrs) => {}
+            Item::Fn(function) if is_for_tests(&function.attrs) => {}
+            // What it calls `super` is this file.
+            Item::Mod(module) => {
+                self.place.push(module.ident.to_string());
+                syn::visit::visit_item_mod(self, module);
+                self.place.pop();
+            }
+            Item::Use(import) if is_for_tests(&import.attrs) => {}
+            Item::Use(import) => {
+                let is_passed_on = !matches!(import.vis, syn::Visibility::Inherited);
+                self.take(&import.tree, &[], is_passed_on);
+            }
+            other => syn::visit::visit_item(self, other),
+        }
+    }
+
+    /// `pub(in path)` needs nothing of the path.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
+    fn visit_path(&mut self, path: &'ast RustPath) {
+        let names: Names = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.module.named.extend(self.seen_from_root(&names));
+        syn::visit::visit_path(self, path);
+    }
+}
+
+/// Files that reach each other, most first (Tarjan 1972).
+fn circles(needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    struct Walk<'a> {
+        needs: &'a [Vec<usize>],
+        number: Vec<Option<usize>>,
+        least: Vec<usize>,
+        open: Vec<usize>,
+        found: Vec<Vec<usize>>,
+        next: usize,
+    }
+    impl Walk<'_> {
+        fn go(&mut self, file: usize) {
+            (self.number[file], self.least[file]) = (Some(self.next), self.next);
+            self.next += 1;
+            self.open.push(file);
+            for needed in self.needs[file].clone() {
+                match self.number[needed] {
+                    None => {
+                        self.go(needed);
+                        self.least[file] = self.least[file].min(self.least[needed]);
+                    }
+                    Some(number) if self.open.contains(&needed) => self.least[file] = self.least[file].min(number),
+                    Some(_) => {}
+                }
+            }
+            if Some(self.least[file]) == self.number[file] {
+                let at = self.open.iter().position(|open| *open == file).unwrap_or_default();
+                self.found.push(self.open.split_off(at));
+            }
+        }
+    }
+    let count = needs.len();
+    let (number, least, open, found) = (vec![None; count], vec![0; count], Vec::new(), Vec::new());
+    let mut walk = Walk { needs, number, least, open, found, next: 0 };
+    for file in 0..count {
+        if walk.number[file].is_none() {
+            walk.go(file);
+        }
+    }
+    walk.found.sort_by_key(|circle| std::cmp::Reverse(circle.len()));
+    walk.found
+}
+
+#[test]
+fn no_three_files_of_the_engine_need_each_other() {
+    let engine = Engine::read();
+    let needs = engine.needs();
+    let mut findings = Vec::new();
+    for circle in circles(&needs).into_iter().filter(|circle| circle.len() > 2) {
+        for file in &circle {
+            let within =
+                needs[*file].iter().filter(|needed| circle.contains(needed)).map(|needed| engine.name(*needed));
+            findings.push(format!("{} needs {}", engine.name(*file), within.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    assert_none("files of the engine need each other in a circle of more than two", findings);
+}
+
+/// The layer of a file.
+fn layer(file: &str) -> Option<usize> {
+    let place = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let within = |name: &str| place.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let named = LAYERS.iter().zip(0..).flat_map(|((_, names), layer)| names.iter().map(move |name| (*name, layer)));
+    named.filter(|(name, _)| within(name)).max_by_key(|(name, _)| name.len()).map(|(_, layer)| layer)
+}
+
+#[test]
+fn imports_of_the_engine_go_down_its_layers() {
+    let engine = Engine::read();
+    let mut findings = Vec::new();
+    for (file, needed) in engine.needs().into_iter().zip(0..).map(|(needed, file)| (engine.name(file), needed)) {
+        // It names all, and nothing names it.
+        if file == "mod.rs" {
+            continue;
+        }
+        let Some(own) = layer(file) else {
+            findings.push(format!("{file} is in no layer"));
+            continue;
+        };
+        let above = needed
+            .into_iter()
+            .map(|needed| engine.name(needed))
+            .filter(|name| layer(name).is_none_or(|layer| layer > own));
+        findings.extend(above.map(|name| format!("{file}, of \"{}\", needs {name}, which is above it", LAYERS[own].0)));
+    }
+    assert_none("imports of the engine go down", findings);
+}
+
+#[test]
+fn what_an_open_database_can_do_is_above_it() {
+    let findings = sources().into_iter().filter(|(file, text)| {
+        file.starts_with(ENGINE) && !file.ends_with("/core.rs") && text.lines().any(|line| line == "impl Inner {")
+    });
+    let findings = findings.map(|(file, _)| file).collect();
+    assert_none("methods of `Inner` are found without an import, so only core.rs has them", findings);
+}
