@@ -127,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) next_lsn: AtomicU64,
     /// All files that are there, oldest first; the last one is being written.
     pub(crate) files: Mutex<Vec<LogFile>>,
+    /// Held while the oldest of them are removed.
+    truncating: Mutex<()>,
     /// The number of the last one. Read by those who must not wait while old ones are removed.
     pub(crate) newest: AtomicU64,
     pub(crate) counters: Counters,
@@ -177,6 +179,7 @@ impl Wal {
             next_lsn: AtomicU64::new(next.0),
             newest: AtomicU64::new(files.last().map_or(0, |file| file.number)),
             files: Mutex::new(files),
+            truncating: Mutex::default(),
             counters: Counters::default(),
         });
         let WalOptions { segment_bytes, compress_above, buffer_bytes, on_durable, fence, owner, sole, .. } = options;
@@ -314,13 +317,16 @@ impl Wal {
         if self.shared.progress.failure().is_some() {
             return Err(self.shared.ended());
         }
+        let _one_at_a_time = self.shared.truncating.lock();
         let storage = self.shared.storage.as_ref();
-        let mut files = self.shared.files.lock();
+        // Not under their lock: removing takes as long as storage does, and the log's thread adds files.
+        let mut files = self.shared.files.lock().clone();
         let mut freed = 0;
         while files.len() > 1 && begins_by(storage, &mut files[1..], lsn)? {
-            let size = storage.size_append(&files[0].path)?;
-            storage.remove_append(&files[0].path)?;
-            files.remove(0);
+            let oldest = files.remove(0);
+            let size = storage.size_append(&oldest.path)?;
+            storage.remove_append(&oldest.path)?;
+            self.shared.files.lock().retain(|file| file.path != oldest.path);
             freed += size;
         }
         Ok(freed)

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::error::Result;
 
+/// Ends all work and lets go of the storage; see [`Grizzly::close`](crate::Grizzly::close).
 pub(super) fn close(db: &Inner) -> Result<()> {
     db.check_open()?;
     let flushed = match db.check_writable() {

@@ -123,12 +123,6 @@ impl fmt::Debug for Inner {
     }
 }
 
-impl Grizzly {
-    pub(super) fn inner(&self) -> &Inner {
-        &self.inner
-    }
-}
-
 /// So many indexes may be created on a table in one epoch.
 const INDEXES_PER_EPOCH: u32 = 1 << 14;
 
@@ -242,6 +236,13 @@ impl Inner {
         }
     }
 
+    /// The newest record of the log, durable or not.
+    pub(super) fn last_logged(&self) -> Result<Logged> {
+        let log = self.log()?;
+        let last = Lsn(log.next_lsn().0.saturating_sub(1));
+        Ok(Logged::new(log, last))
+    }
+
     /// Changes whenever this process begins or ends to write. Transactions end with the term they began in.
     pub(super) fn term(&self) -> u64 {
         self.term.load(Ordering::Acquire)
@@ -275,7 +276,9 @@ impl Inner {
         let first = first_index(self.epoch.load(Ordering::Acquire)).max(table.next_index_id);
         let mut given = self.next_index.lock();
         let given = given.entry(table.id).or_insert(first..first);
-        given.end = given.end.max(first);
+        if given.end < first {
+            *given = first..first;
+        }
         if given.end - given.start >= INDEXES_PER_EPOCH {
             let message = "has had too many indexes since the database was opened; open it again to create more";
             return Err(Error::new(ErrorKind::Resource, format!("table '{}' {message}", table.display_name())));
@@ -361,5 +364,29 @@ impl Drop for Inner {
             drop(ended.map(|()| lease.release()));
             drop(log);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::redo::Change;
+
+    #[test]
+    fn a_record_that_the_log_refuses_changes_nothing() -> Result<()> {
+        let db = Grizzly::open("memory://")?;
+        let inner = &db.inner;
+        let mut state = inner.commit.lock();
+        let before = Arc::clone(&state.version);
+        let mut next = before.as_ref().clone();
+        next.csn = inner.clock.next(next.csn, &inner.url);
+        let record = Change::Commit(Vec::new()).record(0, next.csn)?;
+        let record = NewRecord { payload: vec![0; grizzly_wal::MAX_PAYLOAD + 1].into(), ..record };
+        let mut shared = false;
+        assert!(inner.append(&mut state, next, record, || shared = true).is_err());
+        assert!(!shared, "live indexes are not touched");
+        assert!(Arc::ptr_eq(&before, &state.version));
+        assert!(Arc::ptr_eq(&before, &inner.publisher.current()));
+        Ok(())
     }
 }

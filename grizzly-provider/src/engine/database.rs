@@ -1,4 +1,4 @@
-//! A database: what it is made of, and its public face.
+//! The public face of a database.
 
 use std::sync::Arc;
 
@@ -111,6 +111,14 @@ impl Grizzly {
         GrizzlyBuilder { url: url.to_owned(), settings: Settings::default(), storage: None, key: None }
     }
 
+    /// Opens a database that another process may be writing, as a member of a cluster that never writes itself.
+    ///
+    /// # Errors
+    /// See [`GrizzlyBuilder::open`](crate::GrizzlyBuilder::open); `NotFound` if there is no database yet.
+    pub fn follow(url: &str) -> Result<Self> {
+        Self::builder(url).cluster(ClusterSettings { candidate: false, ..ClusterSettings::default() }).open()
+    }
+
     /// The URL it was opened with.
     pub fn url(&self) -> &str {
         &self.inner.url
@@ -123,9 +131,11 @@ impl Grizzly {
 
     /// What can be read now: every commit acknowledged so far.
     pub fn snapshot(&self) -> Snapshot {
+        // In this order: a term that has begun meanwhile may have taken back some of what is seen.
+        let term = self.inner.term();
         let (version, guard) = self.inner.snapshots.take(&self.inner.publisher);
         let csn = version.csn;
-        Snapshot::new(version, csn, guard)
+        Snapshot::new(version, csn, guard, term)
     }
 
     /// What could be read then.
@@ -133,6 +143,7 @@ impl Grizzly {
     /// # Errors
     /// `Invalid` if that is in the future or before the history that is kept.
     pub fn snapshot_at(&self, at: AsOf) -> Result<Snapshot> {
+        let term = self.inner.term();
         let (version, guard) = self.inner.snapshots.take(&self.inner.publisher);
         let csn = match at {
             AsOf::Csn(csn) if csn > version.csn => {
@@ -155,7 +166,7 @@ impl Grizzly {
             let kept = version.history_from;
             return Err(Error::invalid(format!("the state as of {csn} is no longer kept; history begins at {kept}")));
         }
-        Ok(Snapshot::new(version, csn, guard))
+        Ok(Snapshot::new(version, csn, guard, term))
     }
 
     /// Starts a transaction on the present snapshot.
@@ -163,13 +174,15 @@ impl Grizzly {
     /// # Errors
     /// `Closed` after [`Grizzly::close`].
     pub fn begin(&self) -> Result<Transaction> {
+        begin_to_write(&self.inner);
         self.begin_at(self.snapshot())
     }
 
     /// Starts a transaction that reads, and is validated against, an earlier snapshot.
     ///
     /// # Errors
-    /// `Closed` after [`Grizzly::close`], `Invalid` for a snapshot of the past (see [`Grizzly::snapshot_at`]).
+    /// `Closed` after [`Grizzly::close`], `Invalid` for a snapshot of the past (see [`Grizzly::snapshot_at`]). Its commit is
+    /// refused with `Unavailable` if this process began or ended to write since the snapshot was taken.
     pub fn begin_at(&self, snapshot: Snapshot) -> Result<Transaction> {
         self.inner.check_open()?;
         if snapshot.csn() != snapshot.version().csn {

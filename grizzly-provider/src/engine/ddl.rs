@@ -38,14 +38,20 @@ const CHECKS: usize = 16;
 fn change(db: &Inner, make: impl FnOnce(&Catalog, &CommitState) -> Result<Option<CatalogChange>>) -> Result<bool> {
     begin_to_write(db);
     db.check_writable()?;
-    let (logged, gone) = {
+    let (made, logged, gone) = {
         let mut state = db.commit.lock();
-        let Some(change) = make(&state.version.catalog, &state)? else { return Ok(false) };
-        log(db, &mut state, change)?
+        match make(&state.version.catalog, &state)? {
+            Some(change) => {
+                let (logged, gone) = log(db, &mut state, change)?;
+                (true, logged, gone)
+            }
+            // What was found may be on its way into the log only, and not be there in the end.
+            None => (false, db.last_logged()?, Vec::new()),
+        }
     };
     logged.wait()?;
     db.retire(gone);
-    Ok(true)
+    Ok(made)
 }
 
 /// Writes a change to the log; returns the segment files that are gone by it, too.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::segment::meta::SegmentMeta;
+use super::segment::meta::{SegmentMeta, checkpoint_of_list, run_of_path, segment_of_path};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"GZLABEL1";
@@ -89,6 +89,16 @@ impl Label {
         !self.mark.is_nil()
     }
 
+    /// Whether it belongs to a file of this name, of a segment with this mark if that is known.
+    pub(crate) fn fits(&self, path: &str, mark: Option<Uuid>) -> bool {
+        let fits = match self.part {
+            Part::Segment => path.ends_with(".seg"),
+            Part::Run { index } => run_of_path(path).is_some_and(|(_, named)| named == index),
+            Part::Ended { checkpoint, writer } => checkpoint_of_list(path) == Some((checkpoint, writer)),
+        };
+        fits && segment_of_path(path) == Some((self.segment, self.epoch)) && mark.is_none_or(|mark| mark == self.mark)
+    }
+
     /// An error if the file at `path`, which says that it is `found`, is not this one.
     pub(crate) fn check(&self, path: &str, found: Option<&Self>) -> Result<()> {
         match found {
@@ -119,6 +129,11 @@ pub(crate) fn content(path: &str, file: &Bytes, label: &Label) -> Result<Bytes> 
     let found = split(path, file)?;
     label.check(path, found.as_ref().map(|(_, label)| label))?;
     Ok(found.map_or_else(|| file.clone(), |(content, _)| content))
+}
+
+/// What the file at `path` says that it is, if it does.
+pub(crate) fn of_file(path: &str, file: &Bytes) -> Result<Option<Label>> {
+    Ok(split(path, file)?.map(|(_, label)| label))
 }
 
 /// Content and label of a file; `None` if it has none.

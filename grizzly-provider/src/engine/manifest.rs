@@ -243,18 +243,26 @@ impl Manifest {
         }
     }
 
-    /// Stores the newest manifest again under this epoch. From then on no earlier writer can store one that counts.
+    /// Stores the newest manifest of the epochs before again under this one. From then on no earlier writer can store one that
+    /// counts. One that it had under way, and that came in between, is claimed too: others may have gone on from it.
     pub(crate) fn claim(storage: &Arc<dyn Storage>, epoch: u64) -> Result<Self> {
+        let mut claimed: Option<(u64, Self)> = None;
         for _ in 0..CLAIMS {
-            let Some(mut manifest) = Self::load(storage)? else { break };
-            if manifest.epoch > epoch {
+            let found = ordered(storage)?;
+            let Some(((newest, _), last)) = found.last() else { break };
+            if *newest > epoch {
                 break;
             }
-            manifest.number += 1;
-            manifest.epoch = epoch;
+            let earlier = found.iter().rfind(|((of, _), _)| *of < epoch);
+            let (of, path) = earlier.map_or((0, last), |((_, number), path)| (*number, path));
+            if let Some((_, claimed)) = claimed.take_if(|(made_of, _)| of <= *made_of) {
+                return Ok(claimed);
+            }
+            let number = found.iter().map(|((_, number), _)| *number).max().unwrap_or(0) + 1;
+            let manifest = Self { number, epoch, ..Self::parse(path, &storage.get(path)?)? };
             match manifest.store(storage) {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                stored => return stored.map(|()| manifest),
+                stored => claimed = stored.map(|()| Some((of, manifest)))?,
             }
         }
         Err(Error::new(ErrorKind::Unavailable, format!("another writer has taken over '{}'", storage.url())))
@@ -336,6 +344,21 @@ mod tests {
         let text = String::from_utf8(text).expect("it is text");
         storage.put(&path(1, 2), &[change(text).into()], PutMode::Create).expect("it can be stored");
         Manifest::load(&storage)
+    }
+
+    #[test]
+    fn a_claim_is_of_the_newest_that_a_replaced_writer_has_stored() -> Result<()> {
+        let storage = grizzly_wal::open_storage("memory://").expect("memory is always there");
+        Manifest { number: 5, csn: 1, ..manifest() }.store(&storage)?;
+        let claimed = Manifest::claim(&storage, 2)?;
+        assert_eq!((claimed.epoch, claimed.number, claimed.csn), (2, 6, 1));
+        // It was under way while that was claimed.
+        Manifest { number: 6, csn: 3, ..manifest() }.store(&storage)?;
+        let claimed = Manifest::claim(&storage, 2)?;
+        assert_eq!((claimed.epoch, claimed.number, claimed.csn), (2, 7, 3));
+        assert_eq!(Manifest::load(&storage)?.map(|newest| newest.number), Some(7));
+        assert!(Manifest::claim(&storage, 1).is_err(), "a later epoch has begun");
+        Ok(())
     }
 
     #[test]

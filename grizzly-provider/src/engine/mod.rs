@@ -57,7 +57,7 @@ mod version;
 
 pub use self::core::Grizzly;
 pub use activity::Activity;
-pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreReport, RestoreTo, open_place};
+pub use backup::{BackupInfo, BackupKind, BackupReport, Backups, RestoreTo, open_place, restore::RestoreReport};
 pub use cluster::member::Writer;
 pub use database::GrizzlyBuilder;
 pub use nodes::NodeLease;

@@ -31,7 +31,7 @@ fn path(id: Uuid) -> String {
 impl Grizzly {
     /// Identifies the database; every node that has it open sees the same. A restored copy has another.
     pub fn identity(&self) -> Uuid {
-        self.inner().identity
+        self.inner.identity
     }
 
     /// Writes a node's lease, over the one before. Blocks.
@@ -41,7 +41,7 @@ impl Grizzly {
     pub fn write_node(&self, lease: &NodeLease) -> Result<()> {
         let text = serde_json::to_vec(lease)
             .map_err(|error| Error::internal("a node's lease has no JSON").with_source(error))?;
-        Ok(self.inner().storage.put(&path(lease.id), &[text.into()], grizzly_wal::PutMode::Overwrite)?)
+        Ok(self.inner.storage.put(&path(lease.id), &[text.into()], grizzly_wal::PutMode::Overwrite)?)
     }
 
     /// Removes a node's lease; fine if there is none. Blocks.
@@ -49,7 +49,7 @@ impl Grizzly {
     /// # Errors
     /// Whatever the storage reports.
     pub fn remove_node(&self, id: Uuid) -> Result<()> {
-        Ok(self.inner().storage.remove(&path(id))?)
+        Ok(self.inner.storage.remove(&path(id))?)
     }
 
     /// The leases of all nodes, those that ended without removing theirs included. Blocks.
@@ -57,7 +57,7 @@ impl Grizzly {
     /// # Errors
     /// Whatever the storage reports. A lease that cannot be read is left out: one node's must not stop the others.
     pub fn read_nodes(&self) -> Result<Vec<NodeLease>> {
-        let storage = &self.inner().storage;
+        let storage = &self.inner.storage;
         let mut leases = Vec::new();
         for file in storage.list(DIR)? {
             let text = match storage.get(&file.path) {

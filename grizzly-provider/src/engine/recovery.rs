@@ -1,4 +1,4 @@
-//! Opening a database: the newest manifest, then the log behind it.
+//! Beginning to write, whoever does: the first manifest, how the log is written, and what was recovered put in its place.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -86,6 +86,8 @@ pub(super) fn adopt<'db>(
     db.checkpoints.resume(manifest.number, replica.lists);
     *db.obsolete.lock() = replica.replaced;
     db.epoch.store(manifest.epoch, Ordering::Release);
+    // What was visible here and is gone keeps its number.
+    db.clock.leave_behind(db.publisher.current().csn);
     db.publisher.restart(Arc::clone(&version));
     db.hot.set(&version);
     *state = CommitState::new(version);

@@ -10,11 +10,11 @@ use grizzly_wal::Record;
 use super::{
     files::Files,
     maintenance::tombstone_file::ListFile,
-    manifest::Manifest,
+    manifest::{Manifest, SegmentEntry},
     redo::Change,
     segment::{cold::ColdSegment, meta::SegmentKey},
     version::{
-        DatabaseVersion, SegmentData, TableVersion,
+        DatabaseVersion, Segment, SegmentData, TableVersion,
         apply::{IndexEntries, apply},
     },
 };
@@ -83,8 +83,12 @@ impl Replica {
             named.extend(shards.iter().flatten().map(|entry| entry.meta.key()));
             let Some(table) = self.version.tables.get(id).cloned() else { continue };
             for entry in shards.iter().flatten() {
-                let hot = table.segment(entry.meta.id).and_then(|segment| segment.hot());
-                if hot.is_none_or(|hot| hot.rows != entry.meta.rows) {
+                let differs = |segment: &Segment| match &segment.data {
+                    SegmentData::Hot(hot) => hot.rows == entry.meta.rows,
+                    // The file of a writer that was replaced since, which counts no more.
+                    SegmentData::Cold(cold) => cold.meta.key() != entry.meta.key(),
+                };
+                if !table.segment(entry.meta.id).is_some_and(|segment| differs(segment)) {
                     continue;
                 }
                 let file = self.files.open(&entry.meta, &table)?;
@@ -101,14 +105,18 @@ impl Replica {
         Ok(())
     }
 
-    /// An error if rows are in memory that the manifest names in a file.
+    /// An error if rows are in memory, or in another file, that the manifest names in a file.
     pub(super) fn check_begun_from(&self, manifest: &Manifest) -> Result<()> {
         for (id, shards) in &manifest.tables {
             let Some(table) = self.version.tables.get(id) else { continue };
-            let in_memory = |id: u32| table.segment(id).is_some_and(|segment| segment.hot().is_some());
-            if let Some(entry) = shards.iter().flatten().find(|entry| in_memory(entry.meta.id)) {
+            let elsewhere = |entry: &&SegmentEntry| {
+                let segment = table.segment(entry.meta.id);
+                segment.is_some_and(|segment| segment.cold().is_none_or(|cold| cold.meta.key() != entry.meta.key()))
+            };
+            if let Some(entry) = shards.iter().flatten().find(elsewhere) {
                 let (table, path) = (&table.def.name, entry.meta.path());
-                return Err(Error::internal(format!("rows of table '{table}' are in memory, and others in '{path}'")));
+                let message = format!("rows of table '{table}' are in memory or in another file, and not in '{path}'");
+                return Err(Error::internal(message));
             }
         }
         Ok(())
@@ -317,7 +325,7 @@ mod tests {
             for step in &steps {
                 take(&db, step).expect("nobody is in the way");
                 let replica = replica(&storage).expect("it can be read");
-                let written = Arc::clone(&db.inner().commit.lock().version);
+                let written = Arc::clone(&db.inner.commit.lock().version);
                 prop_assert_eq!(shape(&replica.version), shape(&written), "after {:?}", step);
             }
         }

@@ -22,6 +22,8 @@ pub struct Snapshot {
     version: Arc<DatabaseVersion>,
     csn: Csn,
     guard: Arc<SnapshotGuard>,
+    /// The term of the process in which it was taken: what was visible in one need not be there in the next.
+    term: u64,
 }
 
 /// One table in a snapshot.
@@ -36,8 +38,12 @@ pub struct TableSnapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(version: Arc<DatabaseVersion>, csn: Csn, guard: SnapshotGuard) -> Self {
-        Self { version, csn, guard: Arc::new(guard) }
+    pub(crate) fn new(version: Arc<DatabaseVersion>, csn: Csn, guard: SnapshotGuard, term: u64) -> Self {
+        Self { version, csn, guard: Arc::new(guard), term }
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.term
     }
 
     pub(crate) fn version(&self) -> &Arc<DatabaseVersion> {
@@ -46,7 +52,7 @@ impl Snapshot {
 
     /// The same point in history with other contents: a transaction's own view.
     pub(crate) fn with_version(&self, version: Arc<DatabaseVersion>) -> Self {
-        Self { version, csn: self.csn, guard: Arc::clone(&self.guard) }
+        Self { version, csn: self.csn, guard: Arc::clone(&self.guard), term: self.term }
     }
 
     /// The last commit it contains.

@@ -1,6 +1,7 @@
 //! Backups: every moment of a history comes back, and what is damaged is refused before anything is written.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -9,11 +10,13 @@ use grizzly_provider::{
     BackupKind, Backups, ClusterSettings, EncryptionKey, ErrorKind, Grizzly, RestoreTo, Result, Settings, Storage,
     access::{Csn, IndexDefinition},
     open_place,
+    storage::PutMode,
 };
 
 use crate::{
     cluster::{memory, put},
-    tables::{database, definition, manual, pairs, rows},
+    gate::Gate,
+    tables::{database, definition, gated, manual, pairs, rows},
 };
 
 /// What table `t` held after each commit.
@@ -169,7 +172,7 @@ fn what_no_backup_covers_is_refused_by_name() -> Result<()> {
     assert!(refused(RestoreTo::Time(SystemTime::now() + Duration::from_secs(9))).contains("no backup covers"));
     assert!(refused(RestoreTo::Csn(Csn(5))).contains("no backup covers"));
     let full = place();
-    full.put("letter.txt", &["dear reader".into()], grizzly_wal::PutMode::Create)?;
+    full.put("letter.txt", &["dear reader".into()], PutMode::Create)?;
     let error = backups.restore_into(&full, RestoreTo::Csn(csn), &mut quiet()).expect_err("it is not empty");
     assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("letter.txt"), "{error}");
     let other = database(1)?;
@@ -207,7 +210,7 @@ fn every_damaged_or_missing_piece_is_named_before_anything_is_written() -> Resul
         });
         for damage in flipped.chain([None]) {
             match &damage {
-                Some(bytes) => to.put(&object.path, &[bytes.clone().into()], grizzly_wal::PutMode::Overwrite)?,
+                Some(bytes) => to.put(&object.path, &[bytes.clone().into()], PutMode::Overwrite)?,
                 None => to.remove(&object.path)?,
             }
             let check = backups.verify(&mut quiet())?;
@@ -230,7 +233,7 @@ fn every_damaged_or_missing_piece_is_named_before_anything_is_written() -> Resul
                 }
             }
         }
-        to.put(&object.path, &[whole], grizzly_wal::PutMode::Overwrite)?;
+        to.put(&object.path, &[whole], PutMode::Overwrite)?;
     }
     assert!(refused > 20, "only {refused} were refused");
     assert_eq!(backups.verify(&mut quiet())?.problems, Vec::<String>::new());
@@ -418,7 +421,7 @@ fn a_flipped_bit_in_any_file_of_a_database_is_found_and_named() -> Result<()> {
             .into_iter()
             .map(|file| (file.clone(), std::fs::read(&file).expect("it can be read")))
             .collect();
-        let mut kinds = std::collections::BTreeSet::new();
+        let mut kinds = BTreeSet::new();
         for (file, whole) in &pristine {
             let name = file.file_name().expect("a file has a name").to_string_lossy().into_owned();
             kinds.insert(name.rsplit_once('.').map_or(name.clone(), |(_, kind)| kind.to_owned()));
@@ -518,6 +521,68 @@ fn in_a_cluster_a_backup_covers_up_to_its_last_commit() -> Result<()> {
         assert_eq!(restored_at(&to, first, 1), Ok(first));
         assert_eq!(restored_at(&to, second, 0), Ok(second));
         assert_eq!(restored_at(&to, second, 1), later(second, in_cluster));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backup_beside_a_checkpoint_that_failed_has_what_its_log_names() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    // So many that they go to a file at once, which the log names.
+    db.put("t", rows((0..70_000).map(|id| (id, id))))?;
+    gate.fill("manifest");
+    assert!(db.flush().is_err());
+    gate.thaw();
+    let to = place();
+    db.backup_into(&to, BackupKind::Full, &mut quiet())?;
+    let into = place();
+    Backups::new(to).restore_into(&into, RestoreTo::Latest, &mut quiet())?;
+    assert_eq!(pairs(&reopen(&into)?.snapshot(), "t", None)?, pairs(&db.snapshot(), "t", None)?);
+    Ok(())
+}
+
+#[test]
+fn a_backup_that_may_be_there_is_not_removed() -> Result<()> {
+    let db = database(1)?;
+    db.put("t", rows((0..100).map(|id| (id, id))))?;
+    let there = place();
+    let gate = Gate::new(Arc::clone(&there));
+    let to: Arc<dyn Storage> = Arc::new(gate.clone());
+    let back_up = || db.backup_into(&to, BackupKind::Full, &mut quiet());
+    gate.lie_about("000001/backup.json", 1);
+    assert!(back_up().is_err(), "it is not known whether it is there");
+    gate.fail_removals("000002/begun");
+    back_up()?;
+    let backups = Backups::new(there);
+    assert_eq!(backups.list()?.len(), 2);
+    assert!(backups.verify(&mut quiet())?.problems.is_empty());
+    let into = place();
+    backups.restore_into(&into, RestoreTo::Latest, &mut quiet())?;
+    assert_eq!(pairs(&reopen(&into)?.snapshot(), "t", None)?.len(), 100);
+    Ok(())
+}
+
+#[test]
+fn a_backup_takes_no_damage_with_it() -> Result<()> {
+    let (db, _, storage) = gated()?;
+    db.put("t", rows((0..100).map(|id| (id, id))))?;
+    db.flush()?;
+    db.put("t", rows((0..10).map(|id| (id, 7))))?;
+    db.flush()?;
+    let files = storage.list("data").expect("memory is always there");
+    let kinds: BTreeSet<_> = files.iter().filter_map(|file| file.path.rsplit('.').next()).collect();
+    assert_eq!(kinds.len(), 3, "rows, runs and ended rows: {files:?}");
+    for file in files {
+        let whole = storage.get(&file.path).expect("it is there");
+        for damaged in [whole.slice(..whole.len() / 2), whole.slice(..whole.len() - 1), vec![0; whole.len()].into()] {
+            storage.put(&file.path, &[damaged], PutMode::Overwrite).expect("memory has room");
+            let to = place();
+            let refused = db.backup_into(&to, BackupKind::Full, &mut quiet()).map(drop).expect_err("it is damaged");
+            assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+            assert!(refused.to_string().contains(&file.path), "{refused}");
+            assert!(Backups::new(to).list()?.is_empty());
+        }
+        storage.put(&file.path, &[whole], PutMode::Overwrite).expect("memory has room");
     }
     Ok(())
 }

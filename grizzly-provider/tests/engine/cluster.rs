@@ -82,8 +82,15 @@ impl Shared {
         }
     }
 
+    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
+        (self.open)()
+    }
+
     pub(crate) fn node_with(&self, name: &str, cluster: ClusterSettings) -> Result<Node> {
-        let gate = Gate::new((self.open)());
+        self.node_behind(Gate::new(self.storage()), name, cluster)
+    }
+
+    pub(crate) fn node_behind(&self, gate: Gate, name: &str, cluster: ClusterSettings) -> Result<Node> {
         let cluster = ClusterSettings { node: name.into(), advertise: format!("grpc://{name}"), ..cluster };
         let settings = Settings { cluster: Some(cluster), ..manual() };
         let db = self.builder().settings(settings).storage(Arc::new(gate.clone())).open()?;

@@ -12,6 +12,7 @@ use grizzly_wal::{PutMode, Storage};
 
 use crate::{
     cluster::{Node, PATIENCE, Shared, all, bucket, folder, memory, put, quick, until},
+    gate::Gate,
     tables::{definition, key, pairs, rows},
 };
 
@@ -267,6 +268,22 @@ fn a_takeover_that_cannot_tidy_up_is_one_all_the_same() -> Result<()> {
         assert!(!stored(&two, "data")?.contains(STRAY), "it goes with a checkpoint");
         drop(two);
         assert_eq!(all(&shared.alone()?)?, [(1, 1), (2, 2), (3, 3)]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lease_that_was_taken_is_kept_whatever_else_fails() -> Result<()> {
+    // The listings of an opening; which of them is which is not the point.
+    for others in 0..8 {
+        let shared = memory();
+        drop(shared.node("one")?);
+        let gate = Gate::new(shared.storage());
+        gate.fail_listing("lease", others);
+        let begun = Instant::now();
+        let two = shared.node_behind(gate, "two", usual())?;
+        until("it writes", || two.db.is_writer());
+        assert!(begun.elapsed() < PATIENCE, "{others}: no lease that nobody holds is waited for");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grizzly_provider::{ErrorKind, Grizzly, Result, Settings};
+use grizzly_provider::{ErrorKind, Grizzly, Result, Settings, access::IndexDefinition};
 use grizzly_wal::{
     FsStorage, Storage,
     storage::faulty::{CrashEffect, FaultPlan, FaultyStorage},
@@ -358,5 +358,37 @@ fn transactions_open_when_the_log_is_replaced_are_refused_and_may_be_retried() -
         assert_eq!(pairs(&db.snapshot(), "t", None)?, expected);
         assert_eq!(db.verify()?.problems, Vec::<String>::new());
     }
+    Ok(())
+}
+
+#[test]
+fn files_of_snapshots_and_numbers_of_indexes_outlive_a_log_that_is_replaced() -> Result<()> {
+    let disk = FaultyStorage::new(FaultPlan::default());
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    // Files that nobody needs go at once, and so do rows that have ended.
+    let settings = Settings { retention: Duration::ZERO, memory_bytes: 1 << 20, ..manual() };
+    let db = Grizzly::builder("faulty://").settings(settings).storage(storage).open()?;
+    db.create_table(definition("t", 1), false)?;
+    let index = || IndexDefinition { name: "by_group".into(), columns: vec![("grp".into(), false)], unique: false };
+    db.create_index("t", index(), false)?;
+    for first in (0..400).step_by(100) {
+        db.put("t", rows((first..first + 100).map(|id| (id, 0))))?;
+        db.flush()?;
+    }
+    let before = db.snapshot();
+    disk.arm(full_at(0));
+    while db.put("t", rows([(1_000, 0)])).is_ok() {}
+    disk.arm(FaultPlan::default());
+    thread::sleep(Duration::from_millis(100));
+    put_when_possible(&db, 2_000)?;
+    db.compact("t")?;
+    db.compact("t")?;
+    assert_eq!(pairs(&before, "t", None)?.len(), 400, "its files are still there");
+    for _ in 0..3 {
+        assert!(db.drop_index(Some("t"), "by_group", false)?);
+        assert!(db.create_index("t", index(), false)?);
+    }
+    drop(before);
+    assert_eq!(db.verify()?.problems, Vec::<String>::new());
     Ok(())
 }

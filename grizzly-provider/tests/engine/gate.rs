@@ -46,6 +46,8 @@ struct State {
     full: Option<&'static str>,
     /// The listing of this folder behind so many others fails.
     unlisted: Option<(&'static str, usize)>,
+    /// Nothing below this folder is removed.
+    kept: Option<&'static str>,
     /// Calls that asked for something.
     reads: u64,
 }
@@ -78,6 +80,18 @@ impl Gate {
     /// Fails the listing of a folder that comes after `others`.
     pub(crate) fn fail_listing(&self, folder: &'static str, others: usize) {
         self.state.0.lock().unlisted = Some((folder, others));
+    }
+
+    /// Refuses to remove what is below a folder.
+    pub(crate) fn fail_removals(&self, folder: &'static str) {
+        self.state.0.lock().kept = Some(folder);
+    }
+
+    fn check_removal(&self, path: &str) -> Result<()> {
+        match self.state.0.lock().kept.is_some_and(|folder| path.starts_with(folder)) {
+            true => Err(Error::new(ErrorKind::Io, format!("cannot remove {path}: the connection was reset"))),
+            false => Ok(()),
+        }
     }
 
     fn is_unlisted(&self, prefix: &str) -> bool {
@@ -189,6 +203,7 @@ impl Storage for Gate {
 
     fn remove(&self, path: &str) -> Result<()> {
         self.pass(|point| matches!(point, Point::Remove(folder) if path.starts_with(folder)));
+        self.check_removal(path)?;
         self.inner.remove(path)
     }
 
@@ -224,6 +239,7 @@ impl Storage for Gate {
 
     fn remove_append(&self, path: &str) -> Result<()> {
         self.pass(|point| point == Point::Truncate);
+        self.check_removal(path)?;
         self.inner.remove_append(path)
     }
 

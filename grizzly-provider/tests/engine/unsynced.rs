@@ -14,7 +14,7 @@ use grizzly_wal::{
 
 use crate::{
     cluster::PATIENCE,
-    tables::{definition, manual, pairs, rows},
+    tables::{definition, key, manual, pairs, rows},
 };
 
 /// A row that every transaction changes.
@@ -119,5 +119,37 @@ fn without_syncs_a_write_that_fails_takes_whole_transactions_and_the_newest() ->
     // A close is no crash.
     db.close()?;
     assert_eq!(survivors(&open(&disk.crash_image())?)?, kept + 5);
+    Ok(())
+}
+
+#[test]
+fn a_transaction_that_saw_what_was_taken_back_changes_nothing_that_came_since() -> Result<()> {
+    for is_kept in [false, true] {
+        let disk = FaultyStorage::new(FaultPlan::default());
+        let db = database(&disk)?;
+        write(&db, 0)?;
+        // Until the log's thread has written it.
+        thread::sleep(Duration::from_millis(200));
+        disk.arm(FaultPlan { capacity: Some(0), ..FaultPlan::default() });
+        // Acknowledged until the log's thread has found that there is no room.
+        let mut told = 1;
+        while db.put("u", rows([(told, told)])).is_ok() {
+            told += 1;
+        }
+        assert!(told > 1, "nothing was acknowledged");
+        disk.arm(FaultPlan::default());
+        let before = db.snapshot();
+        assert!(pairs(&before, "u", None)?.contains(&(1, 1)));
+        thread::sleep(Duration::from_millis(200));
+        let mut transaction = if is_kept { db.begin_at(before)? } else { db.begin()? };
+        // It gets the place of the first row that was taken back.
+        db.put("u", rows([(500, 5)]))?;
+        if let Some((row, _)) = transaction.find("u", &key(1))? {
+            transaction.delete("u", &[row])?;
+        }
+        let refused = transaction.commit().and_then(|outcome| outcome.into_result());
+        assert_eq!(refused.err().map(|error| error.kind()), is_kept.then_some(ErrorKind::Unavailable));
+        assert_eq!(pairs(&db.snapshot(), "u", None)?, [(0, 0), (500, 5)]);
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The windows between two steps that both must happen: what is seen, and what is left, if another comes between.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread, time::Duration};
 
 use grizzly_provider::{
     BackupKind, Backups, CommitOutcome, ErrorKind, Grizzly, RestoreTo, Result, Settings, Storage,
@@ -32,7 +32,7 @@ pub(crate) fn two_segments(db: &Grizzly) -> Result<()> {
 /// Runs a merge up to where its record is in the log and not synced, calls `meanwhile` there, and lets it end.
 fn beside_a_merge<R>(db: &Grizzly, gate: &Gate, meanwhile: impl FnOnce() -> R) -> Result<R> {
     gate.stop_at(Point::Put("data/"));
-    let merging = std::thread::spawn({
+    let merging = thread::spawn({
         let db = db.clone();
         move || db.compact("t")
     });
@@ -54,7 +54,7 @@ fn a_delete_beside_a_merge_is_not_lost() -> Result<()> {
         let (row, _) = transaction.find("t", &key(7))?.expect("row 7 is there");
         transaction.delete("t", &[row])?;
         // It waits for the log, which stands still.
-        Ok::<_, grizzly_provider::Error>(std::thread::spawn(move || transaction.commit()))
+        Ok::<_, grizzly_provider::Error>(thread::spawn(move || transaction.commit()))
     })??;
     let outcome = deleting.join().expect("a commit does not panic")?;
     assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
@@ -74,7 +74,7 @@ fn an_update_beside_a_merge_leaves_one_row() -> Result<()> {
         let mut transaction = db.begin()?;
         let (row, _) = transaction.find("t", &key(7))?.expect("row 7 is there");
         transaction.update("t", &[row], rows([(7, -7)]))?;
-        Ok::<_, grizzly_provider::Error>(std::thread::spawn(move || transaction.commit()))
+        Ok::<_, grizzly_provider::Error>(thread::spawn(move || transaction.commit()))
     })??;
     let outcome = updating.join().expect("a commit does not panic")?;
     assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
@@ -251,6 +251,26 @@ fn a_table_is_replaced_in_one_moment() -> Result<()> {
 }
 
 #[test]
+fn what_exists_already_is_as_durable_as_what_was_made() -> Result<()> {
+    let (db, gate, _) = gated()?;
+    gate.stop_at(Point::Sync);
+    let create = || {
+        let db = db.clone();
+        thread::spawn(move || db.create_table(definition("u", 1), true))
+    };
+    let first = create();
+    gate.wait();
+    let second = create();
+    thread::sleep(Duration::from_millis(100));
+    assert!(!second.is_finished(), "the record of what it found may still be lost");
+    gate.thaw();
+    assert!(first.join().expect("no panic")?);
+    assert!(!second.join().expect("no panic")?);
+    db.put("u", rows([(1, 1)]))?;
+    Ok(())
+}
+
+#[test]
 fn a_table_that_changed_meanwhile_is_not_replaced() -> Result<()> {
     let db = database(1)?;
     db.put("t", rows([(1, 1)]))?;
@@ -408,18 +428,20 @@ fn a_checkpoint_that_was_stored_though_the_call_failed_is_one() -> Result<()> {
 }
 
 #[test]
-fn a_backup_beside_a_checkpoint_that_failed_has_what_its_log_names() -> Result<()> {
-    let (db, gate, _) = gated()?;
-    // So many that they go to a file at once, which the log names.
-    db.put("t", rows((0..70_000).map(|id| (id, id))))?;
-    gate.fill("manifest");
-    assert!(db.flush().is_err());
-    gate.thaw();
-    let to = grizzly_wal::open_storage("memory://").expect("memory is always there");
-    db.backup_into(&to, BackupKind::Full, &mut |_, _| {})?;
-    let into = grizzly_wal::open_storage("memory://").expect("memory is always there");
-    Backups::new(to).restore_into(&into, RestoreTo::Latest, &mut |_, _| {})?;
-    assert_eq!(pairs(&open(&into)?.snapshot(), "t", None)?, pairs(&db.snapshot(), "t", None)?);
+fn a_checkpoint_is_one_though_what_it_replaces_cannot_be_removed() -> Result<()> {
+    for folder in ["log", "manifest", "data"] {
+        let (db, gate, storage) = gated()?;
+        for round in 0..3 {
+            db.put("t", rows((0..100).map(|id| (id, round))))?;
+            gate.fail_removals(folder);
+            db.flush()?;
+        }
+        gate.thaw();
+        db.put("t", rows([(1, 7)]))?;
+        db.flush()?;
+        assert_eq!(storage.list_append("log").expect("memory is always there").len(), 1, "{folder}");
+        assert!(db.verify()?.problems.is_empty());
+    }
     Ok(())
 }
 
@@ -437,7 +459,7 @@ fn who_waits_for_room_hears_why_there_is_none() -> Result<()> {
     let before = pairs(&db.snapshot(), "t", None)?.len();
     gate.lie_about("data", 0);
     while db.put("t", rows([(-1, 0)])).is_err() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), before + 1, "what was refused was never there");
     gate.fill("data");
@@ -446,7 +468,7 @@ fn who_waits_for_room_hears_why_there_is_none() -> Result<()> {
     assert_eq!(refused.kind(), ErrorKind::DiskFull, "{refused}");
     gate.thaw();
     while db.put("t", rows([(-1, 2)])).is_err() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     Ok(())
 }
@@ -456,7 +478,7 @@ fn a_moment_that_was_asked_about_stays_as_it_was() -> Result<()> {
     let (db, gate, _) = gated()?;
     db.put("t", rows([(1, 1)]))?;
     gate.stop_at(Point::Sync);
-    let writing = std::thread::spawn({
+    let writing = thread::spawn({
         let db = db.clone();
         move || db.put("t", rows([(2, 2)]))
     });
@@ -464,11 +486,11 @@ fn a_moment_that_was_asked_about_stays_as_it_was() -> Result<()> {
     // The commit has its number, and is not visible yet.
     let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later").as_micros();
     let at = AsOf::TimestampMicros(moment as i64);
-    let asking = std::thread::spawn({
+    let asking = thread::spawn({
         let db = db.clone();
         move || pairs(&db.snapshot_at(at)?, "t", None)
     });
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    thread::sleep(Duration::from_millis(100));
     gate.thaw();
     let first = asking.join().expect("no panic")?;
     writing.join().expect("no panic")?;
@@ -490,7 +512,7 @@ fn a_restore_that_was_interrupted_is_no_database() -> Result<()> {
     // Everything is there but the end of it.
     gate.stop_at(Point::Stored("manifest"));
     let into: Arc<dyn Storage> = Arc::new(gate.clone());
-    let restoring = std::thread::spawn(move || backups.restore_into(&into, RestoreTo::Latest, &mut |_, _| {}));
+    let restoring = thread::spawn(move || backups.restore_into(&into, RestoreTo::Latest, &mut |_, _| {}));
     gate.wait();
     let refused = open(&storage).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(refused.contains("was not finished"), "{refused}");

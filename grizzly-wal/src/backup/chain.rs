@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::manifest::{BEGUN, Backup, Piece, begun_path, id, manifest_path};
 use super::{Progress, log_piece, piece};
+use crate::encryption::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{PutMode, Storage, check_plain};
 
@@ -140,7 +141,9 @@ impl Backups {
     /// Makes the folder of the next backup ours.
     pub(super) fn claim(&self) -> Result<u64> {
         let number = self.scan()?.all.last().map_or(1, |last| last + 1);
-        let holder = Bytes::from(format!("process {}", std::process::id()));
+        // Of two that claim one number the same bytes would be both's.
+        let nonce = u64::from_le_bytes(random()?);
+        let holder = Bytes::from(format!("process {}, {nonce:016x}", std::process::id()));
         self.storage.put(&begun_path(number), &[holder], PutMode::Create).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
                 let message = format!("another backup is being written to {}", self.storage.url());

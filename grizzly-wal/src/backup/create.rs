@@ -9,7 +9,7 @@ use super::chain::Backups;
 use super::manifest::{
     Backup, End, FORMAT, FilePiece, LogPiece, LoggedFile, Piece, State, begun_path, id, manifest_path,
 };
-use super::{Progress, log_piece, piece};
+use super::{FileCheck, Progress, log_piece, piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
 use crate::reader;
@@ -58,49 +58,32 @@ impl Backup {
     }
 }
 
-/// Makes a backup: a full one, or one that continues `parent`, which must be the newest one there.
+/// Makes a backup: a full one, or one that continues `parent`, which must be the newest one there. Each file passes `check`
+/// before it is copied: what is damaged must not be found when it is needed.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] if `parent` is a backup of another database, or the log does not reach back to it.
-pub fn create(to: &Backups, source: &BackupSource, parent: Option<&Backup>, progress: Progress<'_>) -> Result<Backup> {
+/// Whatever `check` says, and [`ErrorKind::Invalid`] if `parent` is a backup of another database, or the log does not reach
+/// back to it.
+pub fn create(
+    to: &Backups,
+    source: &BackupSource,
+    check: FileCheck<'_>,
+    parent: Option<&Backup>,
+    progress: Progress<'_>,
+) -> Result<Backup> {
     if let Some(parent) = parent {
         check_parent(parent, source)?;
     }
     let number = to.claim()?;
-    let made = write(to, source, parent, number, progress);
-    if made.is_err() {
-        to.abandon(number);
-    }
-    made
-}
-
-/// Writes everything into the folder that was claimed.
-fn write(
-    to: &Backups,
-    source: &BackupSource,
-    parent: Option<&Backup>,
-    number: u64,
-    progress: Progress<'_>,
-) -> Result<Backup> {
-    let writer = Writer { to: to.storage().as_ref(), source, number };
-    let (log, record_crc) = writer.log(parent)?;
-    let files = writer.files(&to.paths_of_chain(parent)?, progress)?;
-    let piece = piece::write(writer.to, &format!("{}/state", id(number)), source.state.clone())?;
-    let backup = Backup {
-        format: FORMAT,
-        number,
-        parent: parent.map(|parent| parent.number),
-        chain: parent.map_or_else(|| source.chain.clone(), |parent| parent.chain.clone()),
-        database: source.database.clone(),
-        created: source.created,
-        state: State { piece, csn: source.state_csn, first_lsn: source.state_lsn.0, files: source.state_files.clone() },
-        end: End { lsn: source.end.0, csn: source.end_csn, covers: source.covers, record_crc },
-        files,
-        log,
-        log_files: source.log_files.clone(),
-    };
+    let writer = Writer { to: to.storage().as_ref(), source, check, number };
+    let written = to.paths_of_chain(parent).and_then(|there| writer.write(&there, parent, progress));
+    let backup = written.inspect_err(|_| to.abandon(number))?;
+    // From here on it may be there whatever is said of it, and what it names must stay. What is begun and not described is
+    // pruned one day.
     writer.to.put(&manifest_path(number), &backup.encode()?, PutMode::Create)?;
-    writer.to.remove(&begun_path(number))?;
+    if let Err(error) = writer.to.remove(&begun_path(number)) {
+        tracing::warn!(backup = id(number), %error, "the mark of a backup that is finished cannot be removed");
+    }
     Ok(backup)
 }
 
@@ -132,10 +115,37 @@ fn other_way(parent: &Backup) -> Error {
 struct Writer<'a> {
     to: &'a dyn Storage,
     source: &'a BackupSource,
+    check: FileCheck<'a>,
     number: u64,
 }
 
 impl Writer<'_> {
+    /// Writes everything into the folder that was claimed but the description, which it returns; `there` is what the chain has already.
+    fn write(&self, there: &BTreeSet<String>, parent: Option<&Backup>, progress: Progress<'_>) -> Result<Backup> {
+        let (source, number) = (self.source, self.number);
+        let (log, record_crc) = self.log(parent)?;
+        let files = self.files(there, progress)?;
+        let piece = piece::write(self.to, &format!("{}/state", id(number)), source.state.clone())?;
+        Ok(Backup {
+            format: FORMAT,
+            number,
+            parent: parent.map(|parent| parent.number),
+            chain: parent.map_or_else(|| source.chain.clone(), |parent| parent.chain.clone()),
+            database: source.database.clone(),
+            created: source.created,
+            state: State {
+                piece,
+                csn: source.state_csn,
+                first_lsn: source.state_lsn.0,
+                files: source.state_files.clone(),
+            },
+            end: End { lsn: source.end.0, csn: source.end_csn, covers: source.covers, record_crc },
+            files,
+            log,
+            log_files: source.log_files.clone(),
+        })
+    }
+
     /// Copies the log behind `parent`, or behind the state; with the checksum of the last record.
     fn log(&self, parent: Option<&Backup>) -> Result<(Vec<LogPiece>, Option<u32>)> {
         let source = self.source;
@@ -181,6 +191,7 @@ impl Writer<'_> {
         let mut files = Vec::with_capacity(missing.len());
         for (done, path) in (1..).zip(missing) {
             let content = self.source.storage.get(path)?;
+            (self.check)(path, &content)?;
             let piece = piece::write(self.to, &format!("{}/{path}", id(self.number)), content)?;
             files.push(FilePiece { path: path.clone(), piece });
             progress(done, total);

@@ -18,5 +18,8 @@ pub use manifest::{Backup, End, FilePiece, LogPiece, LoggedFile, Piece, State};
 pub use prune::Pruned;
 pub use restore::{RestorePlan, Restored};
 
+/// Told what was read of a file that is to be copied; an error if that is not what was once written.
+pub type FileCheck<'a> = &'a dyn Fn(&str, &bytes::Bytes) -> crate::error::Result<()>;
+
 /// Told how many pieces are done, and how many there are in all.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

@@ -85,7 +85,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("its public face", &["backup/restore", "database"]),
 ];
 
-/// What a path begins with that is seen from a module of the engine.
+/// Types whose methods are in several layers, each in that of what it does.
+const FACES: [&str; 2] = ["Grizzly", "Backups"];
+
+/// A path as it is seen from the root of the engine.
 type Names = Vec<String>;
 
 /// The files of the engine by their modules.
@@ -100,6 +103,14 @@ struct Module {
     imported: HashMap<String, Names>,
     /// All that is named, but for what is only passed on.
     named: BTreeSet<Names>,
+    /// What is passed on.
+    passed_on: BTreeSet<Names>,
+    /// The modules below it.
+    children: BTreeSet<String>,
+    /// Types that it gives methods.
+    extended: BTreeSet<Names>,
+    /// Imports of everything, which say nothing of what is needed.
+    globs: Vec<String>,
 }
 
 impl Engine {
@@ -107,13 +118,16 @@ impl Engine {
         let mut modules = BTreeMap::new();
         for (file, text) in sources() {
             let Some(inner) = file.strip_prefix(ENGINE).filter(|inner| !is_test(inner)) else { continue };
-            let inner = inner.trim_end_matches(".rs").trim_end_matches("mod").trim_end_matches('/');
-            let place: Names = inner.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            let inner = inner.strip_suffix(".rs").unwrap_or(inner);
+            let mut place: Names = inner.split('/').map(str::to_owned).collect();
+            place.pop_if(|name| name == "mod");
             let code = syn::parse_file(&text).expect("the engine compiles");
             let mut reader = Reader { place: place.clone(), module: Module { file, ..Module::default() } };
+            code.items.iter().for_each(|item| reader.import(item));
             code.items.iter().for_each(|item| reader.visit_item(item));
             modules.insert(place, reader.module);
         }
+        assert!(modules.len() > 50, "{ENGINE} is where the engine was");
         Self { modules }
     }
 
@@ -145,7 +159,10 @@ impl Engine {
     fn needs(&self) -> Vec<Vec<usize>> {
         let numbers: HashMap<&Names, usize> = self.modules.keys().zip(0..).collect();
         let needed = |(place, module): (&Names, &Module)| {
-            let found = module.named.iter().filter_map(|path| self.definer(path)).filter(|found| *found != place);
+            // What is below is passed on by whoever says what a folder has; what is not is needed.
+            let passed_on = module.passed_on.iter().filter(|path| !path.starts_with(place));
+            let named = module.named.iter().chain(passed_on);
+            let found = named.filter_map(|path| self.definer(path)).filter(|found| *found != place);
             found.map(|found| numbers[found]).collect::<BTreeSet<_>>().into_iter().collect()
         };
         self.modules.iter().map(needed).collect()
@@ -204,16 +221,37 @@ impl Reader {
             }
             UseTree::Name(name) => self.add(&with(name.ident.to_string()), name.ident.to_string(), is_passed_on),
             UseTree::Rename(name) => self.add(&with(name.ident.to_string()), name.rename.to_string(), is_passed_on),
-            UseTree::Glob(_) => self.add(before, String::new(), is_passed_on),
+            UseTree::Glob(_) => self.module.globs.extend(self.path(before).map(|path| path.join("::"))),
         }
     }
 
     fn add(&mut self, path: &[String], name: String, is_passed_on: bool) {
         let Some(path) = self.imported(path) else { return };
-        if !is_passed_on {
-            self.module.named.insert(path.clone());
-        }
+        let names = if is_passed_on { &mut self.module.passed_on } else { &mut self.module.named };
+        names.insert(path.clone());
         self.module.imported.insert(name, path);
+    }
+
+    /// Takes note of what an item of the file imports, before its paths are read.
+    fn import(&mut self, item: &Item) {
+        match item {
+            Item::Mod(module) if !is_for_tests(&module.attrs) => {
+                self.module.children.insert(module.ident.to_string());
+            }
+            Item::Use(import) if !is_for_tests(&import.attrs) => {
+                let is_passed_on = !matches!(import.vis, syn::Visibility::Inherited);
+                self.take(&import.tree, &[], is_passed_on);
+            }
+            _ => {}
+        }
+    }
+
+    /// A path in the code, which may begin with what was imported or with a module below.
+    fn path(&self, path: &[String]) -> Option<Names> {
+        let first = path.first()?;
+        let of_import = || Some([self.module.imported.get(first)?, &path[1..]].concat());
+        let of_child = || self.module.children.contains(first).then(|| [&self.place, path].concat());
+        self.seen_from_root(path).or_else(of_import).or_else(of_child)
     }
 }
 
@@ -235,10 +273,13 @@ impl<'ast> Visit<'ast> for Reader {
                 syn::visit::visit_item_mod(self, module);
                 self.place.pop();
             }
-            Item::Use(import) if is_for_tests(&import.attrs) => {}
-            Item::Use(import) => {
-                let is_passed_on = !matches!(import.vis, syn::Visibility::Inherited);
-                self.take(&import.tree, &[], is_passed_on);
+            Item::Use(_) => {}
+            Item::Impl(methods) if methods.trait_.is_none() => {
+                if let syn::Type::Path(of) = methods.self_ty.as_ref() {
+                    let names: Names = of.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+                    self.module.extended.extend(self.path(&names));
+                }
+                syn::visit::visit_item_impl(self, methods);
             }
             other => syn::visit::visit_item(self, other),
         }
@@ -249,8 +290,28 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_path(&mut self, path: &'ast RustPath) {
         let names: Names = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.module.named.extend(self.seen_from_root(&names));
+        self.module.named.extend(self.path(&names));
         syn::visit::visit_path(self, path);
+    }
+
+    /// What a macro is given is not parsed: paths in it are found by their words.
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        let text = called.tokens.to_string();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for at in (0..words.len()).filter(|at| *at == 0 || words[at - 1] != "::") {
+            let path: Names = words[at..]
+                .chunks(2)
+                .map_while(|pair| Some(((*pair.first()?).to_owned(), pair.get(1))))
+                .scan(true, |goes_on, (name, then)| {
+                    let here = *goes_on;
+                    *goes_on = then == Some(&&"::");
+                    here.then_some(name)
+                })
+                .collect();
+            if path.len() > 1 {
+                self.module.named.extend(self.path(&path));
+            }
+        }
     }
 }
 
@@ -343,10 +404,27 @@ fn imports_of_the_engine_go_down_its_layers() {
 }
 
 #[test]
-fn what_an_open_database_can_do_is_above_it() {
-    let findings = sources().into_iter().filter(|(file, text)| {
-        file.starts_with(ENGINE) && !file.ends_with("/core.rs") && text.lines().any(|line| line == "impl Inner {")
-    });
-    let findings = findings.map(|(file, _)| file).collect();
-    assert_none("methods of `Inner` are found without an import, so only core.rs has them", findings);
+fn methods_are_no_way_round_the_layers() {
+    let engine = Engine::read();
+    let mut findings = Vec::new();
+    for (place, module) in &engine.modules {
+        let own = layer(module.file.strip_prefix(ENGINE).unwrap_or_default());
+        for of in module.extended.iter().filter(|of| of.last().is_some_and(|name| !FACES.contains(&name.as_str()))) {
+            let Some(definer) = engine.definer(of).filter(|definer| *definer != place) else { continue };
+            if own > layer(&definer.join("/")) {
+                findings.push(format!("{} gives methods to {}", module.file, of.join("::")));
+            }
+        }
+        findings.extend(module.globs.iter().map(|glob| format!("{} imports all of {glob}", module.file)));
+    }
+    assert_none("methods are found without an import, so types have them in their own layer", findings);
+}
+
+#[test]
+fn layers_name_what_is_there() {
+    let engine = Engine::read();
+    let names = LAYERS.iter().flat_map(|(_, names)| *names);
+    let missing =
+        names.filter(|name| !engine.modules.contains_key(&name.split('/').map(str::to_owned).collect::<Names>()));
+    assert_none("layers name files and folders of the engine", missing.map(|name| (*name).to_owned()).collect());
 }

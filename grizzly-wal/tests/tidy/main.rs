@@ -1,7 +1,7 @@
 //! Holds the workspace's shape: which crate may know which, where a foreign crate may be named, how long a file
 //! may be, that every module says what it is for, and that the documents name files that exist.
 //!
-//! It reads text and knows nothing of the code, so it stands with the crate that builds in seconds.
+//! It reads text and needs none of the crates, so it stands with the one that builds in seconds.
 
 mod layers;
 

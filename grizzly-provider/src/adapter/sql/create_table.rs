@@ -30,9 +30,9 @@ use super::{
     refuse::refuse,
 };
 use crate::{
-    Error,
+    CommitOutcome, Error, ErrorKind,
     access::{IfExists, IndexDefinition, TableDefinition},
-    adapter::{dml::create_and_fill, interrupt, live_table::refuse_system_schema},
+    adapter::{busy::busy, dml::create_and_fill, interrupt, live_table::refuse_system_schema},
 };
 
 /// How a table is divided.
@@ -73,8 +73,14 @@ pub(super) async fn run(
     match create.input.as_ref() {
         LogicalPlan::EmptyRelation(rows) if !rows.produce_one_row => {
             let mut transaction = db.begin()?;
-            transaction.create_table(definition, existing)?;
-            interrupt::commit(transaction).await?.into_result()?;
+            transaction.create_table(definition.clone(), existing)?;
+            match interrupt::commit(transaction).await.and_then(CommitOutcome::into_result) {
+                // Another session was faster. What it made is waited for.
+                Err(error) if existing == IfExists::Keep && error.kind() == ErrorKind::AlreadyExists => {
+                    busy(|| db.create_table(definition, true))?;
+                }
+                made => drop(made?),
+            }
         }
         query => {
             let plan = create_and_fill(db, definition, existing, query.clone())?;

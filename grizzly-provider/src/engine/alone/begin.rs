@@ -1,4 +1,4 @@
-//! Beginning to write, when the database is opened and after that failed.
+//! Beginning to write, when the database is opened and after its log failed.
 
 use std::sync::{Arc, atomic::Ordering};
 

@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long the lease of a writer without a cluster is good, in milliseconds.
 const ALONE_MILLIS: u64 = 3_000;
-/// Renewals that may arrive when their sender is gone: it sends one at a time.
+/// Renewals that may arrive when their sender is gone: it sends one at a time. Should two be under way, since a request was given
+/// up, opening fails once.
 const STRAY_RENEWALS: u32 = 1;
 
 /// For a writer that shares the database with no other: waits until a lease that others may have left has run out, and
@@ -75,10 +76,7 @@ fn in_use(storage: &Arc<dyn Storage>, grant: Option<&Grant>) -> Error {
 mod tests {
     use std::thread;
 
-    use grizzly_wal::PutMode;
-
     use super::*;
-    use crate::engine::cluster::lease::{DIR, stored};
 
     fn storage() -> Arc<dyn Storage> {
         grizzly_wal::open_storage("memory://").expect("memory is always there")
@@ -98,7 +96,8 @@ mod tests {
         let storage = storage();
         let alone = |held| take(&storage, &manifest(0), held).map(|lease| lease.epoch()).map_err(|error| error.kind());
         assert_eq!(alone(false), Ok(1));
-        let lease = acquire(&storage, Clock::monotonic(), short(2), Trust::Time)?.expect("nobody was faster");
+        let grant = Grant { millis: 1_000, ..short(2) };
+        let lease = acquire(&storage, Clock::monotonic(), grant, Trust::Time)?.expect("nobody was faster");
         lease.keep()?;
         assert_eq!(alone(false), Err(ErrorKind::Unavailable));
         drop(lease);
@@ -118,16 +117,14 @@ mod tests {
         let storage = storage();
         // Long enough for a busy machine.
         let grant = Grant { millis: 1_000, ..short(1) };
-        drop(acquire(&storage, Clock::monotonic(), grant.clone(), Trust::Time)?.expect("nobody was faster"));
-        let renewed = stored(&Grant { renewal: 1, ..grant })?;
-        let path = storage.list(DIR)?.remove(0).path;
+        let dead = acquire(&storage, Clock::monotonic(), grant, Trust::Time)?.expect("nobody was faster");
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let renewing = scope.spawn(|| {
                 world::sleep(Duration::from_millis(300));
-                storage.put(&path, &renewed, PutMode::Overwrite)
+                dead.renew()
             });
             assert_eq!(take(&storage, &manifest(0), true)?.epoch(), 2);
-            Ok(())
+            renewing.join().expect("no panic")
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 /// Attempts to write again are at least so far apart.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The last attempt to write, if it failed.
+/// The last attempt to begin to write, if it failed.
 #[derive(Debug, Default)]
 pub(crate) struct Grounded {
     last: Mutex<Option<Attempt>>,

@@ -4,6 +4,7 @@
 //! are copied none is removed; between two backups of a chain the log stays, and with it the files it names, so that
 //! the chain can be restored as of any commit.
 
+mod copied;
 pub(crate) mod pins;
 pub(crate) mod restore;
 pub(crate) mod unfinished;
@@ -15,19 +16,19 @@ use std::{
     time::SystemTime,
 };
 
+use bytes::Bytes;
 use grizzly_wal::{
-    EncryptedStorage, EncryptionKey, Lsn, Storage, Wal,
+    EncryptedStorage, EncryptionKey, ErrorKind as Below, Lsn, Storage, Wal,
     backup::{self, Backup, BackupCheck, BackupSource, LoggedFile},
 };
 use pins::Position;
-pub use restore::RestoreReport;
 
 use super::{
     clock::now,
     core::{Grizzly, Inner},
     manifest::{LOG_DIR, Manifest},
     redo,
-    segment::meta::{DATA_DIR, SegmentKey, run_of_path, segment_path},
+    segment::meta::{DATA_DIR, SegmentKey, run_of_path, segment_of_path, segment_path},
 };
 use crate::{
     access::Csn,
@@ -222,15 +223,6 @@ impl Grizzly {
         self.inner.check_writable()?;
         self.inner.pins.release(&self.inner.storage, |position| to.as_ref().is_none_or(|to| position.to == *to))
     }
-
-    /// Rebuilds the database at `into`, which must hold nothing, from backups that are not encrypted. See
-    /// [`Backups::restore`] for keys and progress.
-    ///
-    /// # Errors
-    /// As [`Backups::restore`].
-    pub fn restore(from: &str, into: &str, to: RestoreTo) -> Result<RestoreReport> {
-        Backups::open(from, None)?.restore(into, None, to, &mut |_, _| {})
-    }
 }
 
 /// Takes a backup while others read and write.
@@ -251,12 +243,16 @@ fn backup(
         }
     };
     let running = db.pins.start()?;
-    let (source, log) = choose(db, parent.as_ref(), &running)?;
+    let Chosen { source, log, marks } = choose(db, parent.as_ref(), &running)?;
     // Behind that point another writer may have gone on meanwhile, but what is before it all of them have.
     if source.end.0 > 0 {
         log.wait_durable(source.end)?;
     }
-    let made = backup::create(&backups, &source, parent.as_ref(), progress)?;
+    let check = |path: &str, file: &Bytes| {
+        let mark = segment_of_path(path).and_then(|segment| marks.get(&segment).copied());
+        copied::check(path, file, mark).map_err(|error| grizzly_wal::Error::new(Below::Corrupt, error.to_string()))
+    };
+    let made = backup::create(&backups, &source, &check, parent.as_ref(), progress)?;
     let (chain, lsn) = (made.chain.clone(), made.continues_from().0);
     db.pins.advance(
         &db.storage,
@@ -273,21 +269,29 @@ fn backup(
     })
 }
 
+/// What a backup holds.
+struct Chosen {
+    source: BackupSource,
+    log: Arc<Wal>,
+    /// Those of segments that have one.
+    marks: BTreeMap<SegmentKey, uuid::Uuid>,
+}
+
 /// Decides what the backup holds, between two checkpoints, and keeps all of it on storage from then on.
-fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> Result<(BackupSource, Arc<Wal>)> {
+fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> Result<Chosen> {
     let _no_checkpoint = db.checkpoint.lock();
     let manifest = Manifest::load(&db.storage)?.ok_or_else(|| Error::internal("an open database has no manifest"))?;
     // The manifest of a successor says nothing about the commits that are known here.
     if manifest.epoch > db.epoch.load(Ordering::Acquire) {
         return Err(db.not_writer());
     }
-    let (log, end, end_csn, covers) = {
+    let (log, end, end_csn, covers, version) = {
         let state = db.commit.lock();
         let (log, csn) = (db.log()?, state.version.csn);
         // The clock of the next writer may be behind this one.
         let covers = if db.member.is_some() { csn } else { now().max(csn) };
         let end = Lsn(log.next_lsn().0 - 1);
-        (log, end, csn, covers)
+        (log, end, csn, covers, Arc::clone(&state.version))
     };
     let first = parent.map_or(Lsn(manifest.replay_from), |parent| Lsn(parent.end.lsn).next());
     running.read_from(parent.map_or(first, Backup::continues_from));
@@ -297,8 +301,11 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
         let more = runs.get(&segment).into_iter().flatten();
         std::iter::once(segment_path(segment)).chain(more.cloned())
     };
-    let entries = manifest.tables.values().flatten().flatten();
-    let state_files = entries.flat_map(|entry| of(entry.meta.key()).chain(entry.tombstones.clone())).collect();
+    let entries = || manifest.tables.values().flatten().flatten();
+    let newest = version.tables.values().flat_map(|table| table.segments());
+    let metas = entries().map(|entry| &entry.meta).chain(newest.filter_map(|(_, segment)| Some(&segment.cold()?.meta)));
+    let marks = metas.filter_map(|meta| Some((meta.key(), meta.mark?))).collect();
+    let state_files = entries().flat_map(|entry| of(entry.meta.key()).chain(entry.tombstones.clone())).collect();
     let named = db.pins.named_in(first..end.next()).into_iter();
     let log_files =
         named.flat_map(|named| of(named.key()).map(move |path| LoggedFile { path, lsn: named.lsn })).collect();
@@ -317,7 +324,7 @@ fn choose(db: &Inner, parent: Option<&Backup>, running: &pins::Running<'_>) -> R
         end_csn: end_csn.0,
         covers: covers.0,
     };
-    Ok((source, log))
+    Ok(Chosen { source, log, marks })
 }
 
 /// Index runs on storage, by segment.

@@ -92,6 +92,8 @@ impl Pins {
         for file in storage.list(DIR)? {
             match read(storage, &file.path, database) {
                 Ok(position) => drop(positions.insert(position.chain.clone(), position)),
+                // What is merely not read now must not be forgotten.
+                Err(error) if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => return Err(error),
                 // The database works without; the next incremental backup will be refused.
                 Err(error) => tracing::warn!(file = file.path, %error, "cannot read how far a backup has come"),
             }

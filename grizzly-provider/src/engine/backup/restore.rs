@@ -7,7 +7,7 @@ use grizzly_wal::{EncryptionKey, Storage, backup::Restored};
 use super::{
     super::{
         close,
-        core::Inner,
+        core::{Grizzly, Inner},
         ddl,
         maintenance::flush,
         manifest::{LOG_DIR, Manifest},
@@ -83,6 +83,17 @@ impl Backups {
         finish(into)?;
         unfinished::unmark(into)?;
         Ok(RestoreReport { csn: Csn(csn), base: plan.base().id(), files, bytes, records })
+    }
+}
+
+impl Grizzly {
+    /// Rebuilds the database at `into`, which must hold nothing, from backups that are not encrypted. See
+    /// [`Backups::restore`] for keys and progress.
+    ///
+    /// # Errors
+    /// As [`Backups::restore`].
+    pub fn restore(from: &str, into: &str, to: RestoreTo) -> Result<RestoreReport> {
+        Backups::open(from, None)?.restore(into, None, to, &mut |_, _| {})
     }
 }
 

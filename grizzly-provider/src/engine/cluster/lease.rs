@@ -148,7 +148,7 @@ pub(crate) fn known_log(storage: &dyn Storage, database: uuid::Uuid) -> Result<K
 }
 
 /// A lease as it is stored.
-pub(crate) fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
+fn stored(grant: &Grant) -> Result<[Bytes; 2]> {
     Ok(checked(encode_json(grant)?))
 }
 
@@ -182,13 +182,6 @@ pub(crate) fn acquire(
         Err(error) if error.kind() == Below::AlreadyExists => return Ok(None),
         put => put?,
     }
-    // An epoch long past may have been free again for one that slept.
-    if latest_epoch(storage.as_ref())? > grant.epoch {
-        return Ok(None);
-    }
-    for old in storage.list(DIR)?.iter().rev().skip(KEPT) {
-        storage.remove(&old.path)?;
-    }
     let trusted = match trust {
         Trust::Time => Duration::from_millis(grant.millis).mul_f64(TRUSTED),
         Trust::Successor | Trust::Lock => FOREVER,
@@ -204,7 +197,27 @@ pub(crate) fn acquire(
         log: Mutex::default(),
         grant: Mutex::new(grant),
     };
+    // An epoch long past may have been free again for one that slept.
+    match latest_epoch(storage.as_ref()) {
+        Ok(latest) if latest > lease.epoch => return Ok(None),
+        Ok(_) => {}
+        Err(error) => {
+            // Nobody holds it, so that others need not wait until it has run out.
+            drop(lease.release());
+            return Err(error);
+        }
+    }
+    if let Err(error) = remove_old(storage.as_ref()) {
+        tracing::warn!(%error, "leases of earlier epochs cannot be removed; the next holder tries again");
+    }
     Ok(Some(Arc::new(lease)))
+}
+
+fn remove_old(storage: &dyn Storage) -> Result<()> {
+    for old in storage.list(DIR)?.iter().rev().skip(KEPT) {
+        storage.remove(&old.path)?;
+    }
+    Ok(())
 }
 
 /// A lease that this process took.
@@ -290,6 +303,11 @@ impl Lease {
         self.check_time()?;
         self.until.store((begun + self.trusted).as_micros() as u64, Ordering::Release);
         Ok(())
+    }
+
+    /// Tells others where the holder is reached, if it has not done so yet.
+    pub(crate) fn keep_url(&self, url: &str) -> Result<()> {
+        if self.grant.lock().url == url { Ok(()) } else { self.move_to(url) }
     }
 
     /// Tells others that the holder is reached elsewhere.

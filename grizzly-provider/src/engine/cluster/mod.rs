@@ -1,9 +1,8 @@
 //! Several processes on one database: one of them writes, the others follow its log and are ready to take its place.
 //!
 //! `lease` says who writes, `following` reads what that one has logged and `follow` shows it, `promote` changes roles; a
-//! `member` is what a process knows of all this. One thread per open
-//! database does all three in turn, and `news` is how others ask it for a look; the log's own thread asks the lease
-//! after each sync (see [`grizzly_wal::WalOptions::fence`]), which is what keeps a writer that was replaced from
+//! `member` is what a process knows of all this. One thread per open database does all this in turn, and `news` is how others
+//! ask it for a look; the log's own thread asks the lease after each sync (see [`grizzly_wal::WalOptions::fence`]), which is what keeps a writer that was replaced from
 //! acknowledging anything.
 
 mod follow;
@@ -14,6 +13,7 @@ mod news;
 pub(super) mod promote;
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -62,14 +62,6 @@ fn lags(db: &Inner, member: &Member, at_most: Duration) -> Error {
 }
 
 impl Grizzly {
-    /// Opens a database that another process may be writing, as a member of a cluster that never writes itself.
-    ///
-    /// # Errors
-    /// See [`GrizzlyBuilder::open`](crate::GrizzlyBuilder::open); `NotFound` if there is no database yet.
-    pub fn follow(url: &str) -> Result<Self> {
-        Self::builder(url).cluster(ClusterSettings { candidate: false, ..ClusterSettings::default() }).open()
-    }
-
     /// Tells the others where to reach this process, in place of [`ClusterSettings::advertise`]: for servers that know
     /// their address only once they listen. Does nothing outside of a cluster.
     ///
@@ -255,7 +247,8 @@ fn run(db: &Weak<Inner>, news: &News, poll: Duration) {
             return;
         }
         let (begun, before) = (world::instant(), db.publisher.current().csn);
-        let stepped = step(&db);
+        let stepped = panic::catch_unwind(AssertUnwindSafe(|| step(&db)))
+            .unwrap_or_else(|_| Err(Error::internal("the cluster thread panicked")));
         news.report(stepped.as_ref().err().map(ToString::to_string));
         if let Err(error) = stepped {
             tracing::warn!(%error, url = db.url, "following the writer failed; it is tried again");

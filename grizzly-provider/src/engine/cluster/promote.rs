@@ -90,6 +90,11 @@ fn take_over(db: &Arc<Inner>, member: &Member, mut following: Following, lease: 
     following.replica.check_begun_from(&manifest)?;
     lease.check()?;
     member.lease.store(Some(Arc::clone(lease)));
+    // After that: whoever changes it from here on tells the lease.
+    let url = member.url.lock().clone();
+    if let Err(error) = lease.keep_url(&url) {
+        tracing::warn!(%error, "where this process is reached is told with the next renewal of its lease");
+    }
     let wal = Arc::new(wal);
     lease.follow_log(&wal);
     recovery::install(db, following.replica, (wal, torn), &manifest)

@@ -53,6 +53,11 @@ impl Checkpoints {
         state.number
     }
 
+    /// Whether none has begun since the one of this number.
+    pub(super) fn is_last(&self, number: u64) -> bool {
+        self.inner.lock().number == number
+    }
+
     /// The file of a hot segment, if it was written before.
     pub(super) fn file(&self, segment: u32) -> Option<Arc<ColdSegment>> {
         self.inner.lock().files.get(&segment).cloned()
@@ -81,7 +86,7 @@ impl Checkpoints {
     }
 
     /// Whether none has begun for so long.
-    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
         self.inner.lock().began.is_none_or(|began| world::since(began) >= age)
     }
 

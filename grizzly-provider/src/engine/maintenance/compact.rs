@@ -51,23 +51,21 @@ pub(crate) fn compact_table(db: &Inner, id: u64) -> Result<()> {
     Ok(())
 }
 
-/// Does one merge in each shard where one is worth it; says whether there was any, as more may be worth it then.
+/// Does one merge if one is worth it; says whether there was, as more may be worth it then.
 pub(crate) fn step(db: &Inner) -> Result<bool> {
     let _one_at_a_time = db.checkpoint.lock();
     let version = Arc::clone(&db.commit.lock().version);
     let (horizon, limits) = (horizon(db.settings.retention), Limits::new(db.settings.memory_bytes));
-    let mut merged = false;
     for table in version.tables.values() {
         for (number, shard) in (0_u32..).zip(&table.shards) {
             let cold = stored(&shard.segments);
             let chosen = choice::worthwhile(&sizes(&cold, horizon), &limits);
             if !chosen.is_empty() {
-                replace(db, table, number, &picked(&cold, &chosen), horizon)?;
-                merged = true;
+                return replace(db, table, number, &picked(&cold, &chosen), horizon).map(|()| true);
             }
         }
     }
-    Ok(merged)
+    Ok(false)
 }
 
 fn stored(segments: &[Arc<Segment>]) -> Vec<&Arc<Segment>> {

@@ -39,7 +39,7 @@ struct Sealed {
 /// Writes everything committed so far to segment files and a manifest, and cuts the log that no backup needs.
 pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     begin_to_write(db);
-    let _one_at_a_time = db.checkpoint.lock();
+    let one_at_a_time = db.checkpoint.lock();
     db.check_writable()?;
     let log = db.log()?;
     let (version, sealed, replay_from) = seal(db, &log)?;
@@ -68,11 +68,22 @@ pub(crate) fn checkpoint(db: &Inner) -> Result<()> {
     adopt(db, &log, &sealed, &files)?;
     // What an attempt before this has written of tables that are gone by now.
     db.retire(db.checkpoints.adopted().into_iter().filter(|(id, _)| !files.contains_key(id)).map(|(_, file)| file));
+    db.signals.flushed();
+    drop(one_at_a_time);
+    // It is done. What is superfluous now the next one removes if this does not.
+    if let Err(error) = remove_superfluous(db, &log, keep_from, &manifest) {
+        tracing::warn!(%error, url = db.url, "what a checkpoint has replaced cannot be removed; the next one tries again");
+    }
+    Ok(())
+}
+
+/// After a checkpoint, and not under its lock: a log that was kept for long may be many objects.
+fn remove_superfluous(db: &Inner, log: &Wal, keep_from: Lsn, manifest: &Manifest) -> Result<()> {
     log.truncate_before(keep_from)?;
     Manifest::prune(&db.storage)?;
-    collect::release_obsolete(db, &manifest)?;
-    db.signals.flushed();
-    Ok(())
+    let _one_at_a_time = db.checkpoint.lock();
+    // Another one may have come meanwhile, and named what this one does not.
+    if db.checkpoints.is_last(manifest.number) { collect::release_obsolete(db, manifest) } else { Ok(()) }
 }
 
 /// Ends all growing segments, and the log file as soon as it can be; returns the version at that moment. Commits that come

@@ -39,6 +39,7 @@ impl LeftOver {
         Self { epoch: manifest.epoch, named }
     }
 
+    /// Whether a segment was left over.
     pub(super) fn has(&self, segment: SegmentKey) -> bool {
         let (_, epoch) = segment;
         epoch < self.epoch && !self.named.contains(&segment)

@@ -1,4 +1,6 @@
 //! What runs in the background: writing hot rows to files, merging segments, and letting go of what nobody reads.
+//!
+//! `checkpoints`, `hot_rows`, `left_over` and `signals` are the state of it in an open database.
 
 pub(crate) mod checkpoints;
 mod choice;

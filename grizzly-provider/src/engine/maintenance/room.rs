@@ -39,7 +39,7 @@ pub(crate) fn added(db: &Inner, rows: u64, bytes: u64) {
 }
 
 /// Whether hot rows should become files.
-pub(crate) fn needs_flush(db: &Inner) -> bool {
+pub(super) fn needs_flush(db: &Inner) -> bool {
     let bytes = db.settings.memory_bytes as u64 / (4 * HOT_SHARE);
     db.hot.exceed(db.settings.flush_rows as u64, bytes.max(1))
 }

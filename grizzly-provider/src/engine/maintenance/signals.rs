@@ -28,7 +28,7 @@ struct State {
 
 impl Signals {
     /// Asks for a look around.
-    pub(crate) fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.state.lock().wanted = true;
         self.changed.notify_all();
     }
@@ -44,13 +44,13 @@ impl Signals {
     }
 
     /// A flush is done.
-    pub(crate) fn flushed(&self) {
+    pub(super) fn flushed(&self) {
         self.state.lock().flushes += 1;
         self.changed.notify_all();
     }
 
     /// Waits until a flush is done, or for a moment. Returns why it failed, if it did.
-    pub(crate) fn wait_for_flush(&self, at_most: Duration) -> Option<(ErrorKind, String)> {
+    pub(super) fn wait_for_flush(&self, at_most: Duration) -> Option<(ErrorKind, String)> {
         let mut state = self.state.lock();
         let (flushes, failures) = (state.flushes, state.failures);
         state.wanted = true;

@@ -1,8 +1,11 @@
 //! The thread that flushes and compacts while others work.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, Weak, atomic::Ordering},
+};
 
-use grizzly_wal::world::{self};
+use grizzly_wal::world;
 
 use super::{
     super::{alone::begin::begin_to_write, core::Inner, ddl},
@@ -31,12 +34,18 @@ fn run(db: &Weak<Inner>, signals: &Arc<Signals>) {
             return;
         }
         let Some(db) = db.upgrade() else { return };
-        if let Err(error) = look_around(&db, round.is_multiple_of(COMPACT_EVERY)) {
+        let compact = round.is_multiple_of(COMPACT_EVERY);
+        // Whoever waits for a flush must not wait for a thread that is gone.
+        let looked = panic::catch_unwind(AssertUnwindSafe(|| look_around(&db, compact))).unwrap_or_else(|_| {
+            let error = Error::internal("background work panicked");
+            signals.failed(&error);
+            Err(error)
+        });
+        if let Err(error) = looked {
             if db.check_open().is_err() {
                 return;
             }
             tracing::error!(%error, "background work failed; it will be tried again");
-            signals.failed(&error);
         }
     }
 }
@@ -52,15 +61,16 @@ fn look_around(db: &Inner, compact: bool) -> Result<()> {
         return Ok(());
     }
     db.commit.lock().forget_moves(&db.snapshots, &db.publisher);
+    // First: writers wait for it.
+    let flushed = flush_if_needed(db)?;
+    if !flushed && collect::is_overdue(db) {
+        flush::checkpoint(db)?;
+    }
     if db.runs_differ.swap(false, Ordering::AcqRel)
         && let Err(error) = ddl::mend_runs(db)
     {
         db.runs_differ.store(true, Ordering::Release);
         return Err(error);
-    }
-    let flushed = flush_if_needed(db)?;
-    if !flushed && collect::is_overdue(db) {
-        flush::checkpoint(db)?;
     }
     if flushed || compact {
         // Writers wait for room, not for merges.
@@ -74,7 +84,7 @@ fn look_around(db: &Inner, compact: bool) -> Result<()> {
 fn flush_if_needed(db: &Inner) -> Result<bool> {
     let needed = room::needs_flush(db);
     if needed {
-        flush::checkpoint(db)?;
+        flush::checkpoint(db).inspect_err(|error| db.signals.failed(error))?;
     }
     Ok(needed)
 }

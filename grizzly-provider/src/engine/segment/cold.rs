@@ -1,12 +1,6 @@
 //! A segment on storage: its file, its index runs, and what all its rows share.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use arrow::datatypes::{DataType, Field};
 use grizzly_wal::Storage;
@@ -19,7 +13,7 @@ use super::{
     },
     BlobRead, SegmentError, SegmentFile,
     meta::SegmentMeta,
-    removal::Removal,
+    removal::{InUse, Removal},
     runs::SegmentRuns,
 };
 use crate::{
@@ -37,7 +31,7 @@ pub(crate) struct ColdSegment {
     user_columns: usize,
     removal: Arc<Removal>,
     runs: Arc<SegmentRuns>,
-    obsolete: AtomicBool,
+    in_use: Arc<InUse>,
 }
 
 impl fmt::Debug for ColdSegment {
@@ -86,7 +80,8 @@ impl ColdSegment {
     pub(crate) fn new(meta: SegmentMeta, file: SegmentFile, user_columns: usize, removal: Arc<Removal>) -> Self {
         let label = file.footer().label.clone().unwrap_or_else(|| Label::of_name(&meta));
         let runs = SegmentRuns::new(Arc::clone(file.cache()));
-        Self { meta, file, label, user_columns, removal, runs, obsolete: AtomicBool::new(false) }
+        let in_use = removal.in_use(meta.key());
+        Self { meta, file, label, user_columns, removal, runs, in_use }
     }
 
     /// An error if the file is not the one that `meta` means, of table `table`.
@@ -122,7 +117,7 @@ impl ColdSegment {
             user_columns: self.user_columns,
             removal: Arc::clone(&self.removal),
             runs: Arc::clone(&self.runs),
-            obsolete: AtomicBool::new(false),
+            in_use: Arc::clone(&self.in_use),
         }
     }
 
@@ -220,14 +215,6 @@ impl ColdSegment {
 
     /// Lets the files go with the last version that names this segment.
     pub(crate) fn mark_obsolete(&self) {
-        self.obsolete.store(true, Ordering::Release);
-    }
-}
-
-impl Drop for ColdSegment {
-    fn drop(&mut self) {
-        if self.obsolete.load(Ordering::Acquire) {
-            self.removal.remove_segment(self.meta.key());
-        }
+        self.in_use.mark_obsolete();
     }
 }

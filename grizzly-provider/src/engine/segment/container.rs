@@ -343,6 +343,38 @@ fn read_footer(store: &dyn BlobRead, path: &str) -> Result<(Trailer, SegmentFoot
     Ok((trailer, footer))
 }
 
+/// A file in memory.
+#[derive(Debug)]
+struct Whole(Bytes);
+
+impl BlobRead for Whole {
+    fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Box<dyn StdError + Send + Sync>> {
+        match range.start <= range.end && range.end <= self.size(path)? {
+            true => Ok(self.0.slice(range.start as usize..range.end as usize)),
+            false => Err(Box::new(SegmentError::corrupt(path, format!("there are no bytes {range:?}")))),
+        }
+    }
+
+    fn size(&self, _path: &str) -> Result<u64, Box<dyn StdError + Send + Sync>> {
+        Ok(self.0.len() as u64)
+    }
+}
+
+/// Checks all that a segment file says of itself, but for what its values are; returns its footer.
+///
+/// # Errors
+/// What is damaged.
+pub(crate) fn check_file(path: &str, file: &Bytes) -> Result<SegmentFooter> {
+    let whole = Whole(file.clone());
+    footer::check_header(&read_range(&whole, path, 0..HEADER_BYTES as u64)?, path)?;
+    let (_, footer) = read_footer(&whole, path)?;
+    for blob in footer.chunks.iter().flat_map(|chunk| &chunk.columns) {
+        let bytes = read_range(&whole, path, blob.offset..blob.offset + blob.len)?;
+        check_blob(&bytes, *blob).map_err(|what| SegmentError::corrupt(path, what))?;
+    }
+    Ok(footer)
+}
+
 /// Whether a footer is consistent in itself, so that nothing read later can be out of bounds.
 fn check_footer(footer: &SegmentFooter, footer_offset: u64) -> Result<(), &'static str> {
     let mut rows = 0_u64;

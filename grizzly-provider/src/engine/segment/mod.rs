@@ -12,8 +12,8 @@
 //! - [`container`]: opening a file, reading it, checking it.
 //! - [`cache`]: encoded chunks kept in memory under one budget.
 //! - [`runs`]: index runs in memory, with a share of it.
-//! - [`removal`]: files that nobody here reads any more.
 //! - [`meta`]: what manifest and log say of a segment, and the names of its files.
+//! - [`removal`]: files that nobody here reads any more.
 //! - [`cold`]: a segment as the rest of the engine sees it: file, index runs, row stamps.
 
 mod arrow_test;

@@ -1,8 +1,11 @@
 //! Files that nothing in this process reads any more. Readers in other processes may still, so they stay for a while.
 
 use std::{
-    collections::HashSet,
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,11 +25,54 @@ pub(crate) struct Removal {
     waiting: Mutex<Vec<(Instant, String)>>,
     /// Segments whose files nothing reads any more.
     segments: Mutex<HashSet<SegmentKey>>,
+    /// Segments that are open.
+    open: Mutex<HashMap<SegmentKey, Weak<InUse>>>,
+}
+
+/// A segment's files are in use while this lives. One segment may be open several times: as it was read at a start, and as
+/// it was read again when the log went on.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    segment: SegmentKey,
+    removal: Arc<Removal>,
+    obsolete: AtomicBool,
+}
+
+impl InUse {
+    /// The files go with the last user.
+    pub(crate) fn mark_obsolete(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // Unless it was opened again meanwhile.
+        let mut open = self.removal.open.lock();
+        if open.get(&self.segment).is_some_and(|in_use| in_use.strong_count() == 0) {
+            open.remove(&self.segment);
+        }
+        drop(open);
+        if self.obsolete.load(Ordering::Acquire) {
+            self.removal.remove_segment(self.segment);
+        }
+    }
 }
 
 impl Removal {
     pub(crate) fn new(storage: Arc<dyn Storage>, grace: Duration) -> Self {
-        Self { storage, grace, waiting: Mutex::default(), segments: Mutex::default() }
+        Self { storage, grace, waiting: Mutex::default(), segments: Mutex::default(), open: Mutex::default() }
+    }
+
+    /// The files of a segment are used from here on.
+    pub(crate) fn in_use(self: &Arc<Self>, segment: SegmentKey) -> Arc<InUse> {
+        let mut open = self.open.lock();
+        if let Some(in_use) = open.get(&segment).and_then(Weak::upgrade) {
+            return in_use;
+        }
+        let in_use = Arc::new(InUse { segment, removal: Arc::clone(self), obsolete: AtomicBool::new(false) });
+        open.insert(segment, Arc::downgrade(&in_use));
+        in_use
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {

@@ -397,29 +397,3 @@ fn place(db: &Inner, table: &TableVersion, new: &NewRows) -> Result<(u32, u32)> 
     let growing = table.shard(new.shard)?.growing().filter(fits);
     Ok(growing.map_or_else(|| (db.next_segment_id(), 0), |hot| (hot.id, hot.rows)))
 }
-
-#[cfg(test)]
-mod tests {
-    use grizzly_wal::NewRecord;
-
-    use super::*;
-    use crate::Grizzly;
-
-    #[test]
-    fn a_record_that_the_log_refuses_changes_nothing() -> Result<()> {
-        let db = Grizzly::open("memory://")?;
-        let inner = db.inner();
-        let mut state = inner.commit.lock();
-        let before = Arc::clone(&state.version);
-        let mut next = before.as_ref().clone();
-        next.csn = inner.clock.next(next.csn, &inner.url);
-        let record = Change::Commit(Vec::new()).record(0, next.csn)?;
-        let record = NewRecord { payload: vec![0; grizzly_wal::MAX_PAYLOAD + 1].into(), ..record };
-        let mut shared = false;
-        assert!(inner.append(&mut state, next, record, || shared = true).is_err());
-        assert!(!shared, "live indexes are not touched");
-        assert!(Arc::ptr_eq(&before, &state.version));
-        assert!(Arc::ptr_eq(&before, &inner.publisher.current()));
-        Ok(())
-    }
-}

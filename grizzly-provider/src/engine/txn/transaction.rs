@@ -29,19 +29,19 @@ use crate::{
 /// A transaction under snapshot isolation. Dropping it rolls back.
 #[derive(Debug)]
 pub struct Transaction {
-    pub(super) db: Arc<Inner>,
-    pub(super) id: u64,
-    pub(super) term: u64,
-    pub(super) base: Snapshot,
-    pub(super) writes: Mutex<Writes>,
-    pub(super) done: bool,
+    db: Arc<Inner>,
+    id: u64,
+    term: u64,
+    base: Snapshot,
+    writes: Mutex<Writes>,
+    done: bool,
 }
 
 impl Transaction {
     pub(crate) fn new(db: Arc<Inner>, base: Snapshot) -> Self {
         let id = db.next_transaction_id();
         let writes = Mutex::new(Writes::new(base.version().as_ref().clone()));
-        let term = db.term();
+        let term = base.term();
         db.transactions.fetch_add(1, Ordering::Relaxed);
         Self { db, id, term, base, writes, done: false }
     }
@@ -247,6 +247,8 @@ impl Transaction {
     /// Makes all writes visible at once, or none. Blocks until durable if the settings say so; from async code use
     /// [`Transaction::commit_async`].
     pub fn commit(self) -> Result<CommitOutcome> {
+        // Whoever waits for the log has the database open.
+        let _open = Arc::clone(&self.db);
         let (outcome, logged) = self.finish()?;
         if let Some(logged) = logged {
             logged.wait()?;
@@ -256,6 +258,8 @@ impl Transaction {
 
     /// The same for async code: waits for the log without blocking the thread.
     pub async fn commit_async(self) -> Result<CommitOutcome> {
+        // Whoever waits for the log has the database open.
+        let _open = Arc::clone(&self.db);
         let (outcome, logged) = self.finish()?;
         if let Some(logged) = logged {
             logged.durable().await?;

@@ -74,6 +74,37 @@ pub(crate) struct Weather {
     pub(crate) delay: Duration,
 }
 
+/// What goes wrong with one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails, and nothing was done.
+    Refused,
+    /// It fails, and it was done all the same.
+    Unheard,
+    /// There is no room for it and for some calls that follow.
+    Full,
+    /// Half of the object is read.
+    Short,
+    /// The process is killed before it is done.
+    Killed,
+    /// The process is killed when it was done.
+    KilledAfter,
+    /// The power goes out before it is done.
+    PowerFailure,
+    /// The power goes out when it was done.
+    PowerFailureAfter,
+}
+
+/// For so many calls there is no room.
+const FULL_FOR: usize = 12;
+
+/// The calls of a process, and what is to go wrong with one of them.
+#[derive(Debug, Default)]
+struct Calls {
+    made: Vec<&'static str>,
+    fault: Option<(usize, Fault)>,
+}
+
 /// A disk as one process has it.
 #[derive(Clone)]
 pub(crate) struct Mount {
@@ -81,6 +112,7 @@ pub(crate) struct Mount {
     number: u64,
     dead: Arc<AtomicBool>,
     weather: Arc<Mutex<Weather>>,
+    calls: Arc<Mutex<Calls>>,
 }
 
 impl fmt::Debug for Mount {
@@ -98,7 +130,8 @@ impl Disk {
     pub(crate) fn mount(&self, weather: Weather) -> Mount {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Mount { disk: self.clone(), number, dead: Arc::default(), weather: Arc::new(Mutex::new(weather)) }
+        let (dead, weather, calls) = (Arc::default(), Arc::new(Mutex::new(weather)), Arc::default());
+        Mount { disk: self.clone(), number, dead, weather, calls }
     }
 
     /// The power goes out: of what was not synced any sectors are there, or none. Nobody has it mounted any more.
@@ -167,6 +200,28 @@ impl Mount {
         *self.weather.lock() = weather;
     }
 
+    /// Something is to go wrong with the call that follows so many others.
+    pub(crate) fn set_fault(&self, others: usize, fault: Fault) {
+        self.calls.lock().fault = Some((others, fault));
+    }
+
+    /// What it has called.
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        self.calls.lock().made.clone()
+    }
+
+    /// What is to go wrong with this call.
+    fn fault(&self, what: &'static str) -> Option<Fault> {
+        let mut calls = self.calls.lock();
+        calls.made.push(what);
+        let (at, fault) = calls.fault?;
+        let now = calls.made.len() - 1;
+        if fault == Fault::Full && (at..=at + FULL_FOR).contains(&now) {
+            self.disk.set_full(now < at + FULL_FOR);
+        }
+        (now == at).then_some(fault)
+    }
+
     fn alive(&self) -> Result<()> {
         match self.is_dead() {
             true => Err(Error::new(ErrorKind::Io, "the process was killed")),
@@ -175,9 +230,9 @@ impl Mount {
     }
 
     /// A call: it takes time before and after it is done, and either may be when the process is killed.
-    fn call<R>(&self, what: &str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
+    fn call<R>(&self, what: &'static str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
         let mut done = false;
-        let result = self.attempt(path, |content| {
+        let result = self.attempt(what, path, |content| {
             done = true;
             work(content)
         });
@@ -188,8 +243,9 @@ impl Mount {
         result
     }
 
-    fn attempt<R>(&self, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
+    fn attempt<R>(&self, what: &'static str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
         self.alive()?;
+        let fault = self.fault(what);
         let (weather, roll) = (*self.weather.lock(), |end: u64| self.disk.simulation.roll(end));
         let pause = || {
             let longest = if roll(1000) < weather.slow { weather.delay } else { Duration::from_micros(300) };
@@ -197,12 +253,19 @@ impl Mount {
             self.alive()
         };
         pause()?;
-        if roll(1000) < weather.refused {
+        if matches!(fault, Some(Fault::Killed | Fault::PowerFailure)) {
+            self.kill();
+            self.alive()?;
+        }
+        if roll(1000) < weather.refused || fault == Some(Fault::Refused) {
             return Err(Error::new(ErrorKind::Io, format!("{path}: the connection was refused")));
         }
         let done = work(&mut self.disk.arrived())?;
+        if matches!(fault, Some(Fault::KilledAfter | Fault::PowerFailureAfter)) {
+            self.kill();
+        }
         pause()?;
-        if roll(1000) < weather.unheard {
+        if roll(1000) < weather.unheard || fault == Some(Fault::Unheard) {
             return Err(Error::new(ErrorKind::Io, format!("{path}: the connection was reset")));
         }
         Ok(done)
@@ -257,7 +320,11 @@ impl Storage for Mount {
     }
 
     fn get(&self, path: &str) -> Result<Bytes> {
-        self.call("get", path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path)))
+        let object =
+            self.call("get", path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path)))?;
+        let calls = self.calls.lock();
+        let is_short = calls.fault.is_some_and(|(at, fault)| fault == Fault::Short && at + 1 == calls.made.len());
+        Ok(if is_short { object.slice(..object.len() / 2) } else { object })
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {

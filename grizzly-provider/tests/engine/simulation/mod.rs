@@ -2,6 +2,7 @@
 //! knows what must be there. CONTRIBUTING.md says how to run it for long and how to replay a seed.
 
 mod disk;
+mod faults;
 mod ledger;
 mod sessions;
 
@@ -301,14 +302,18 @@ fn watch(current: &AtomicU64) {
     }
 }
 
-/// Simulates some seeds in a process of its own; returns what it said, and whether all held.
-fn child(first: u64, count: u64) -> (bool, String) {
+/// Runs a test in a process of its own, with a variable; returns what it said, and whether all held.
+fn child(test: &str, variable: &str, value: &str) -> (bool, String) {
     let binary = env::current_exe().expect("a test has a binary");
-    let arguments = ["simulation::seeds", "--exact", "--nocapture"];
-    let output = Command::new(binary).args(arguments).env(SEEDS, format!("{first} {count}")).output();
+    let output = Command::new(binary).args([test, "--exact", "--nocapture"]).env(variable, value).output();
     let output = output.expect("the tests' own binary runs");
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
     (output.status.success(), said.concat())
+}
+
+/// Simulates some seeds in a process of its own.
+fn lives(first: u64, count: u64) -> (bool, String) {
+    child("simulation::seeds", SEEDS, &format!("{first} {count}"))
 }
 
 /// Some that are always the same, or new ones, two processes at once, for as long as [`SECONDS`] says.
@@ -316,7 +321,7 @@ fn child(first: u64, count: u64) -> (bool, String) {
 fn lives_of_a_database_hold() {
     let seconds = env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok());
     let Some(seconds) = seconds else {
-        let (held, said) = child(1, BATCH);
+        let (held, said) = lives(1, BATCH);
         assert!(held, "{said}");
         return;
     };
@@ -327,7 +332,7 @@ fn lives_of_a_database_hold() {
             scope.spawn(|| {
                 while began.elapsed() < Duration::from_secs(seconds) {
                     let batch = next.fetch_add(1, Ordering::Relaxed);
-                    let (held, said) = child(first + batch * BATCH, BATCH);
+                    let (held, said) = lives(first + batch * BATCH, BATCH);
                     assert!(held, "{said}");
                 }
             });
@@ -338,7 +343,7 @@ fn lives_of_a_database_hold() {
 
 #[test]
 fn a_seed_always_does_the_same() {
-    let (one, other) = (child(7, 3), child(7, 3));
+    let (one, other) = (lives(7, 3), lives(7, 3));
     assert!(one.0, "{}", one.1);
     let traces =
         |said: &str| said.lines().filter(|line| line.starts_with("seed ")).map(str::to_owned).collect::<Vec<_>>();

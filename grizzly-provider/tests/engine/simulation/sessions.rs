@@ -81,7 +81,7 @@ fn pause(simulation: &Simulation, longest: u64) {
     sleep(Duration::from_micros(simulation.roll(longest)));
 }
 
-fn write(simulation: &Simulation, db: &Grizzly, ledger: &Shared, session: i64, transactions: u64) {
+pub(super) fn write(simulation: &Simulation, db: &Grizzly, ledger: &Shared, session: i64, transactions: u64) {
     let mut failures = 0;
     for _ in 0..transactions {
         if ledger.lock().is_in_doubt(session) || failures > 20 {
@@ -265,7 +265,7 @@ fn repeat(simulation: &Simulation, db: &Grizzly, ledger: &Shared) {
     }
 }
 
-fn define(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
+pub(super) fn define(simulation: &Simulation, db: &Grizzly, ledger: &Shared, times: u64) {
     let index = |name: &str, columns: &[&str], unique| IndexDefinition {
         name: name.into(),
         columns: columns.iter().map(|column| ((*column).to_owned(), false)).collect(),
@@ -304,7 +304,7 @@ fn replace(simulation: &Simulation, db: &Grizzly) -> Result<()> {
     transaction.commit()?.into_result().map(drop)
 }
 
-fn maintain(simulation: &Simulation, db: &Grizzly, backups: &Arc<dyn Storage>, times: u64) {
+pub(super) fn maintain(simulation: &Simulation, db: &Grizzly, backups: &Arc<dyn Storage>, times: u64) {
     for _ in 0..times {
         let done = match simulation.roll(6) {
             0 => db.compact("t"),
