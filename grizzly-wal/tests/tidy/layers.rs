@@ -299,15 +299,9 @@ impl<'ast> Visit<'ast> for Reader {
         let text = called.tokens.to_string();
         let words: Vec<&str> = text.split_whitespace().collect();
         for at in (0..words.len()).filter(|at| *at == 0 || words[at - 1] != "::") {
-            let path: Names = words[at..]
-                .chunks(2)
-                .map_while(|pair| Some(((*pair.first()?).to_owned(), pair.get(1))))
-                .scan(true, |goes_on, (name, then)| {
-                    let here = *goes_on;
-                    *goes_on = then == Some(&&"::");
-                    here.then_some(name)
-                })
-                .collect();
+            let mut path = vec![words[at].to_owned()];
+            let pairs = words[at + 1..].chunks_exact(2).take_while(|pair| pair[0] == "::");
+            path.extend(pairs.map(|pair| pair[1].to_owned()));
             if path.len() > 1 {
                 self.module.named.extend(self.path(&path));
             }

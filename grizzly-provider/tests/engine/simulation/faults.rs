@@ -116,8 +116,8 @@ fn kind(name: &str) -> Kind {
 #[test]
 fn some() {
     let Ok(named) = env::var(FAULTS) else { return };
-    let named: Vec<&str> = named.split(' ').collect();
-    let [place, fault, first, every] = named[..] else { panic!("{FAULTS} has four parts") };
+    let parts: Vec<&str> = named.split(' ').collect();
+    let [place, fault, first, every] = parts.try_into().expect("four parts");
     let chosen = FAULT_KINDS.into_iter().find(|known| format!("{known:?}") == fault).expect("a kind of fault");
     let calls = run(kind(place), None);
     assert!(calls.len() >= LEAST, "only {} calls", calls.len());
