@@ -367,12 +367,20 @@ impl BlobRead for Whole {
 pub(crate) fn check_file(path: &str, file: &Bytes) -> Result<SegmentFooter> {
     let whole = Whole(file.clone());
     footer::check_header(&read_range(&whole, path, 0..HEADER_BYTES as u64)?, path)?;
-    let (_, footer) = read_footer(&whole, path)?;
+    let (trailer, footer) = read_footer(&whole, path)?;
+    let mut end = HEADER_BYTES as u64;
     for blob in footer.chunks.iter().flat_map(|chunk| &chunk.columns) {
-        let bytes = read_range(&whole, path, blob.offset..blob.offset + blob.len)?;
+        if read_range(&whole, path, end..blob.offset)?.iter().any(|byte| *byte != 0) {
+            return Err(SegmentError::corrupt(path, "the bytes before a blob are not zero"));
+        }
+        end = blob.offset + blob.len;
+        let bytes = read_range(&whole, path, blob.offset..end)?;
         check_blob(&bytes, *blob).map_err(|what| SegmentError::corrupt(path, what))?;
     }
-    Ok(footer)
+    match end == trailer.footer_offset {
+        true => Ok(footer),
+        false => Err(SegmentError::corrupt(path, "there are bytes between the last blob and the footer")),
+    }
 }
 
 /// Whether a footer is consistent in itself, so that nothing read later can be out of bounds.
