@@ -41,19 +41,9 @@ pub(super) fn take(storage: &Arc<dyn Storage>, manifest: &Manifest, held: bool) 
     }
     let log = manifest.known_log().and(known_log(storage.as_ref(), manifest.database)?);
     let epoch = first.max(manifest.epoch) + 1;
-    let (holder, url) = (format!("process {}", std::process::id()), String::new());
+    let holder = (format!("process {}", std::process::id()), String::new());
     let millis = if held { ALONE_MILLIS } else { millis };
-    let grant = Grant {
-        epoch,
-        holder,
-        url,
-        renewal: 0,
-        millis,
-        released: !held,
-        nonce: uuid::Uuid::new_v4(),
-        database: Some(manifest.database),
-        log: Some(log.into()),
-    };
+    let grant = Grant { released: !held, ..Grant::new(epoch, holder, millis, manifest.database, log) };
     let trust = if held { Trust::Successor } else { Trust::Lock };
     let lease = acquire(storage, Clock::monotonic(), grant, trust)?;
     let Some(lease) = lease else { return Err(in_use(storage, latest(storage.as_ref())?.as_ref())) };

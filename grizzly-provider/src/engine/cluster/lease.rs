@@ -67,6 +67,20 @@ pub(crate) struct Grant {
     pub(crate) log: Option<LogEnd>,
 }
 
+impl Grant {
+    /// One that was not renewed yet, of `database`, the end of whose log is `known`.
+    pub(crate) fn new(
+        epoch: u64,
+        (holder, url): (String, String),
+        millis: u64,
+        database: uuid::Uuid,
+        known: Known,
+    ) -> Self {
+        let (nonce, log) = (uuid::Uuid::new_v4(), Some(known.into()));
+        Self { epoch, holder, url, renewal: 0, millis, released: false, nonce, database: Some(database), log }
+    }
+}
+
 /// Time that never goes back: since some moment in the past.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);

@@ -35,20 +35,10 @@ pub(super) fn take_lease(db: &Arc<Inner>, member: &Member) -> Result<()> {
         Some(seen) => seen + 1,
     };
     let settings = &member.settings;
-    let (holder, url, millis) = (settings.node.clone(), member.url.lock().clone(), settings.lease.as_millis() as u64);
+    let (holder, millis) = ((settings.node.clone(), member.url.lock().clone()), settings.lease.as_millis() as u64);
     let stored = Manifest::load(&db.storage)?.map_or(Known::default(), |manifest| manifest.known_log());
     let known = lease::known_log(db.storage.as_ref(), db.identity)?.and(stored);
-    let grant = Grant {
-        epoch,
-        holder,
-        url,
-        renewal: 0,
-        millis,
-        released: false,
-        nonce: uuid::Uuid::new_v4(),
-        database: Some(db.identity),
-        log: Some(known.into()),
-    };
+    let grant = Grant::new(epoch, holder, millis, db.identity, known);
     let Some(lease) = lease::acquire(&db.storage, Clock::monotonic(), grant, Trust::Time)? else { return Ok(()) };
     member.taken.store(epoch, Ordering::Release);
     lease.keep()?;

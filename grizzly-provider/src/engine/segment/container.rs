@@ -248,7 +248,7 @@ impl SegmentFile {
         let (mut blobs, mut rows) = (0, 0);
         for (chunk, meta) in self.footer.chunks.iter().enumerate() {
             for (column, blob) in meta.columns.iter().enumerate() {
-                if self.verify_gap(end..blob.offset)? {
+                if has_bytes(self.store.as_ref(), &self.path, end..blob.offset)? {
                     problem(Some(column), Some(chunk), "the bytes before the blob are not zero".to_owned());
                 }
                 match self.verify_blob(chunk, column) {
@@ -282,14 +282,6 @@ impl SegmentFile {
         Ok(trailer.footer_offset)
     }
 
-    /// Whether the bytes between two blobs are anything but zeros.
-    fn verify_gap(&self, gap: Range<u64>) -> Result<bool> {
-        if gap.is_empty() {
-            return Ok(gap.start > gap.end);
-        }
-        Ok(read_range(self.store.as_ref(), &self.path, gap)?.iter().any(|byte| *byte != 0))
-    }
-
     fn verify_blob(&self, chunk: usize, column: usize) -> Result<()> {
         let field = self.schema.field(column);
         let meta = &self.footer.chunks[chunk];
@@ -301,6 +293,14 @@ impl SegmentFile {
         }
         Ok(())
     }
+}
+
+/// Whether the bytes between two blobs are anything but zeros.
+fn has_bytes(store: &dyn BlobRead, path: &str, gap: Range<u64>) -> Result<bool> {
+    if gap.is_empty() {
+        return Ok(gap.start > gap.end);
+    }
+    Ok(read_range(store, path, gap)?.iter().any(|byte| *byte != 0))
 }
 
 fn check_blob(bytes: &Bytes, blob: BlobMeta) -> Result<(), String> {
@@ -370,7 +370,7 @@ pub(crate) fn check_file(path: &str, file: &Bytes) -> Result<SegmentFooter> {
     let (trailer, footer) = read_footer(&whole, path)?;
     let mut end = HEADER_BYTES as u64;
     for blob in footer.chunks.iter().flat_map(|chunk| &chunk.columns) {
-        if read_range(&whole, path, end..blob.offset)?.iter().any(|byte| *byte != 0) {
+        if has_bytes(&whole, path, end..blob.offset)? {
             return Err(SegmentError::corrupt(path, "the bytes before a blob are not zero"));
         }
         end = blob.offset + blob.len;
