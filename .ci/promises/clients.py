@@ -10,7 +10,7 @@ import adbc_driver_flightsql.dbapi as flight_sql
 import pyarrow.flight
 
 from promises.place import check
-from served import MAX_MESSAGE, rows, value, write
+from served import MAX_MESSAGE, rows, sqlstate, value, write
 
 # Of their own from the start: what the driver's library runs does not survive a fork.
 CLIENTS = multiprocessing.get_context("spawn")
@@ -134,6 +134,39 @@ def twenty_thousand_open_statements_are_in_nobody_s_way(place):
             assert cursor.fetchall() == [(7,)]
         assert answer(other, "SELECT 1 AS n") == [{"n": 1}]
         assert server.memory() < 1e9, f"{server.memory() / 1e6:.0f} MB for one client's statements"
+
+
+def read_the_beginnings(connection, count, open_until_the_end):
+    """Executes a large query `count` times and reads a row of each; returns how many were not refused."""
+    for number in range(count):
+        cursor = open_until_the_end.enter_context(connection.cursor())
+        try:
+            cursor.execute("SELECT * FROM t")
+            assert cursor.fetchone() is not None
+        except flight_sql.Error as error:
+            assert "53" in sqlstate(error), sqlstate(error)
+            return number
+    return count
+
+
+@check
+def results_that_are_not_read_are_bounded(place):
+    """Each holds what its scans have decoded. One connection has no more than a few, and all have what queries may have."""
+    with place.serve("--memory", "256MB") as server, server.connect() as db, contextlib.ExitStack() as open_until_the_end:
+        write(db, "CREATE TABLE t (id BIGINT PRIMARY KEY, text VARCHAR) PARTITION BY HASH (id) SHARDS 4")
+        write(db, "INSERT INTO t SELECT value, concat('a text of the row ', value) FROM range(0, 1000000)")
+        before = server.memory()
+        with server.connect() as one:
+            assert read_the_beginnings(one, 200, open_until_the_end) < 100
+            assert value(db, "SELECT count(*) FROM t WHERE id < 10") == 10, "one connection is in another's way"
+            assert value(db, "SELECT sum(length(text)) FROM t") > 0, "one connection takes the memory of all"
+            open_until_the_end.close()
+        many = [open_until_the_end.enter_context(server.connect()) for _ in range(20)]
+        begun = sum(read_the_beginnings(connection, 20, open_until_the_end) for connection in many)
+        taken = server.memory() - before
+        assert begun < 100 and taken < 400e6, f"{begun} results that nobody reads take {taken / 1e6:.0f} MB"
+        open_until_the_end.close()
+        assert value(db, "SELECT sum(length(text)) FROM t") > 0
 
 
 def leave_in_transactions(address, count):

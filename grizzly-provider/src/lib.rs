@@ -13,8 +13,8 @@ mod engine;
 mod error;
 
 pub use engine::{
-    Activity, BackupInfo, BackupKind, BackupReport, Backups, ClusterSettings, CommitOutcome, Conflict, Grizzly,
-    GrizzlyBuilder, Morsel, NodeLease, RestoreReport, RestoreTo, Settings, Snapshot, TableScan, TableSnapshot,
+    Activity, BackupInfo, BackupKind, BackupReport, Backups, ClusterSettings, CommitOutcome, Conflict, Consent, Given,
+    Grizzly, GrizzlyBuilder, Morsel, NodeLease, RestoreReport, RestoreTo, Settings, Snapshot, TableScan, TableSnapshot,
     Transaction, VerifyReport, Writer, open_place,
 };
 pub use error::{Error, ErrorKind, Result};

@@ -2,7 +2,8 @@
 //!
 //! Each session has its own connection to the writer, which is its session there. A statement that writes goes as
 //! text, with its parameters; from BEGIN to COMMIT everything goes, reads too, since only the writer knows what the
-//! transaction has written. Afterwards this node follows the log up to what the writer has acknowledged, so that the
+//! transaction has written. BEGIN itself waits for the first of these statements: a driver without autocommit begins a
+//! transaction as soon as another has ended, and must not hear that there is no writer as if that commit had failed. Afterwards this node follows the log up to what the writer has acknowledged, so that the
 //! session's next read sees its own write. Nothing is ever sent twice: whether a write whose answer got lost has
 //! happened, only the client can find out.
 
@@ -81,6 +82,8 @@ struct Link {
     connection: Option<FlightSqlConnection>,
     /// A transaction is open at the writer; without a connection, it was.
     transaction: bool,
+    /// The statement that begins it there, as long as it has not been sent.
+    begins: Option<String>,
 }
 
 /// A statement as text, with a row of values for each run.
@@ -149,7 +152,16 @@ impl Forward {
     pub(crate) async fn say(&self, session: &GrizzlySession, sql: &str) -> Result<(), Status> {
         let what = control(sql);
         let mut link = self.link.lock().await;
-        if link.transaction && link.connection.is_none() {
+        if what == Control::Begin && !link.transaction && begins_plainly(sql) {
+            self.set_transaction(&mut link, true);
+            link.begins = Some(sql.to_owned());
+            return Ok(());
+        }
+        if link.transaction && link.begins.is_some() && matches!(what, Control::Commit | Control::Rollback) {
+            self.set_transaction(&mut link, false);
+            return Ok(());
+        }
+        if link.transaction && link.connection.is_none() && link.begins.is_none() {
             return self.say_to_nobody(&mut link, what);
         }
         let connection = self.route(&mut link, session.handle().db()).await.map_err(|error| status(&error))?;
@@ -281,6 +293,17 @@ impl Forward {
         refreshed.map_err(failed).and_then(|refreshed| refreshed).map_err(|error| status(&error))
     }
 
+    /// The statement that begins the session's transaction, if it was not sent and this node writes by now.
+    pub(crate) async fn takes_over(&self, db: &Grizzly) -> Option<String> {
+        if !self.is_unwritten() || !db.is_writer() {
+            return None;
+        }
+        let mut link = self.link.lock().await;
+        let begins = link.begins.take()?;
+        self.set_transaction(&mut link, false);
+        Some(begins)
+    }
+
     /// Lets go of the connection; what is open at the writer is rolled back there.
     pub(crate) async fn leave(&self) {
         let mut link = self.link.lock().await;
@@ -291,9 +314,20 @@ impl Forward {
 
     /// The connection to the writer: that of the open transaction, or to whoever writes now.
     async fn route(&self, link: &mut Link, db: &Grizzly) -> Result<FlightSqlConnection> {
+        if let Some(begins) = link.begins.take() {
+            // If this fails, so does the transaction: a statement of it is missing.
+            let connection = self.connected(link, db).await.inspect_err(|_| link.connection = None)?;
+            connection.update(&begins).await.inspect_err(|_| link.connection = None)?;
+            return Ok(connection);
+        }
         if link.transaction {
             return link.connection.clone().ok_or_else(lost);
         }
+        self.connected(link, db).await
+    }
+
+    /// The connection to whoever writes now.
+    async fn connected(&self, link: &mut Link, db: &Grizzly) -> Result<FlightSqlConnection> {
         let writer = db.writer().filter(|writer| !writer.here && !writer.url.is_empty()).ok_or_else(|| {
             let message = format!("nobody writes to database '{}' at the moment; try again", db.url());
             Error::new(ErrorKind::Unavailable, message)
@@ -308,6 +342,7 @@ impl Forward {
 
     fn set_transaction(&self, link: &mut Link, open: bool) {
         link.transaction = open;
+        link.begins = None;
         self.open.store(open, Ordering::Release);
         self.wrote.store(false, Ordering::Release);
     }
@@ -376,6 +411,13 @@ fn control(sql: &str) -> Control {
     }
 }
 
+/// Whether a statement begins a transaction and says nothing about it, so that no writer would refuse it.
+fn begins_plainly(sql: &str) -> bool {
+    let words: Vec<String> = sql.trim_end_matches([';', ' ']).split_whitespace().map(str::to_ascii_uppercase).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    matches!(words.as_slice(), ["BEGIN"] | ["BEGIN" | "START", "TRANSACTION"] | ["BEGIN", "WORK"])
+}
+
 /// A statement prepared by name exists only where it was prepared.
 fn checked(sql: &str) -> Result<&str> {
     if first_word(sql).is_some_and(|word| word.eq_ignore_ascii_case("EXECUTE")) {
@@ -424,6 +466,16 @@ mod tests {
         for kind in [ErrorKind::Unavailable, ErrorKind::Closed, ErrorKind::Conflict] {
             let refused = from_status(&status(&Error::new(kind, "no")), "there");
             assert_eq!(doubtful(refused, true).kind(), kind, "the writer said so");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_begin_waits_for_the_first_statement() {
+        for sql in ["BEGIN", "begin;", "START  TRANSACTION", "BEGIN WORK ; "] {
+            assert!(begins_plainly(sql), "{sql}");
+        }
+        for sql in ["START TRANSACTION READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "COMMIT", "BEGIN; SELECT 1"] {
+            assert!(!begins_plainly(sql), "{sql}");
         }
     }
 

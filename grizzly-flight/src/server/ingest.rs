@@ -55,7 +55,7 @@ pub(crate) async fn ingest(
     let in_transaction = transaction.is_some_and(|handle| !handle.is_empty());
     let session = state.session(key, transaction)?;
     let _lease = session.lease();
-    if session.forward.applies(session.open()?) {
+    if session.forward.applies(session.ready().await?) {
         return session.forward.ingest(session.open()?, command, data).await;
     }
     let (schema, rows) = incoming(data).await?;

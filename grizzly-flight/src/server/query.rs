@@ -172,7 +172,9 @@ impl Statement {
         let batches = if let Some(work) = &work
             && let Kind::Read(plan) = &work.bound.understood.kind
         {
-            let rows = work.read(plan).await?;
+            let owner = work.session.owner();
+            state.fetching.make_room(owner, &work.session.open()?.context().runtime_env().memory_pool)?;
+            let rows = state.fetching.fetch(owner, work.read(plan).await?);
             let fetched = Fetched(Arc::clone(&self.fetched));
             rows.inspect(move |_| _ = &fetched).boxed()
         } else {
@@ -204,6 +206,7 @@ impl Work {
     async fn read(&self, plan: &Arc<LogicalPlan>) -> Result<BatchStream, Status> {
         let (session, deadline) = (&self.session, self.time.deadline());
         let guarded = |stream| guarded(stream, self.switch.clone(), deadline, session.lease());
+        session.ready().await?;
         if session.forward.is_open() {
             let rows = session.forward.read(session.open()?, self.bound.sent()).await?;
             return Ok(guarded(forward::stream(rows)));
@@ -415,7 +418,7 @@ async fn write(state: Arc<State>, session: Arc<Session>, bound: Bound) -> Result
             return Ok(Vec::new());
         }
     };
-    if session.forward.applies(session.open()?) {
+    if session.forward.applies(session.ready().await?) {
         return match session.forward.write(session.open()?, bound.sent()).await? {
             Written::Rows(batches) => Ok(batches),
             Written::Changed(rows) => Ok(vec![counted(Arc::clone(&bound.understood.schema), rows)?]),

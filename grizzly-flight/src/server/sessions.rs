@@ -19,6 +19,7 @@ use tonic::Status;
 use super::{
     attended::TimeLimit,
     connection::ConnectionId,
+    fetching::Fetching,
     forward::{Forward, Lag},
     handles::{Handles, Owner, WhenFull},
     prepared::Prepared,
@@ -58,6 +59,9 @@ pub struct Limits {
     /// Sessions by name (see [`SESSION_HEADER`]), and transactions, that one connection may have open at a time. Of
     /// the sessions that which was idle longest goes then; a further transaction is refused. Default 100.
     pub sessions_per_connection: usize,
+    /// Results that one session may be fetching at a time: begun, and not read to their end. A further one is refused.
+    /// Where the memory of queries is short, results that are not read for a second end with 53200. Default 32.
+    pub results: usize,
     /// How long a graceful stop waits for running statements. Default 30 seconds.
     pub shutdown_grace: Duration,
 }
@@ -71,6 +75,7 @@ impl Default for Limits {
             ticket_idle: Duration::from_secs(600),
             handles: 1_000,
             sessions_per_connection: 100,
+            results: 32,
             shutdown_grace: Duration::from_secs(30),
         }
     }
@@ -103,6 +108,7 @@ struct Over {
 
 /// Held while something runs, so that its session does not expire.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
 
 /// Ends a session that was left halfway.
@@ -169,7 +175,7 @@ impl Session {
 
     /// Runs statements whose result is of no interest.
     pub(crate) async fn say(&self, sql: &str) -> Result<(), Status> {
-        let grizzly = self.open()?;
+        let grizzly = self.ready().await?;
         if self.forward.applies_to(grizzly, sql) {
             return self.forward.say(grizzly, sql).await;
         }
@@ -184,6 +190,16 @@ impl Session {
         }
         *self.touched.lock() = Instant::now();
         Ok(&self.grizzly)
+    }
+
+    /// The same for a statement that is about to run: a transaction that has not gone to another node yet begins here, if
+    /// this one has become the writer.
+    pub(crate) async fn ready(&self) -> Result<&GrizzlySession, Status> {
+        let grizzly = self.open()?;
+        if let Some(begins) = self.forward.takes_over(grizzly.handle().db()).await {
+            grizzly.execute(&begins).await.map_err(|error| query_status(&error))?;
+        }
+        Ok(grizzly)
     }
 
     /// Keeps the session from expiring while the lease lives.
@@ -323,12 +339,15 @@ pub(crate) struct State {
     pub(crate) savepoints: Handles<Savepoint>,
     pub(crate) prepared: Handles<Prepared>,
     pub(crate) statements: Handles<Statement>,
+    pub(crate) fetching: Arc<Fetching>,
 }
 
 impl State {
     pub(crate) fn new(factory: SessionFactory, limits: Limits, token: Option<String>) -> Self {
         let (handles, own) = (limits.handles, limits.sessions_per_connection);
+        let fetching = Fetching::new(limits.results);
         Self {
+            fetching,
             factory,
             token,
             limits,

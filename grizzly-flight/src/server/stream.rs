@@ -1,11 +1,11 @@
 //! Result batches on their way out: one at a time as the client takes them, cancellable, with a deadline.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use arrow_flight::{FlightData, encode::FlightDataEncoderBuilder, error::FlightError};
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use grizzly_provider::{Error, ErrorKind, batch::pieces};
 use tokio::sync::watch;
 use tonic::Status;
@@ -72,13 +72,22 @@ pub(crate) fn guarded(
         tokio::select! {
             biased;
             status = &mut stopped => Some((Err(status), None)),
-            batch = input.next() => match batch? {
-                Ok(batch) => Some((Ok(batch), Some((input, stopped, lease)))),
-                Err(error) => Some((Err(query_status(&error)), None)),
+            batch = AssertUnwindSafe(input.next()).catch_unwind() => match batch {
+                Ok(batch) => match batch? {
+                    Ok(batch) => Some((Ok(batch), Some((input, stopped, lease)))),
+                    Err(error) => Some((Err(query_status(&error)), None)),
+                },
+                // Of a stream that panicked nothing is asked any more. The panic itself is in the log.
+                Err(_) => Some((Err(panicked()), None)),
             },
         }
     })
     .boxed()
+}
+
+/// The answer where computing rows panicked.
+fn panicked() -> Status {
+    status(&Error::new(ErrorKind::Internal, "the statement failed unexpectedly: computing its rows panicked"))
 }
 
 /// The schema as it stands on the wire: dictionaries are sent as plain values.
@@ -104,4 +113,28 @@ pub(crate) fn encode(
     // The pieces are small already; the encoder would cut those with one large row into nothing.
     let encoder = FlightDataEncoderBuilder::new().with_schema(schema).with_max_flight_data_size(usize::MAX);
     encoder.build(small).map(|data| data.map_err(Status::from)).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_rows_with_an_error() {
+        let schema = Arc::new(Schema::empty());
+        let batch = RecordBatch::new_empty(Arc::clone(&schema));
+        let rows = futures::stream::iter([true, false]).map(move |is_sound| {
+            assert!(is_sound, "as it was asked to");
+            Ok(batch.clone())
+        });
+        let rows = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
+        let mut guarded = guarded(rows, CancelSwitch::new(), None, Lease::default());
+        assert!(guarded.next().await.is_some_and(|rows| rows.is_ok()));
+        let failed = guarded.next().await.and_then(Result::err).expect("it panicked");
+        assert_eq!(failed.code(), tonic::Code::Internal);
+        assert!(guarded.next().await.is_none());
+    }
 }

@@ -11,7 +11,7 @@ use datafusion::{
     },
     config::ConfigOptions,
     error::Result,
-    logical_expr::{Expr, LogicalPlan},
+    logical_expr::{Expr, GroupingSet, LogicalPlan},
     optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule},
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::ExecutionPlan,
@@ -32,12 +32,49 @@ const MOST_OPERATORS: usize = 50_000;
 /// Nodes of one expression, if most of them come from the columns that it names. Planning takes seconds then.
 const MOST_NODES: u64 = 100_000;
 
+/// Columns of operators that the planner may copy, of about 130 bytes each.
+const MOST_COPIED: usize = 2_000_000;
+
+/// Grouping sets of one GROUP BY, as in PostgreSQL.
+const MOST_GROUPING_SETS: usize = 4096;
+
 /// An error of kind `TooComplex` if `plan` is too large to be worth planning, and of kind `Cancelled` if the statement
 /// was stopped.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     interrupt::check()?;
     check_operators(operators(plan)?)?;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            check_grouping_sets(aggregate.group_expr.iter().map(grouping_sets))?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
     widths(plan).map(drop)
+}
+
+/// How many grouping sets an element of GROUP BY stands for.
+fn grouping_sets(element: &Expr) -> usize {
+    match element {
+        Expr::GroupingSet(GroupingSet::Cube(columns)) => cube(columns.len()),
+        Expr::GroupingSet(GroupingSet::Rollup(columns)) => columns.len() + 1,
+        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => sets.len(),
+        _ => 1,
+    }
+}
+
+/// How many grouping sets a CUBE of so many elements stands for.
+pub(super) fn cube(elements: usize) -> usize {
+    u32::try_from(elements).ok().and_then(|elements| 1_usize.checked_shl(elements)).unwrap_or(usize::MAX)
+}
+
+/// An error of kind `TooComplex` if a GROUP BY, whose elements stand for so many grouping sets each, has too many.
+pub(super) fn check_grouping_sets(elements: impl Iterator<Item = usize>) -> Result<()> {
+    let sets = elements.fold(1, usize::saturating_mul);
+    if sets <= MOST_GROUPING_SETS {
+        return Ok(());
+    }
+    let message = format!("GROUP BY has {sets} grouping sets; no more than {MOST_GROUPING_SETS} are possible");
+    Err(Error::new(ErrorKind::TooComplex, message).into())
 }
 
 /// How many nodes the expressions of a plan's columns have with the columns that they name written out, as optimizers do
@@ -121,6 +158,18 @@ pub(super) fn check_operators(operators: usize) -> Result<()> {
     let message = format!(
         "the statement is too complex: with its views and WITH queries written out wherever they are named, its plan has \
          more than {MOST_OPERATORS} operators"
+    );
+    Err(Error::new(ErrorKind::TooComplex, message).into())
+}
+
+/// An error of kind `TooComplex` if so many columns of operators are not worth copying.
+pub(super) fn check_copied(columns: usize) -> Result<()> {
+    if columns <= MOST_COPIED {
+        return Ok(());
+    }
+    let message = format!(
+        "the statement is too complex: copies of its WITH queries, one for each name of one, have more than {MOST_COPIED} \
+         columns of operators"
     );
     Err(Error::new(ErrorKind::TooComplex, message).into())
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::sync::watch;
 
 use super::busy::{MANY_ROWS, busy};
-use crate::{CommitOutcome, Error, ErrorKind, Result, Transaction};
+use crate::{CommitOutcome, Consent, Error, ErrorKind, Result, Transaction};
 
 tokio::task_local! {
     static RUNNING: Interrupt;
@@ -102,10 +102,26 @@ pub fn begin_commit() -> Result<()> {
     RUNNING.try_with(Interrupt::begin_commit).unwrap_or(Ok(()))
 }
 
+/// The consent of whoever watches the running statement: it can be stopped until the log is all that is left to write.
+pub(super) struct Watched;
+
+impl Consent for Watched {
+    fn go_on(&self) -> Result<()> {
+        check()
+    }
+
+    fn commit(&self) -> Result<()> {
+        begin_commit()
+    }
+}
+
 /// Commits, unless the running statement was stopped.
 pub(super) async fn commit(transaction: Transaction) -> Result<CommitOutcome> {
-    begin_commit()?;
-    if transaction.is_large(MANY_ROWS) { busy(|| transaction.commit()) } else { transaction.commit_async().await }
+    if transaction.is_large(MANY_ROWS) {
+        busy(|| transaction.commit_with(&Watched))
+    } else {
+        transaction.commit_async_with(Watched).await
+    }
 }
 
 #[cfg(test)]

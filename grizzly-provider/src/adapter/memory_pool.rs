@@ -2,12 +2,21 @@
 //! even take in its first batch, and fails although it could spill. Its fair pool divides what there is by the number of
 //! operators, most of which need nothing.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use datafusion::{
     error::{DataFusionError, Result},
     execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size},
 };
+
+/// The consumer of decoded rows that a scan has not handed on yet.
+pub(super) const SCAN: &str = "GrizzlyScanExec";
 
 /// Gives memory to whoever asks, but the last of it only to operators that hold little: an operator that can spill does so
 /// when three quarters are used, one that cannot is refused when nine tenths are, and what is left is for the first
@@ -25,12 +34,29 @@ use datafusion::{
 pub struct SpillingPool {
     size: usize,
     used: AtomicUsize,
+    /// What scans hold. A scan cannot do with less, so it is not refused, and takes nothing from operators.
+    decoded: AtomicUsize,
 }
 
 impl SpillingPool {
     /// A pool of `size` bytes.
     pub fn new(size: usize) -> Self {
-        Self { size, used: AtomicUsize::new(0) }
+        Self { size, used: AtomicUsize::new(0), decoded: AtomicUsize::new(0) }
+    }
+
+    /// The pool behind `pool`, if it is one of these.
+    pub fn of(pool: &Arc<dyn MemoryPool>) -> Option<&Self> {
+        let pool: &dyn Any = pool.as_ref();
+        pool.downcast_ref()
+    }
+
+    /// The share of its bytes that scans hold beside it: rows that were decoded and that nobody has taken yet.
+    pub fn decoded_share(&self) -> f64 {
+        self.decoded.load(Ordering::Relaxed) as f64 / self.size.max(1) as f64
+    }
+
+    fn counter(&self, reservation: &MemoryReservation) -> &AtomicUsize {
+        if reservation.consumer().name() == SCAN { &self.decoded } else { &self.used }
     }
 
     /// How much may be used after an operator took more.
@@ -67,12 +93,12 @@ impl MemoryPool for SpillingPool {
 
     fn unregister(&self, _consumer: &MemoryConsumer) {}
 
-    fn grow(&self, _reservation: &MemoryReservation, additional: usize) {
-        self.used.fetch_add(additional, Ordering::Relaxed);
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.counter(reservation).fetch_add(additional, Ordering::Relaxed);
     }
 
-    fn shrink(&self, _reservation: &MemoryReservation, shrink: usize) {
-        self.used.fetch_sub(shrink, Ordering::Relaxed);
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.counter(reservation).fetch_sub(shrink, Ordering::Relaxed);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -109,8 +135,6 @@ impl std::fmt::Display for SpillingPool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -128,5 +152,11 @@ mod tests {
         drop(sort);
         join.try_grow(500).expect("there is room again");
         assert_eq!(pool.reserved(), 800);
+        let scan = MemoryConsumer::new(SCAN).register(&pool);
+        scan.grow(500);
+        assert_eq!(pool.reserved(), 800, "operators have what they had");
+        assert_eq!(SpillingPool::of(&pool).map(SpillingPool::decoded_share), Some(0.5));
+        drop(scan);
+        assert_eq!(SpillingPool::of(&pool).map(SpillingPool::decoded_share), Some(0.0));
     }
 }

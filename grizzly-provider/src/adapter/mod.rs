@@ -1,7 +1,7 @@
 //! Grizzly as DataFusion sees it: tables, catalog, sessions, DML.
 
 mod activity;
-mod bounded_functions;
+mod bounded;
 mod bounds;
 mod busy;
 mod catalog;

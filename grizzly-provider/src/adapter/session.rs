@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use super::{
     GrizzlyCatalog, GrizzlyOptions, SessionHandle, TimeTravelPlanner,
     activity::{self, CountedSession, Sessions},
-    bounded_functions::{bounded, most_at_once},
+    bounded::{BoundedPlans, bounded, bounded_aggregate, most_at_once, string_concat},
     bounds::Bounds,
     busy::unhurried,
     dml::{DmlRule, SubqueriesBelowSink},
@@ -92,10 +92,15 @@ impl GrizzlySessionExt for SessionStateBuilder {
         physical.insert(0, Arc::new(Bounds));
         let memory = self.runtime_env().as_ref().map(|runtime| runtime.memory_pool.memory_limit());
         let most = most_at_once(&memory.unwrap_or(MemoryLimit::Unknown));
-        for function in self.scalar_functions().iter_mut().flatten() {
+        let scalars = self.scalar_functions().get_or_insert_default();
+        scalars.push(string_concat());
+        for function in scalars {
             *function = bounded(function, most);
         }
-        let planner = GrizzlyQueryPlanner::around(self.query_planner().take());
+        for function in self.aggregate_functions().iter_mut().flatten() {
+            *function = bounded_aggregate(function, most);
+        }
+        let planner = GrizzlyQueryPlanner::around(self.query_planner().take(), BoundedPlans::new(most));
         self.with_config(config)
             .with_query_planner(Arc::new(planner))
             .with_physical_optimizer_rule(Arc::new(SubqueriesBelowSink))

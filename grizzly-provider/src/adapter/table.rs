@@ -200,14 +200,14 @@ impl GrizzlyTable {
             Some(at) => self.db.snapshot_at(at.at(present(&self.db))?)?,
             None => self.db.snapshot(),
         };
-        snapshot.table_by_id(self.id)
+        snapshot.table_called(self.id, &self.name)
     }
 
     /// The table as the statement that runs under `context` reads it, the same for everything that belongs to the
     /// statement. Binds the statement's snapshot if nothing has before, so call it in `execute`, not while planning.
     /// An error of kind `Invalid` if the table's columns are no longer those of the plan.
     pub fn bind(&self, context: &Arc<TaskContext>) -> Result<TableSnapshot> {
-        let table = bind_snapshot(&self.db, context, self.as_of.as_ref())?.table_by_id(self.id)?;
+        let table = bind_snapshot(&self.db, context, self.as_of.as_ref())?.table_called(self.id, &self.name)?;
         let planned = self.schema.fields().iter().take(self.own_columns);
         if !planned.eq(table.schema().fields().iter()) {
             let message = format!("the columns of {} have changed since the statement was prepared", self.name);

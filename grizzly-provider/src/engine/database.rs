@@ -10,6 +10,7 @@ use super::{
     backup::unfinished,
     clock::now,
     close,
+    consent::{Consent, Given},
     core::Grizzly,
     ddl, lookup,
     maintenance::{compact, flush},
@@ -25,7 +26,7 @@ use super::{
     version::SegmentData,
 };
 use crate::{
-    access::{AsOf, Csn, IndexDefinition, TableDefinition},
+    access::{AsOf, Csn, IfExists, IndexDefinition, TableDefinition},
     error::{Error, Result},
 };
 
@@ -224,12 +225,13 @@ impl Grizzly {
         ddl::drop_schema(&self.inner, name, if_exists)
     }
 
-    /// Stores or replaces a view by its SQL text.
+    /// Stores a view by its SQL text; returns whether it did. To replace one is one change: at each moment there is one of
+    /// the two.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name is taken by a table, or by a view unless `or_replace`.
-    pub fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
-        ddl::create_view(&self.inner, name, sql, or_replace)
+    /// `AlreadyExists` if the name is taken, unless by a view that is to be replaced, or `existing` stays.
+    pub fn create_view(&self, name: &str, sql: &str, existing: IfExists) -> Result<bool> {
+        ddl::create_view(&self.inner, name, sql, existing)
     }
 
     /// Drops a view; returns whether there was one.
@@ -245,7 +247,21 @@ impl Grizzly {
     /// # Errors
     /// `AlreadyExists` unless `if_not_exists`; `NotFound` for table or columns; `UniqueViolation`.
     pub fn create_index(&self, table: &str, index: IndexDefinition, if_not_exists: bool) -> Result<bool> {
-        ddl::create_index(&self.inner, table, &index, if_not_exists)
+        self.create_index_with(table, index, if_not_exists, &Given)
+    }
+
+    /// The same, as long as `consent` is given.
+    ///
+    /// # Errors
+    /// Those of [`Self::create_index`], and those of `consent`.
+    pub fn create_index_with(
+        &self,
+        table: &str,
+        index: IndexDefinition,
+        if_not_exists: bool,
+        consent: &dyn Consent,
+    ) -> Result<bool> {
+        ddl::create_index(&self.inner, table, &index, if_not_exists, consent)
     }
 
     /// Drops an index. Without `table` the name must be unique in the database.

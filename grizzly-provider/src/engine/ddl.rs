@@ -8,6 +8,7 @@ use std::{
 use super::{
     alone::begin::begin_to_write,
     catalog::{Catalog, CatalogChange, DEFAULT_SCHEMA, IndexDef, TableDef, ViewDef, split_name},
+    consent::Consent,
     core::{Inner, first_index},
     index::IndexRun,
     maintenance::flush,
@@ -25,7 +26,7 @@ use super::{
     version::{TableVersion, apply::apply},
 };
 use crate::{
-    access::{IndexDefinition, TableDefinition},
+    access::{IfExists, IndexDefinition, TableDefinition},
     error::{Error, ErrorKind, Result},
 };
 
@@ -112,16 +113,19 @@ pub(super) fn drop_schema(db: &Inner, name: &str, if_exists: bool) -> Result<boo
     })
 }
 
-pub(super) fn create_view(db: &Inner, name: &str, sql: &str, or_replace: bool) -> Result<()> {
+pub(super) fn create_view(db: &Inner, name: &str, sql: &str, existing: IfExists) -> Result<bool> {
     let (schema_name, view) = split_name(name);
     let view = ViewDef { schema_name: schema_name.to_owned(), name: view.to_owned(), sql: sql.to_owned() };
     change(db, |catalog, _| {
-        if !(or_replace && catalog.find_view(name).is_some()) {
-            catalog.check_free(name)?;
+        match existing {
+            IfExists::Replace if catalog.find_view(name).is_some() => {}
+            IfExists::Keep if catalog.check_free(name).is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) => {
+                return Ok(None);
+            }
+            _ => catalog.check_free(name)?,
         }
         Ok(Some(CatalogChange::CreateView(view)))
-    })?;
-    Ok(())
+    })
 }
 
 pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool> {
@@ -135,12 +139,20 @@ pub(super) fn drop_view(db: &Inner, name: &str, if_exists: bool) -> Result<bool>
     })
 }
 
-pub(super) fn create_index(db: &Inner, table: &str, definition: &IndexDefinition, if_not_exists: bool) -> Result<bool> {
+pub(super) fn create_index(
+    db: &Inner,
+    table: &str,
+    definition: &IndexDefinition,
+    if_not_exists: bool,
+    consent: &dyn Consent,
+) -> Result<bool> {
     let mut ready = None;
     let mut defined = Ok(Defined::Behind);
     for attempt in 0..=CHECKS {
-        defined = make_ready(db, table, definition, &mut ready)
-            .and_then(|()| define_index(db, table, definition, if_not_exists, ready.as_ref(), attempt < CHECKS));
+        defined = make_ready(db, table, definition, &mut ready, consent).and_then(|()| {
+            let wanted = (definition, if_not_exists);
+            define_index(db, table, wanted, ready.as_ref(), attempt < CHECKS, consent)
+        });
         if !matches!(defined, Ok(Defined::Behind)) {
             break;
         }
@@ -192,7 +204,13 @@ impl ReadyIndex {
 /// Gives all files of a table their runs of an index that is to be, and checks that no two rows share a key if it is unique.
 /// All that takes long is done before the index is in force: from then on each commit looks for its keys in them. `None` if
 /// the index cannot be: whoever tries says why.
-fn make_ready(db: &Inner, table: &str, definition: &IndexDefinition, ready: &mut Option<ReadyIndex>) -> Result<()> {
+fn make_ready(
+    db: &Inner,
+    table: &str,
+    definition: &IndexDefinition,
+    ready: &mut Option<ReadyIndex>,
+    consent: &dyn Consent,
+) -> Result<()> {
     begin_to_write(db);
     db.check_writable()?;
     let (term, version) = (db.term(), Arc::clone(&db.commit.lock().version));
@@ -208,12 +226,13 @@ fn make_ready(db: &Inner, table: &str, definition: &IndexDefinition, ready: &mut
     }
     let Some(ready) = ready else { return Ok(()) };
     if ready.index.unique {
-        check_rows(db, ready)?;
+        check_rows(db, ready, consent)?;
     }
     let version = Arc::clone(&db.commit.lock().version);
     let Some(table) = version.tables.get(&ready.table) else { return Ok(()) };
     for (id, segment) in table.segments().map(|(_, segment)| (segment.id(), segment)) {
         let Some(cold) = segment.cold().filter(|_| !ready.files.contains_key(&id)) else { continue };
+        consent.go_on()?;
         let run = match ready.runs.get(&id) {
             Some(made) => made.run.as_ref().clone(),
             None => rows::segment_run(table, segment, &ready.index)?,
@@ -229,10 +248,10 @@ fn make_ready(db: &Inner, table: &str, definition: &IndexDefinition, ready: &mut
 fn define_index(
     db: &Inner,
     table: &str,
-    definition: &IndexDefinition,
-    if_not_exists: bool,
+    (definition, if_not_exists): (&IndexDefinition, bool),
     ready: Option<&ReadyIndex>,
     later: bool,
+    consent: &dyn Consent,
 ) -> Result<Defined> {
     let mut made = Defined::Exists;
     change(db, |catalog, state| {
@@ -251,8 +270,9 @@ fn define_index(
             return Ok(None);
         }
         if index.unique {
-            check_unique(rows, &index, known)?;
+            check_unique(rows, &index, known, consent)?;
         }
+        consent.commit()?;
         made = Defined::Made(def.id, index.clone());
         Ok(Some(CatalogChange::CreateIndex { table: def.id, index }))
     })?;
@@ -302,7 +322,7 @@ pub(super) struct MadeRun {
 
 /// Checks that no two live rows of a table share a key of a new unique index, and keeps the runs of its files. Until few rows
 /// came meanwhile, it looks at those.
-fn check_rows(db: &Inner, ready: &mut ReadyIndex) -> Result<()> {
+fn check_rows(db: &Inner, ready: &mut ReadyIndex, consent: &dyn Consent) -> Result<()> {
     for _ in 0..CHECKS {
         let newest = Arc::clone(&db.commit.lock().version);
         let Some(rows) = newest.tables.get(&ready.table) else { return Ok(()) };
@@ -311,7 +331,7 @@ fn check_rows(db: &Inner, ready: &mut ReadyIndex) -> Result<()> {
             flush::checkpoint(db)?;
             continue;
         }
-        ready.runs = check_unique(rows, &ready.index, &ready.runs)?;
+        ready.runs = check_unique(rows, &ready.index, &ready.runs, consent)?;
         let now = Arc::clone(&db.commit.lock().version);
         if now.tables.get(&ready.table).is_none_or(|now| not_compared(now, &ready.runs) <= FEW) {
             break;
@@ -322,10 +342,11 @@ fn check_rows(db: &Inner, ready: &mut ReadyIndex) -> Result<()> {
 
 /// Checks that no two live rows share a key of a new unique index, where not both are in segments that are `known` to have
 /// different keys. Returns the keys of all segment files.
-fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<Runs> {
+fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs, consent: &dyn Consent) -> Result<Runs> {
     let encoder = table.def.key_encoder(index)?;
     let (mut runs, mut files) = (Vec::new(), HashMap::new());
     for (_, segment) in table.segments() {
+        consent.go_on()?;
         let known = known.get(&segment.id()).filter(|_| segment.cold().is_some()).cloned();
         let is_known = known.is_some();
         let run = match &known {
@@ -342,7 +363,7 @@ fn check_unique(table: &TableVersion, index: &IndexDef, known: &Runs) -> Result<
     runs.sort_by_key(|(_, _, is_known)| *is_known);
     let new = runs.iter().filter(|(_, _, is_known)| !is_known).count();
     let runs: Vec<_> = runs.into_iter().map(|(run, ended, _)| (run, ended)).collect();
-    conflict::check_first(table, index, &encoder, &runs, new)?;
+    conflict::check_first(table, index, &encoder, &runs, new, consent)?;
     Ok(files)
 }
 

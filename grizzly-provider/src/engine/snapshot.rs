@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::{Csn, IndexInfo, KeyRange, Predicate, ScanRequest, ShardInfo, TableStatistics},
-    error::Result,
+    error::{Error, ErrorKind, Result},
 };
 
 /// All tables as of one commit, and, within a transaction, its own writes so far. Cheap to clone; never changes.
@@ -68,6 +68,17 @@ impl Snapshot {
     /// The table with this id (ids are never reused).
     pub fn table_by_id(&self, id: u64) -> Result<TableSnapshot> {
         Ok(self.snapshot_of(self.version.table(id)?))
+    }
+
+    /// The same table, by the name that it had when its id was asked for: an error calls it so.
+    pub fn table_called(&self, id: u64, name: &str) -> Result<TableSnapshot> {
+        self.table_by_id(id).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let message = format!("table '{name}' was dropped or replaced, or is newer than what is read");
+                Error::not_found(message).outdated()
+            }
+            _ => error,
+        })
     }
 
     fn snapshot_of(&self, table: &Arc<TableVersion>) -> TableSnapshot {

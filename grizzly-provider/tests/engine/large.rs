@@ -1,9 +1,12 @@
 //! Changes of many rows at once: checked before the commit lock is taken, and against all that came meanwhile.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use grizzly_provider::{
-    CommitOutcome, ErrorKind, Grizzly, Result, Settings, Storage, Transaction,
+    CommitOutcome, Consent, Error, ErrorKind, Grizzly, Result, Settings, Storage, Transaction,
     access::{AsOf, IndexDefinition, RowId},
 };
 
@@ -44,8 +47,7 @@ fn a_large_delete_conflicts_with_a_small_one_and_else_is_whole() -> Result<()> {
     let db = open()?;
     db.create_table(definition("t", 1), false)?;
     filled(&db)?;
-    let places =
-        || Ok::<Vec<_>, grizzly_provider::Error>(versions(&db.snapshot(), "t")?.iter().map(|row| row.2).collect());
+    let places = || Ok::<Vec<_>, Error>(versions(&db.snapshot(), "t")?.iter().map(|row| row.2).collect());
     for id in [5, MANY - 1] {
         let all = places()?;
         let transaction = delete_all(&db, &all)?;
@@ -104,7 +106,7 @@ fn many_new_keys_are_compared_with_all_that_come_meanwhile() -> Result<()> {
         let new = |from: i64| {
             let mut transaction = db.begin()?;
             transaction.insert("t", rows((from..from + count).map(|id| (id, id))))?;
-            Ok::<_, grizzly_provider::Error>(transaction)
+            Ok::<_, Error>(transaction)
         };
         // One that is there.
         let refused = new(MANY - 1)?.commit().expect_err("the first key is taken");
@@ -156,15 +158,15 @@ fn a_unique_index_over_many_rows_is_made_beside_writers() -> Result<()> {
         let (db, stop) = (db.clone(), Arc::clone(&stop));
         move || {
             let mut next = MANY;
-            while !stop.load(std::sync::atomic::Ordering::Acquire) {
+            while !stop.load(Ordering::Acquire) {
                 db.put("t", rows((next..next + 100).map(|id| (id, id))))?;
                 next += 100;
             }
-            Ok::<_, grizzly_provider::Error>(next)
+            Ok::<_, Error>(next)
         }
     });
     db.create_index("t", one(), false)?;
-    stop.store(true, std::sync::atomic::Ordering::Release);
+    stop.store(true, Ordering::Release);
     let next = writing.join().expect("no panic")?;
     assert_eq!(pairs(&db.snapshot(), "t", None)?.len(), next as usize);
     assert_eq!(db.put("t", rows([(-1, 70_000)])).expect_err("it is taken").kind(), ErrorKind::UniqueViolation);
@@ -173,5 +175,70 @@ fn a_unique_index_over_many_rows_is_made_beside_writers() -> Result<()> {
     db.drop_index(Some("t"), "one", false)?;
     db.put("t", rows([(-1, 70_000)]))?;
     assert_eq!(db.create_index("t", one(), false).expect_err("twice").kind(), ErrorKind::UniqueViolation);
+    Ok(())
+}
+
+/// Refuses to commit, and says how often it was asked.
+#[derive(Default)]
+struct Withdrawn {
+    asked: AtomicUsize,
+    goes_on: bool,
+}
+
+impl Consent for Withdrawn {
+    fn go_on(&self) -> Result<()> {
+        if self.goes_on { Ok(()) } else { Err(Error::new(ErrorKind::Cancelled, "not wanted any more")) }
+    }
+
+    fn commit(&self) -> Result<()> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Err(Error::new(ErrorKind::Cancelled, "not wanted any more"))
+    }
+}
+
+#[test]
+fn what_is_stopped_at_the_last_moment_leaves_nothing() -> Result<()> {
+    let db = database(2)?;
+    db.put("t", rows([(1, 10)]))?;
+    let withdrawn = Withdrawn { goes_on: true, ..Withdrawn::default() };
+    for many in [1, MANY] {
+        let mut transaction = db.begin()?;
+        let whole = rows((2..2 + many).map(|id| (id, id)));
+        transaction.insert("t", whole)?;
+        let refused = transaction.commit_with(&withdrawn).expect_err("it was stopped");
+        assert_eq!(refused.kind(), ErrorKind::Cancelled);
+    }
+    assert_eq!(withdrawn.asked.load(Ordering::Relaxed), 2, "once for each commit");
+    // What can be no commit does not ask.
+    let mut late = db.begin()?;
+    late.put("t", rows([(1, 11)]))?;
+    db.put("t", rows([(1, 12)]))?;
+    assert!(matches!(late.commit_with(&withdrawn)?, CommitOutcome::Conflict(_)));
+    db.begin()?.commit_with(&withdrawn)?.into_result()?;
+    assert_eq!(withdrawn.asked.load(Ordering::Relaxed), 2);
+    assert_eq!(pairs(&db.snapshot(), "t", None)?, [(1, 12)]);
+    // The keys of what was stopped are free, and its files are nobody's.
+    db.put("t", rows([(2, 20)]))?;
+    db.flush()?;
+    assert!(db.verify()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_index_that_is_stopped_is_not_there() -> Result<()> {
+    let db = database(1)?;
+    filled(&db)?;
+    for (unique, goes_on) in [(false, false), (false, true), (true, false), (true, true)] {
+        let index = IndexDefinition { name: "by_grp".into(), columns: vec![("grp".into(), false)], unique };
+        let withdrawn = Withdrawn { goes_on, ..Withdrawn::default() };
+        let refused = db.create_index_with("t", index, false, &withdrawn).expect_err("it was stopped");
+        assert_eq!(refused.kind(), ErrorKind::Cancelled);
+        assert_eq!(withdrawn.asked.load(Ordering::Relaxed), usize::from(goes_on));
+    }
+    // It stands in the way of no row, and of no index of its name.
+    db.put("t", rows([(MANY, 7), (MANY + 1, 7)]))?;
+    let index = IndexDefinition { name: "by_grp".into(), columns: vec![("grp".into(), false)], unique: false };
+    assert!(db.create_index("t", index, false)?);
+    assert!(db.verify()?.problems.is_empty());
     Ok(())
 }

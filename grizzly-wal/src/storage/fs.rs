@@ -37,9 +37,19 @@ pub struct FsStorage {
 
 impl FsStorage {
     /// The storage in the folder `root`, which is created by the first write.
+    ///
+    /// # Errors
+    /// `Invalid` for a path that names a file.
     pub fn new(root: impl AsRef<Path>) -> Result<Self> {
         let root =
             std::path::absolute(root.as_ref()).map_err(|error| Error::io("resolve", root.as_ref().display(), error))?;
+        let is_file = match root.metadata() {
+            Ok(found) => !found.is_dir(),
+            Err(error) => error.kind() == io::ErrorKind::NotADirectory,
+        };
+        if is_file {
+            return Err(Error::invalid(format!("{} is a file, or lies below one; expected a folder", root.display())));
+        }
         let prefix = RandomState::new().build_hasher().finish();
         Ok(Self { root, prefix, temporaries: AtomicU64::new(0) })
     }

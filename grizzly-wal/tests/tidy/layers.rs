@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "catalog",
             "clock",
             "cluster/news",
+            "consent",
             "errors",
             "index",
             "key",

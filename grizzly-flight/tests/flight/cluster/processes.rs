@@ -305,3 +305,43 @@ async fn reach_over_a_proxy(place: &Place) -> Outcome {
     assert_eq!(ask(&other, "SELECT count(*) FROM t WHERE id > 1001").await?, 2);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_begins_where_there_is_no_writer() -> Outcome {
+    let place = Place::new()?;
+    let outcome = begin_without_a_writer(&place).await;
+    place.explain(outcome)
+}
+
+/// A driver without autocommit begins a transaction behind each commit: an error of the one would be told as the other's.
+async fn begin_without_a_writer(place: &Place) -> Outcome {
+    let mut nodes = three(place).await?;
+    let (first, second) = (nodes[1].connect().await?, nodes[2].connect().await?);
+    first.update("CREATE TABLE t (id BIGINT PRIMARY KEY)").await?;
+    nodes[0].kill()?;
+    // No lease has run out yet.
+    let nothing = first.begin().await?;
+    let waiting = [first.begin().await?, second.begin().await?];
+    nothing.commit().await?;
+    let torn = first.begin().await?;
+    let refused = torn.update("INSERT INTO t VALUES (99)").await.expect_err("the writer is gone");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    let begun = Instant::now();
+    for connection in [&first, &second] {
+        while let Err(error) = connection.update("DELETE FROM t WHERE id < 0").await {
+            assert!(error.kind() == ErrorKind::Unavailable && begun.elapsed() < 3 * LIMIT, "{error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    // One of the two nodes writes by now, and the other knows: what has begun goes on at both.
+    for (transaction, id) in waiting.into_iter().zip(1..) {
+        transaction.update(&format!("INSERT INTO t VALUES ({id})")).await?;
+        transaction.commit().await?;
+    }
+    assert_eq!(ask(&second, "SELECT sum(id) FROM t").await?, 3);
+    // A transaction of which a statement found no writer cannot be committed without it.
+    assert!(torn.update("INSERT INTO t VALUES (100)").await.is_err());
+    assert!(torn.commit().await.is_err());
+    assert_eq!(ask(&second, "SELECT count(*) FROM t").await?, 2);
+    Ok(())
+}

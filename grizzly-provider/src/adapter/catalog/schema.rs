@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result, TableSnapshot,
+    access::IfExists,
     adapter::{system_tables, table::GrizzlyTable},
 };
 
@@ -148,7 +149,7 @@ impl SchemaProvider for GrizzlySchema {
             && let Some(text) = view.definition()
         {
             let qualified = self.qualified(&name);
-            blocking(|| db.create_view(&qualified, text, false))?;
+            blocking(|| db.create_view(&qualified, text, IfExists::Fail))?;
             return Ok(None);
         }
         self.catalog.shared.beside.lock().tables.insert(self.key(&name), table);

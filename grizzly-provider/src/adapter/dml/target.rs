@@ -51,7 +51,7 @@ impl Target {
 
     /// The table in `snapshot`. An error of kind `NotFound` if it was dropped.
     pub(crate) fn at(&self, snapshot: &Snapshot) -> Result<TableSnapshot> {
-        snapshot.table_by_id(self.id)
+        snapshot.table_called(self.id, &self.name)
     }
 }
 

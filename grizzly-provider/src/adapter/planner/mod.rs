@@ -3,7 +3,7 @@
 
 mod lone_scan;
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -25,26 +25,34 @@ use datafusion::{
 
 use super::{
     SessionHandle,
+    bounded::BoundedPlans,
     join_fallback::JoinFallbackExec,
     plan_cache::CachedPlan,
     result_cache::{self, ResultCacheExec},
     sql::index_to_create,
 };
-use crate::{Error, access::IndexDefinition, adapter::busy::busy};
+use crate::{
+    Error,
+    access::IndexDefinition,
+    adapter::{busy::busy, interrupt::Watched},
+};
 
 /// Plans what Grizzly adds, and asks another planner for the rest.
 #[derive(Debug)]
 pub(crate) struct GrizzlyQueryPlanner {
     inner: Option<Arc<dyn QueryPlanner + Send + Sync>>,
+    functions: BoundedPlans,
 }
 
 impl GrizzlyQueryPlanner {
-    /// Asks `inner`, or DataFusion's default planner.
-    pub(crate) fn around(inner: Option<Arc<dyn QueryPlanner + Send + Sync>>) -> Self {
-        Self { inner }
+    /// Asks `inner`, or DataFusion's default planner; functions are bounded as `functions` says.
+    pub(crate) fn around(inner: Option<Arc<dyn QueryPlanner + Send + Sync>>, functions: BoundedPlans) -> Self {
+        Self { inner, functions }
     }
 
     async fn plan_with_inner(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = self.functions.bound(plan)?;
+        let plan = plan.as_ref();
         match &self.inner {
             Some(inner) => inner.create_physical_plan(plan, session).await,
             None => {
@@ -105,9 +113,9 @@ impl QueryPlanner for GrizzlyQueryPlanner {
 }
 
 /// `plan` with kept plans opened up; they are opaque to optimizer rules, as they have been through them.
-fn unpacked(plan: &LogicalPlan) -> Result<std::borrow::Cow<'_, LogicalPlan>> {
+fn unpacked(plan: &LogicalPlan) -> Result<Cow<'_, LogicalPlan>> {
     if !plan.exists(|node| Ok(CachedPlan::inside(node).is_some()))? {
-        return Ok(std::borrow::Cow::Borrowed(plan));
+        return Ok(Cow::Borrowed(plan));
     }
     let open = plan.clone().transform_down(|node| {
         Ok(match CachedPlan::inside(&node) {
@@ -115,7 +123,7 @@ fn unpacked(plan: &LogicalPlan) -> Result<std::borrow::Cow<'_, LogicalPlan>> {
             None => Transformed::no(node),
         })
     })?;
-    Ok(std::borrow::Cow::Owned(open.data))
+    Ok(Cow::Owned(open.data))
 }
 
 /// What a session does besides reading and writing rows.
@@ -151,7 +159,7 @@ impl SessionAction {
             Self::Begin { read_only } => return session.begin(read_only).await,
             Self::CreateIndex { table, index, if_not_exists } => {
                 session.outside_transaction("CREATE INDEX")?;
-                busy(|| session.db().create_index(&table, index, if_not_exists))?;
+                busy(|| session.db().create_index_with(&table, index, if_not_exists, &Watched))?;
                 return Ok(());
             }
             Self::Commit { chain } => {

@@ -338,7 +338,8 @@ impl ExecutionPlan for GrizzlyScanExec {
         let run = self.runs.join(partition, &context, self)?;
         let batch_size = context.session_config().batch_size();
         let filter = CurrentFilter::new(&self.dynamic, self.table.schema());
-        let stream = ScanStream::new(run, partition, self.schema(), filter, batch_size, &self.metrics);
+        let (pool, metrics) = (context.memory_pool(), &self.metrics);
+        let stream = ScanStream::new(run, partition, self.schema(), filter, batch_size, pool, metrics);
         Ok(Box::pin(cooperative(stream)))
     }
 

@@ -12,13 +12,19 @@ use arrow::{
 };
 use datafusion::{
     error::Result as DataFusionResult,
-    execution::RecordBatchStream,
+    execution::{
+        RecordBatchStream,
+        memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
+    },
     physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder},
 };
 use futures::Stream;
 
 use super::{dynamic::CurrentFilter, run::Run};
-use crate::adapter::statement::release_ended;
+use crate::{
+    adapter::{memory_pool::SCAN, statement::release_ended},
+    batch::batch_bytes,
+};
 
 /// After so many morsels without a row the thread is given back, so that a scan that finds nothing can be cancelled.
 const EMPTY_MORSELS_PER_POLL: usize = 8;
@@ -31,6 +37,7 @@ pub(super) struct ScanStream {
     batch_size: usize,
     taken: usize,
     current: Option<Slices>,
+    decoded: MemoryReservation,
     baseline: BaselineMetrics,
     morsels: Count,
     empty_morsels: Count,
@@ -50,6 +57,7 @@ impl ScanStream {
         schema: SchemaRef,
         filter: CurrentFilter,
         batch_size: usize,
+        pool: &Arc<dyn MemoryPool>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Self {
         MetricBuilder::new(metrics).counter("pruned_morsels", partition).add(run.take_pruned());
@@ -61,6 +69,7 @@ impl ScanStream {
             batch_size: batch_size.max(1),
             taken: 0,
             current: None,
+            decoded: MemoryConsumer::new(SCAN).register(pool),
             baseline: BaselineMetrics::new(metrics, partition),
             morsels: MetricBuilder::new(metrics).counter("morsels", partition),
             empty_morsels: MetricBuilder::new(metrics).counter("empty_morsels", partition),
@@ -102,6 +111,7 @@ impl ScanStream {
         self.filter.observe(batch.as_ref().map_or(0, RecordBatch::num_rows));
         match batch {
             Some(batch) if batch.num_rows() > 0 => {
+                self.charge(&batch);
                 self.current = Some(Slices::new(self.named(batch)?, self.batch_size));
                 Ok(Some(true))
             }
@@ -110,6 +120,12 @@ impl ScanStream {
                 Ok(Some(false))
             }
         }
+    }
+
+    /// Counts the rows among those that were decoded and not handed on, until the next are read.
+    fn charge(&self, batch: &RecordBatch) {
+        // Few rows are handed on at once, as a whole.
+        self.decoded.resize(if batch.num_rows() <= self.batch_size { 0 } else { batch_bytes(batch) });
     }
 
     /// The batch with the plan's column names, which differ from the engine's for system columns.
@@ -129,7 +145,10 @@ impl ScanStream {
             }
             match self.read_next() {
                 Ok(Some(_)) => {}
-                Ok(None) => return Poll::Ready(None),
+                Ok(None) => {
+                    self.decoded.free();
+                    return Poll::Ready(None);
+                }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }

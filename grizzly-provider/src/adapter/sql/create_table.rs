@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::{
     common::Constraint,
-    error::Result,
+    error::{DataFusionError, Result},
     execution::SessionState,
     logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan},
     sql::{
@@ -32,7 +32,10 @@ use super::{
 use crate::{
     CommitOutcome, Error, ErrorKind,
     access::{IfExists, IndexDefinition, TableDefinition},
-    adapter::{busy::busy, dml::create_and_fill, interrupt, live_table::refuse_system_schema},
+    adapter::{
+        busy::busy, dml::create_and_fill, error::grizzly_error, interrupt, live_table::refuse_system_schema,
+        session::REPLANS,
+    },
 };
 
 /// How a table is divided.
@@ -83,11 +86,24 @@ pub(super) async fn run(
             }
         }
         query => {
-            let plan = create_and_fill(db, definition, existing, query.clone())?;
-            front.context.execute_logical_plan(plan).await?.collect().await?;
+            for attempts_left in (0..REPLANS).rev() {
+                let plan = create_and_fill(db, definition.clone(), existing, query.clone())?;
+                match front.context.execute_logical_plan(plan).await?.collect().await {
+                    // Another session was faster: its table stays, unless that is gone by now.
+                    Err(error) if existing == IfExists::Keep && attempts_left > 0 && exists_already(&error) => {}
+                    made => {
+                        made?;
+                        break;
+                    }
+                }
+            }
         }
     }
     Ok(())
+}
+
+fn exists_already(error: &DataFusionError) -> bool {
+    grizzly_error(error).is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
 }
 
 fn definition(

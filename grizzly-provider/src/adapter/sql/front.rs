@@ -13,8 +13,8 @@ use datafusion::{
 use std::sync::Arc;
 
 use super::{
-    Parsed, call, conflict, create_table, default_values, drop_several, index, joined, normalize::normalize,
-    parse::parse_template, refuse, size, transaction,
+    Parsed, call, conflict, create_table, create_view, default_values, drop_several, index, joined,
+    normalize::normalize, parse::parse_template, refuse, size, transaction,
 };
 use crate::{
     Error,
@@ -53,7 +53,6 @@ impl Front<'_> {
                     Ok(None)
                 }
                 SqlStatement::CreateIndex(create) => {
-                    interrupt::begin_commit()?;
                     index::create(self, &state, &create)?;
                     Ok(None)
                 }
@@ -62,6 +61,7 @@ impl Front<'_> {
                     index::drop(self, &state, &names, table.as_ref(), if_exists)?;
                     Ok(None)
                 }
+                SqlStatement::CreateView(create) => create_view::run(self, &state, create).await,
                 several if drop_several::is_meant(&several) => {
                     interrupt::begin_commit()?;
                     drop_several::run(self, &state, several).await?;

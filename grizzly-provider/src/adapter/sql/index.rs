@@ -13,7 +13,11 @@ use super::{
     names::{identifier, own_name, own_table},
     refuse::{refuse, refuse_if},
 };
-use crate::{Error, access::IndexDefinition, adapter::busy::busy};
+use crate::{
+    Error,
+    access::IndexDefinition,
+    adapter::{busy::busy, interrupt::Watched},
+};
 
 /// Carries out CREATE INDEX.
 pub(super) fn create(front: Front<'_>, state: &SessionState, create: &CreateIndex) -> Result<()> {
@@ -39,7 +43,7 @@ pub(super) fn create(front: Front<'_>, state: &SessionState, create: &CreateInde
         None => default_name(&table, &columns, "idx"),
     };
     let definition = IndexDefinition { name, columns, unique: create.unique };
-    busy(|| front.session.db().create_index(&table, definition, create.if_not_exists))?;
+    busy(|| front.session.db().create_index_with(&table, definition, create.if_not_exists, &Watched))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 mod call;
 mod conflict;
 mod create_table;
+mod create_view;
 mod default_values;
 mod depth;
 mod dialect;

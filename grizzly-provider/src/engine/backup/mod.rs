@@ -109,6 +109,20 @@ pub fn open_place(url: &str, key: Option<EncryptionKey>) -> Result<Arc<dyn Stora
     })
 }
 
+/// Checks that neither of two places lies below the other: files of a database would be taken for those of a backup, or the
+/// other way round. Those that go by no name are different ones.
+fn check_apart(database: &str, backups: &str) -> Result<()> {
+    let is_within = |inner: &str, outer: &str| {
+        let below = inner.trim_end_matches('/').strip_prefix(outer.trim_end_matches('/'));
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    };
+    if !database.ends_with("://") && (is_within(database, backups) || is_within(backups, database)) {
+        let message = format!("a database at '{database}' and backups at '{backups}' must not lie within each other");
+        return Err(Error::invalid(message));
+    }
+    Ok(())
+}
+
 impl Backups {
     /// The backups at a URL; with the key they were encrypted with, if they were.
     ///
@@ -232,6 +246,7 @@ fn backup(
     kind: BackupKind,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<BackupReport> {
+    check_apart(&db.url, &to.url())?;
     db.check_writable()?;
     let backups = backup::Backups::new(Arc::clone(to));
     let parent = match kind {

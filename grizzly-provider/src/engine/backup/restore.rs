@@ -15,7 +15,7 @@ use super::{
         segment::meta::{DATA_DIR, run_of_path},
         settings::Settings,
     },
-    Backups, RestoreTo, open_place, unfinished,
+    Backups, RestoreTo, check_apart, open_place, unfinished,
 };
 use crate::{
     access::Csn,
@@ -69,6 +69,7 @@ impl Backups {
             RestoreTo::Csn(csn) => Some(csn.0),
             RestoreTo::Time(time) => Some(time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)),
         };
+        check_apart(&into.url(), &self.inner.storage().url())?;
         check_empty(into)?;
         let plan = self.inner.plan(to).map_err(|error| self.explain(error))?;
         let state = self.inner.check(&plan, progress).map_err(|error| self.explain(error))?;

@@ -11,6 +11,7 @@ use super::{
     super::{
         alone::begin::begin_to_write,
         catalog::CatalogChange,
+        consent::Consent,
         core::Inner,
         index::IndexRun,
         maintenance::room,
@@ -76,7 +77,12 @@ pub(super) struct Begun<'a> {
 }
 
 /// Commits up to the log; the caller waits for the returned record.
-pub(super) fn commit(db: &Inner, begun: Begun<'_>, writes: &mut Writes) -> Result<(CommitOutcome, Option<Logged>)> {
+pub(super) fn commit(
+    db: &Inner,
+    begun: Begun<'_>,
+    writes: &mut Writes,
+    consent: &dyn Consent,
+) -> Result<(CommitOutcome, Option<Logged>)> {
     begin_to_write(db);
     let snapshot = begun.base.csn();
     writes.check_whole()?;
@@ -91,7 +97,15 @@ pub(super) fn commit(db: &Inner, begun: Begun<'_>, writes: &mut Writes) -> Resul
     let (tables, mut state) = prepared;
     let mut next = state.version.as_ref().clone();
     let csn = db.clock.next(next.csn, &db.url);
-    check_definitions(&next, &writes.definitions, snapshot)?;
+    if let Err(error) = check_definitions(&next, &writes.definitions, snapshot) {
+        drop(state);
+        // What stands in the way may be on its way into the log only. Who is told of it finds it.
+        if db.settings.sync_commits {
+            db.last_logged()?.wait()?;
+        }
+        return Err(error);
+    }
+    consent.commit()?;
     let definitions = writes.definitions.iter().cloned().map(RedoOp::Define).collect();
     let (ops, effects) = apply(db, &mut next, csn, definitions, &tables)?;
     let record = Change::Commit(ops).record(begun.transaction, csn)?;

@@ -10,6 +10,7 @@ use std::{
 use super::{
     super::{
         catalog::IndexDef,
+        consent::{Consent, Given},
         index::{IndexRun, for_each_common_key},
         key::{KeyEncoder, KeyRange, Keys},
         mvcc::{row_set::TableRows, tombstones::Tombstones},
@@ -294,16 +295,17 @@ pub(crate) fn check_own(
     encoder: &KeyEncoder,
     runs: &[(Arc<IndexRun>, Tombstones)],
 ) -> Result<()> {
-    check_first(table, index, encoder, runs, runs.len())
+    check_first(table, index, encoder, runs, runs.len(), &Given)
 }
 
-/// The same for the first `count` sets, among each other and against all others.
+/// The same for the first `count` sets, among each other and against all others, as long as `consent` is given.
 pub(crate) fn check_first(
     table: &TableVersion,
     index: &IndexDef,
     encoder: &KeyEncoder,
     runs: &[(Arc<IndexRun>, Tombstones)],
     count: usize,
+    consent: &dyn Consent,
 ) -> Result<()> {
     let violation = |key: &[u8]| unique_violation(&table.def, &index.name, &encoder.display(key));
     for (at, (run, ended)) in runs.iter().enumerate().take(count) {
@@ -312,6 +314,7 @@ pub(crate) fn check_first(
             return Err(violation(&key));
         }
         for (other, other_ended) in &runs[at + 1..] {
+            consent.go_on()?;
             if let Some(key) = common_live_key(encoder, (run, ended), (other, other_ended)) {
                 return Err(violation(&key));
             }

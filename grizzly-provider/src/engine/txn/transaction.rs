@@ -11,6 +11,7 @@ use grizzly_wal::world::Mutex;
 use super::{
     super::{
         catalog::{CatalogChange, TableDef},
+        consent::{Consent, Given},
         core::Inner,
         lookup::{self, PrimaryKey, find_committed, primary_key},
         rows,
@@ -247,9 +248,14 @@ impl Transaction {
     /// Makes all writes visible at once, or none. Blocks until durable if the settings say so; from async code use
     /// [`Transaction::commit_async`].
     pub fn commit(self) -> Result<CommitOutcome> {
+        self.commit_with(&Given)
+    }
+
+    /// The same if `consent` is given in the end.
+    pub fn commit_with(self, consent: &dyn Consent) -> Result<CommitOutcome> {
         // Whoever waits for the log has the database open.
         let _open = Arc::clone(&self.db);
-        let (outcome, logged) = self.finish()?;
+        let (outcome, logged) = self.finish(consent)?;
         if let Some(logged) = logged {
             logged.wait()?;
         }
@@ -258,9 +264,15 @@ impl Transaction {
 
     /// The same for async code: waits for the log without blocking the thread.
     pub async fn commit_async(self) -> Result<CommitOutcome> {
+        self.commit_async_with(Given).await
+    }
+
+    /// The same if `consent` is given in the end.
+    pub async fn commit_async_with(self, consent: impl Consent) -> Result<CommitOutcome> {
         // Whoever waits for the log has the database open.
         let _open = Arc::clone(&self.db);
-        let (outcome, logged) = self.finish()?;
+        let (outcome, logged) = self.finish(&consent)?;
+        drop(consent);
         if let Some(logged) = logged {
             logged.durable().await?;
         }
@@ -268,10 +280,10 @@ impl Transaction {
     }
 
     /// Commits up to the log; with the record that is to be waited for, if the settings say so.
-    fn finish(mut self) -> Result<(CommitOutcome, Option<Logged>)> {
+    fn finish(mut self, consent: &dyn Consent) -> Result<(CommitOutcome, Option<Logged>)> {
         let db = Arc::clone(&self.db);
         let begun = Begun { transaction: self.id, term: self.term, base: &self.base };
-        let (outcome, logged) = commit::commit(&db, begun, self.writes.get_mut())?;
+        let (outcome, logged) = commit::commit(&db, begun, self.writes.get_mut(), consent)?;
         self.done = matches!(outcome, CommitOutcome::Committed { .. });
         Ok((outcome, logged.filter(|_| db.settings.sync_commits)))
     }
