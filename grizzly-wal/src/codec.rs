@@ -2,8 +2,6 @@
 
 mod file_header;
 
-use std::io::Read;
-
 use bytes::Bytes;
 
 pub(crate) use self::file_header::{
@@ -13,6 +11,7 @@ use crate::encryption::{FileCipher, TAG, no_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Lsn;
 use crate::record::{Record, RecordHeader};
+use crate::unpack::unpack;
 
 /// Bytes of a frame before its payload.
 pub(crate) const FRAME_HEADER: usize = 48;
@@ -219,6 +218,10 @@ impl StoredRecord {
             let message = format!("record {} has flags {flags:#x}, which this version does not know", header.lsn);
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
+        if raw_len as usize > MAX_PAYLOAD {
+            let message = format!("record {} says that it has {raw_len} bytes; none has", header.lsn);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         let payload = if flags & FLAG_ZSTD != 0 {
             decompress(&stored, raw_len as usize, header.lsn)?
         } else if stored.len() <= COPY_BELOW {
@@ -288,11 +291,7 @@ fn header_crc(header: &[u8], salt: u64) -> u32 {
 
 fn decompress(stored: &[u8], raw_len: usize, lsn: Lsn) -> Result<Bytes> {
     let failed = |error| Error::new(ErrorKind::Corrupt, format!("record {lsn} does not decompress")).with_source(error);
-    let decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(failed)?;
-    let mut payload = Vec::new();
-    // One byte more than declared is enough to notice a payload that is too long.
-    decoder.take(raw_len as u64 + 1).read_to_end(&mut payload).map_err(failed)?;
-    Ok(Bytes::from(payload))
+    unpack(stored, raw_len as u64).map(Bytes::from).map_err(failed)
 }
 
 fn padded(len: usize) -> usize {

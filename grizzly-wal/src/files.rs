@@ -11,6 +11,8 @@ use crate::ids::Lsn;
 use crate::storage::{AppendFile, Storage};
 
 const SUFFIX: &str = ".log";
+/// More files than any log has.
+const LAST: u64 = 1 << 62;
 
 /// One file of the log.
 #[derive(Debug, Clone)]
@@ -23,7 +25,11 @@ pub(crate) struct LogFile {
 
 /// All files of the folder, oldest first. Other names in it are not ours and are left alone.
 pub(crate) fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<LogFile>> {
-    let number = |path: &str| path.rsplit('/').next()?.strip_suffix(SUFFIX)?.parse().ok();
+    let number = |found: &str| {
+        let number = found.rsplit('/').next()?.strip_suffix(SUFFIX)?.parse().ok()?;
+        // A number has one name. One that no log reaches is not ours, either.
+        (path(dir, number) == found && number < LAST).then_some(number)
+    };
     let files = storage.list_append(dir)?.into_iter();
     let mut files: Vec<_> =
         files.filter_map(|path| Some(LogFile { number: number(&path)?, path, first_lsn: None })).collect();
@@ -42,6 +48,9 @@ pub(crate) fn successor(storage: &dyn Storage, dir: &str, file: &LogFile) -> Res
 /// Reads the header of a whole file. `None` if its writer never got as far as that: nothing but zeros follows.
 pub(crate) fn header(path: &str, number: u64, bytes: &Bytes) -> Result<Option<FileHeader>> {
     match FileHeader::decode(bytes) {
+        Ok(header) if header.first_lsn >= Lsn::BEYOND || header.first_lsn < Lsn::FIRST => {
+            Err(Error::corrupt(path, 24, format!("it says that it begins with record {}", header.first_lsn)))
+        }
         Ok(header) if header.number == number => Ok(Some(header)),
         Ok(header) => Err(Error::corrupt(path, 16, format!("it says it is file {}", header.number))),
         Err(HeaderProblem::Newer { version, flags }) => Err(newer(path, version, flags)),

@@ -9,6 +9,8 @@ pub struct Lsn(pub u64);
 impl Lsn {
     /// The number of the first record a log ever gets.
     pub const FIRST: Lsn = Lsn(1);
+    /// A number that no log reaches. Where one stands in a file, the file is damaged.
+    pub(crate) const BEYOND: Lsn = Lsn(1 << 62);
 
     /// The number after this one.
     #[must_use]

@@ -19,6 +19,7 @@ mod record;
 mod recovery;
 pub mod storage;
 mod tail;
+mod unpack;
 pub mod world;
 mod writer;
 
@@ -36,4 +37,5 @@ pub use storage::{
     AppendFile, EncryptedStorage, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage,
 };
 pub use tail::LogTail;
+pub use unpack::unpack;
 pub use writer::{Fence, OnDurable, Wal, WalOptions, WalStats};

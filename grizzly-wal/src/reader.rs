@@ -116,6 +116,12 @@ struct BadTail {
 impl LogReader {
     pub(crate) fn new(storage: Arc<dyn Storage>, dir: &str, from: Lsn, take_over: bool) -> Result<Self> {
         let from = from.max(Lsn::FIRST);
+        if from >= Lsn::BEYOND {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("record {from} of {dir} is needed, which no log reaches"),
+            ));
+        }
         let (mut known, closed) = match take_over {
             true => close_last(storage.as_ref(), dir)?,
             false => (files::list(storage.as_ref(), dir)?, None),

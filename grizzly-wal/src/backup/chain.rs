@@ -220,7 +220,9 @@ impl Backups {
         for object in self.storage.list("")? {
             let folder =
                 object.path.split_once('/').and_then(|(folder, rest)| Some((folder.parse::<u64>().ok()?, rest)));
-            let Some((number, rest)) = folder.filter(|(number, _)| object.path.starts_with(&id(*number))) else {
+            // No place has as many.
+            let ours = |number: u64| number < u64::MAX && object.path.starts_with(&id(number));
+            let Some((number, rest)) = folder.filter(|(number, _)| ours(*number)) else {
                 let message =
                     format!("{} is not a place of backups: it contains '{}'", self.storage.url(), object.path);
                 return Err(Error::invalid(message));

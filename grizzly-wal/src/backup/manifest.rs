@@ -5,9 +5,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::ids::Lsn;
 
 /// The version of the layout of backups this build writes. It reads this one and all older ones.
 pub(super) const FORMAT: u32 = 1;
+/// More bytes than any backup has.
+const LARGEST: u64 = 1 << 62;
 
 /// One stored object of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +167,31 @@ impl Backup {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        serde_json::from_slice(json).map_err(unreadable)
+        let backup: Self = serde_json::from_slice(json).map_err(unreadable)?;
+        match backup.odd_number() {
+            Some(what) => Err(damaged(what)),
+            None => Ok(backup),
+        }
+    }
+
+    /// What cannot be true of any backup, so that whoever reckons with its numbers need not mind.
+    fn odd_number(&self) -> Option<&'static str> {
+        let records = self.log.iter().flat_map(|log| [log.first, log.last]);
+        let mut records = records.chain(self.log_files.iter().map(|file| file.lsn));
+        if self.end.lsn >= Lsn::BEYOND.0
+            || self.state.first_lsn >= Lsn::BEYOND.0
+            || records.any(|lsn| lsn >= Lsn::BEYOND.0)
+        {
+            return Some("it names a record that no log reaches");
+        }
+        if self.log.iter().any(|log| log.first > log.last) {
+            return Some("a piece of its log ends before it begins");
+        }
+        if self.parent.is_some_and(|parent| parent >= self.number) {
+            return Some("it continues a backup that is not older");
+        }
+        let bytes = self.pieces().map(|piece| u128::from(piece.stored) + u128::from(piece.raw)).sum::<u128>();
+        (bytes > u128::from(LARGEST)).then_some("its pieces are larger than any storage")
     }
 }
 

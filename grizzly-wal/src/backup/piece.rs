@@ -1,12 +1,11 @@
 //! One stored object of a backup: compressed where that helps, with a checksum of what is stored and of the content.
 
-use std::io::Read;
-
 use bytes::Bytes;
 
 use super::manifest::Piece;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{PutMode, Storage};
+use crate::unpack::unpack;
 
 const LEVEL: i32 = 3;
 
@@ -44,18 +43,11 @@ pub(super) fn read(storage: &dyn Storage, piece: &Piece) -> Result<Bytes> {
         return Err(damaged("is damaged: its checksum is wrong"));
     }
     let content = match piece.zstd {
-        true => decompress(&stored, piece.raw).map_err(|error| damaged("does not decompress").with_source(error))?,
+        true => unpack(&stored, piece.raw).map_err(|error| damaged("does not decompress").with_source(error))?.into(),
         false => stored,
     };
     if content.len() as u64 != piece.raw || crc32c::crc32c(&content) != piece.raw_crc {
         return Err(damaged("is damaged: the checksum of its content is wrong"));
     }
     Ok(content)
-}
-
-/// Stops at the declared size.
-fn decompress(stored: &[u8], raw: u64) -> std::io::Result<Bytes> {
-    let mut content = Vec::new();
-    zstd::stream::read::Decoder::with_buffer(stored)?.take(raw + 1).read_to_end(&mut content)?;
-    Ok(content.into())
 }

@@ -26,6 +26,8 @@ const HEADER: usize = 64;
 const BLOCK: usize = 64 * 1024;
 /// Bytes of a full block as stored.
 const STORED_BLOCK: usize = BLOCK + TAG;
+/// More bytes than any object has.
+const LARGEST: u64 = 1 << 62;
 const PURPOSE: &[u8] = b"grizzly object";
 /// Headers that are kept, so that most reads of a part need one call.
 const KEPT_HEADERS: usize = 4096;
@@ -69,6 +71,9 @@ impl EncryptedStorage {
             return Err(wrong_key(path));
         }
         let len = u64::from_le_bytes(std::array::from_fn(|at| header[24 + at]));
+        if len > LARGEST {
+            return Err(Error::corrupt(path, 24, format!("it says that it has {len} bytes")));
+        }
         let salt: [u8; SALT] = std::array::from_fn(|at| header[32 + at]);
         Ok(Arc::new(Opened { header, len, cipher: self.key.cipher(&salt, PURPOSE)? }))
     }
