@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod batch;
 mod engine;
 mod error;
+mod foreign;
 
 pub use engine::{
     Activity, BackupInfo, BackupKind, BackupReport, Backups, ClusterSettings, CommitOutcome, Conflict, Consent, Given,

@@ -1,22 +1,24 @@
 //! Arrays of a predicate as bytes, for serde: an Arrow IPC stream of one batch with one column.
 
-use std::{io::Cursor, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::ArrayRef,
     datatypes::{Field, Schema},
     error::ArrowError,
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    ipc::writer::StreamWriter,
     record_batch::RecordBatch,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use crate::foreign::ipc_stream;
 
 pub(super) fn serialize<S: Serializer>(array: &ArrayRef, serializer: S) -> Result<S::Ok, S::Error> {
     encode(array).map_err(ser::Error::custom)?.serialize(serializer)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ArrayRef, D::Error> {
-    decode(&Vec::deserialize(deserializer)?).map_err(de::Error::custom)
+    decode(Vec::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
 fn encode(array: &ArrayRef) -> Result<Vec<u8>, ArrowError> {
@@ -27,8 +29,8 @@ fn encode(array: &ArrayRef) -> Result<Vec<u8>, ArrowError> {
     writer.into_inner()
 }
 
-fn decode(bytes: &[u8]) -> Result<ArrayRef, ArrowError> {
-    let batch = StreamReader::try_new(Cursor::new(bytes), None)?.next();
+fn decode(bytes: Vec<u8>) -> Result<ArrayRef, ArrowError> {
+    let (_, batch) = ipc_stream(bytes.into())?;
     let missing = || ArrowError::IpcError("a stream of one batch with one column is expected".to_owned());
-    batch.ok_or_else(missing)??.columns().first().cloned().ok_or_else(missing)
+    batch.ok_or_else(missing)?.columns().first().cloned().ok_or_else(missing)
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Field, Schema, SchemaRef},
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    ipc::writer::StreamWriter,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use super::{key, shard::router::ShardRouter};
 use crate::{
     access::{IndexDefinition, IndexInfo, TableDefinition},
     error::{Error, ErrorKind, Result},
+    foreign::ipc_stream,
 };
 
 /// The schema every database has.
@@ -20,6 +21,8 @@ pub(crate) const DEFAULT_SCHEMA: &str = "public";
 /// Name of the index that a primary key makes.
 pub(crate) const PRIMARY: &str = "primary";
 const MAX_SHARDS: u32 = 1024;
+/// What no database counts to, be it commits, records, tables or epochs. Where more stands in a file, the file is damaged.
+pub(crate) const BEYOND: u64 = 1 << 62;
 
 /// An index of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +132,32 @@ impl Catalog {
         Ok(())
     }
 
+    /// An error if this is not a catalog that changes can have made: one was read from a file.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (id, table) in &self.tables {
+            table.check()?;
+            if *id != table.id || *id >= self.next_table_id {
+                return Err(Error::corrupt(format!("table '{}' stands under number {id}", table.display_name())));
+            }
+        }
+        match self.next_table_id < BEYOND && self.version < BEYOND {
+            true => Ok(()),
+            false => Err(Error::corrupt("the catalog has numbers that none reaches")),
+        }
+    }
+
+    /// An error if a change that was read from a file is not one that can be made here.
+    pub(crate) fn check_change(&self, change: &CatalogChange) -> Result<()> {
+        match change {
+            CatalogChange::CreateTable(table) => table.check(),
+            CatalogChange::CreateIndex { table, index } => self.tables.get(table).map_or(Ok(()), |table| {
+                let taken = table.indexes.iter().any(|known| known.id == index.id);
+                if taken { Err(table.odd("has two indexes of one number")) } else { table.check_index(index) }
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The catalog after a change that was validated when it was made.
     pub(crate) fn with(&self, change: &CatalogChange) -> Self {
         let mut next = self.clone();
@@ -223,6 +252,51 @@ impl TableDef {
             table.add_index(index);
         }
         Ok(table)
+    }
+
+    /// An error if this is not a definition that [`TableDef::new`] can have made.
+    fn check(&self) -> Result<()> {
+        let width = self.schema.fields().len();
+        let columns = || self.primary_key.iter().chain(&self.shard_by);
+        if self.id >= BEYOND || self.name.is_empty() || width == 0 {
+            return Err(self.odd("has no number, no name or no column"));
+        }
+        if self.shards == 0 || self.shards > MAX_SHARDS {
+            return Err(self.odd("has an impossible number of shards"));
+        }
+        if columns().any(|column| *column >= width) {
+            return Err(self.odd("has a key with a column that it does not have"));
+        }
+        if !self.primary_key.is_empty() && !self.shard_by.iter().all(|column| self.primary_key.contains(column)) {
+            return Err(self.odd("has shards by a column that is not in its primary key"));
+        }
+        if !self.schema.fields().iter().all(|field| storable(field.data_type())) {
+            return Err(self.odd("has a column that cannot be stored"));
+        }
+        for (at, index) in self.indexes.iter().enumerate() {
+            self.check_index(index)?;
+            if index.id >= self.next_index_id || self.indexes[..at].iter().any(|other| other.id == index.id) {
+                return Err(self.odd("has an index with the number of another"));
+            }
+            if index.primary && index.columns != self.primary_key {
+                return Err(self.odd("has an index of another primary key"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for an index that it has, or is to have.
+    fn check_index(&self, index: &IndexDef) -> Result<()> {
+        let width = self.schema.fields().len();
+        let fits = index.columns.len() == index.descending.len() && index.columns.iter().all(|column| *column < width);
+        match fits && !index.columns.is_empty() && index.id < u32::MAX {
+            true => Ok(()),
+            false => Err(self.odd(&format!("has an index '{}' that cannot be one of it", index.name))),
+        }
+    }
+
+    fn odd(&self, what: &str) -> Error {
+        Error::corrupt(format!("table '{}' {what}", self.display_name()))
     }
 
     fn add_index(&mut self, index: IndexDef) {
@@ -371,7 +445,7 @@ fn storable(data_type: &DataType) -> bool {
 mod schema_bytes {
     use serde::{Deserializer, Serializer, de::Error as _, ser::Error as _};
 
-    use super::{Deserialize, RecordBatch, SchemaRef, StreamReader, StreamWriter};
+    use super::{Deserialize, RecordBatch, SchemaRef, StreamWriter, ipc_stream};
 
     pub(super) fn serialize<S: Serializer>(schema: &SchemaRef, serializer: S) -> Result<S::Ok, S::Error> {
         let mut bytes = Vec::new();
@@ -391,7 +465,7 @@ mod schema_bytes {
             .map(|at| hex.get(2 * at..2 * at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
             .collect::<Option<Vec<u8>>>()
             .ok_or_else(|| D::Error::custom("a schema is not hexadecimal"))?;
-        let reader = StreamReader::try_new(bytes.as_slice(), None).map_err(D::Error::custom)?;
-        Ok(reader.schema())
+        let (schema, _) = ipc_stream(bytes.into()).map_err(D::Error::custom)?;
+        Ok(schema)
     }
 }

@@ -9,13 +9,13 @@ use grizzly_wal::{Known, Lsn, PutMode, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    catalog::Catalog,
+    catalog::{BEYOND, Catalog},
     maintenance::tombstone_file::{self, ListFile},
     mvcc::tombstones::Tombstones,
     redo,
     segment::{
         cold::ColdSegment,
-        meta::{SegmentKey, SegmentMeta, checkpoint_of_list, segment_of_path},
+        meta::{OVERLAY, SegmentKey, SegmentMeta, checkpoint_of_list, segment_of_path},
     },
 };
 use crate::{
@@ -117,7 +117,16 @@ impl SegmentEntry {
         let order = checkpoint_of_list(path).filter(|_| segment_of_path(path) == Some(self.meta.key()));
         let (checkpoint, writer) =
             order.ok_or_else(|| Error::corrupt(format!("'{path}' cannot list rows of segment {}", self.meta.id)))?;
-        tombstone_file::read(storage, path, &segment.list_label(checkpoint, writer), self.tombstones_crc)
+        let label = segment.list_label(checkpoint, writer);
+        let (ended, list) = tombstone_file::read(storage, path, &label, self.tombstones_crc)?;
+        match ended.last().is_none_or(|row| row < self.meta.rows) {
+            true => Ok((ended, list)),
+            false => Err(Error::corrupt(format!("'{path}' lists rows that segment {} does not have", self.meta.id))),
+        }
+    }
+
+    fn is_possible(&self) -> bool {
+        self.meta.id < OVERLAY && self.meta.epoch < BEYOND && self.meta.file_bytes < BEYOND
     }
 }
 
@@ -130,7 +139,9 @@ fn path(epoch: u64, number: u64) -> String {
 fn order(path: &str) -> Option<(u64, u64)> {
     let name = path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?;
     let (epoch, number) = name.split_once('-').unwrap_or(("0", name));
-    Some((epoch.parse().ok()?, number.parse().ok()?))
+    let (epoch, number) = (epoch.parse().ok()?, number.parse().ok()?);
+    // No database has as many.
+    (epoch < BEYOND && number < BEYOND).then_some((epoch, number))
 }
 
 /// All manifests, the one that counts last.
@@ -205,11 +216,11 @@ impl Manifest {
 
     /// The newest manifest, or `None` where there is no database yet.
     pub(crate) fn load(storage: &Arc<dyn Storage>) -> Result<Option<Self>> {
-        let is_manifest = |path: &str| path.ends_with(".json");
+        let is_manifest = |path: &str| order(path).is_some();
         let Some((_, newest)) = ordered(storage)?.pop() else {
             return match Self::foreign(storage)? {
                 // Another process has created the database just now.
-                Some(path) if path.starts_with(&format!("{DIR}/")) && is_manifest(&path) => Self::load(storage),
+                Some(path) if is_manifest(&path) => Self::load(storage),
                 Some(path) => Err(Error::invalid(format!(
                     "'{}' is not a Grizzly database and not empty: it contains '{path}'",
                     storage.url()
@@ -294,7 +305,23 @@ impl Manifest {
                 ),
             ));
         }
-        redo::decode_json(&format!("manifest '{path}'"), json)
+        let manifest: Self = redo::decode_json(&format!("manifest '{path}'"), json)?;
+        manifest.check().map_err(|error| Error::corrupt(format!("manifest '{path}' is damaged: {error}")))?;
+        Ok(manifest)
+    }
+
+    /// An error if no writer can have stored this.
+    fn check(&self) -> Result<()> {
+        let Self { number, epoch, csn, history_from, replay_from, .. } = *self;
+        let log = self.log.map_or([0, 0], |log| [log.file, log.lsn]);
+        if [number, epoch, csn, history_from, replay_from].iter().chain(&log).any(|number| *number >= BEYOND) {
+            return Err(Error::corrupt("it has numbers that no database reaches"));
+        }
+        let mut entries = self.tables.values().flatten().flatten();
+        if self.next_segment > OVERLAY || !entries.all(SegmentEntry::is_possible) {
+            return Err(Error::corrupt("it has segments that no database has"));
+        }
+        self.catalog.check()
     }
 
     /// Stores this manifest under its number. `Unavailable` if another writer did so first.

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     access::Csn,
     error::{Error, ErrorKind, Result},
+    foreign::guarded,
 };
 
 /// Record kinds in the log's headers. Commits of older versions: ended rows are listed one by one.
@@ -187,6 +188,15 @@ impl EncodedRows {
     }
 
     pub(crate) fn decode(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let damaged = |said: &str| Error::corrupt(format!("rows in the log are damaged: {said}"));
+        let batch = guarded(|| self.decode_message(schema)).map_err(|panic| damaged(&panic))??;
+        match batch.num_rows() == self.count as usize {
+            true => Ok(batch),
+            false => Err(damaged(&format!("{} instead of {}", batch.num_rows(), self.count))),
+        }
+    }
+
+    fn decode_message(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let corrupt = |error: &dyn std::fmt::Display| Error::corrupt(format!("rows in the log are damaged: {error}"));
         let message = root_as_message(&self.message).map_err(|error| corrupt(&error))?;
         let header = message.header_as_record_batch().ok_or_else(|| corrupt(&"not a record batch"))?;

@@ -27,6 +27,7 @@ use grizzly_wal::{
 use serde::{Deserialize, Serialize};
 
 use super::super::{
+    catalog::BEYOND,
     manifest::{LogEnd, checked, unchecked, unreadable},
     redo::{decode_json, encode_json},
 };
@@ -38,6 +39,8 @@ pub(crate) const DIR: &str = "lease";
 const TRUSTED: f64 = 0.9;
 /// Longer than any process lives.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// A lease that is good for longer would be waited for by nobody.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Leases of earlier epochs that stay, so that a holder that slept through some of them finds its successor.
 const KEPT: usize = 8;
 
@@ -108,7 +111,9 @@ fn path(epoch: u64) -> String {
 }
 
 fn epoch_of(path: &str) -> Option<u64> {
-    path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()
+    let epoch: u64 = path.strip_prefix(DIR)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()?;
+    // One that no database reaches is none, and one that is written in another way is not found under its name.
+    (epoch < BEYOND && self::path(epoch) == path).then_some(epoch)
 }
 
 /// The newest epoch that somebody has taken; 0 if nobody ever has.
@@ -134,6 +139,9 @@ fn parse(path: &str, text: &[u8]) -> Result<Grant> {
     // Earlier versions stored it without a checksum.
     let json = if text.ends_with(b"}") { text } else { unchecked(path, text)? };
     let grant: Grant = decode_json(&format!("lease '{path}'"), json)?;
+    if grant.renewal >= BEYOND || Duration::from_millis(grant.millis) > LONGEST {
+        return Err(Error::corrupt(format!("'{path}' is damaged: it is good for {} ms", grant.millis)));
+    }
     match epoch_of(path) == Some(grant.epoch) {
         true => Ok(grant),
         false => Err(Error::corrupt(format!("'{path}' was exchanged: it is the lease of epoch {}", grant.epoch))),

@@ -107,6 +107,15 @@ impl<'a> Block<'a> {
         self.row_base.wrapping_add(bits::get(self.rows, index, self.row_width) as u32)
     }
 
+    /// Whether all its rows are less than `end`.
+    pub(super) fn rows_below(&self, end: u32) -> bool {
+        let greatest = u64::from(self.row_base) + bits::mask(self.row_width);
+        // What the width leaves room for is more than what is there, mostly by less than one bit.
+        greatest < u64::from(end)
+            || (0..self.len)
+                .all(|index| u64::from(self.row_base) + bits::get(self.rows, index, self.row_width) < u64::from(end))
+    }
+
     /// Prepares `key` for [`Self::write_key`].
     #[inline]
     pub(super) fn begin_key(&self, key: &mut Vec<u8>) {

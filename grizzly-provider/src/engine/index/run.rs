@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     super::key::KeyRange,
-    PairVisitor, Result,
+    IndexError, PairVisitor, Result,
     block::{Block, ENTRIES, common_prefix, compare_front, is_before},
     format::{Layout, head},
 };
@@ -26,10 +26,23 @@ pub(crate) struct IndexRun {
 }
 
 impl IndexRun {
-    /// The run in the bytes that [`Self::to_bytes`] gave. Fails, and says where, if they were damaged.
-    pub(crate) fn from_bytes(bytes: Bytes) -> Result<Self> {
+    /// The run in the bytes that [`Self::to_bytes`] gave, of a segment of `rows` rows. Fails, and says where, if they were
+    /// damaged.
+    pub(crate) fn from_bytes(bytes: Bytes, rows: u32) -> Result<Self> {
         let layout = Layout::read(&bytes)?;
-        Ok(Self::assemble(bytes, layout))
+        let run = Self::assemble(bytes, layout);
+        let odd = run.blocks().position(|block| !block.rows_below(rows));
+        match odd {
+            None => Ok(run),
+            Some(block) => {
+                let what = format!("only rows of its segment in block {block}");
+                Err(IndexError::Corrupt { what, offset: 0 })
+            }
+        }
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
+        (0..self.layout.blocks).map_while(|block| self.block(block))
     }
 
     pub(super) fn assemble(bytes: Bytes, layout: Layout) -> Self {
@@ -118,7 +131,7 @@ impl IndexRun {
     pub(crate) fn for_each_duplicate(&self, f: &mut PairVisitor<'_>) {
         let mut key = Vec::new();
         let mut before: Option<Block<'_>> = None;
-        for block in (0..self.layout.blocks).map_while(|block| self.block(block)) {
+        for block in self.blocks() {
             if let Some(before) = before {
                 let last = before.len() - 1;
                 before.begin_key(&mut key);

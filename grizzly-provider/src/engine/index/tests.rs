@@ -143,7 +143,7 @@ proptest! {
         let run = run_of(&keys, rows);
         check_run(&run, &entries, &picks)?;
         let bytes = run.to_bytes().concat();
-        let again = IndexRun::from_bytes(Bytes::from(bytes.clone())).expect("undamaged");
+        let again = IndexRun::from_bytes(Bytes::from(bytes.clone()), u32::MAX).expect("undamaged");
         check_run(&again, &entries, &picks)?;
         let mut builder = RunBuilder::new();
         entries.iter().for_each(|(key, row)| builder.push(key, *row));
@@ -195,8 +195,8 @@ proptest! {
         let mut damaged = bytes.clone();
         let at = at as usize % damaged.len();
         damaged[at] ^= flip;
-        prop_assert!(IndexRun::from_bytes(Bytes::from(damaged)).is_err());
-        prop_assert!(IndexRun::from_bytes(Bytes::from(bytes[..cut as usize % bytes.len()].to_vec())).is_err());
+        prop_assert!(IndexRun::from_bytes(Bytes::from(damaged), u32::MAX).is_err());
+        prop_assert!(IndexRun::from_bytes(Bytes::from(bytes[..cut as usize % bytes.len()].to_vec()), u32::MAX).is_err());
     }
 
     #[test]
@@ -210,7 +210,7 @@ proptest! {
         let crc = format::checksum(&bytes);
         bytes[16..20].copy_from_slice(&crc.to_le_bytes());
         // Wrong answers are all that can be expected of a run whose checksum was forged; but no panic.
-        if let Ok(run) = IndexRun::from_bytes(Bytes::from(bytes)) {
+        if let Ok(run) = IndexRun::from_bytes(Bytes::from(bytes), u32::MAX) {
             for range in ranges(&sorted(&keys, None), &picks) {
                 run.lookup(&range, &mut Vec::new());
                 run.for_each_rev(&range, &mut |_, _| ControlFlow::Continue(()));
@@ -314,10 +314,10 @@ const GOLDEN: [&str; 3] = [
 fn other_versions_are_named() {
     let mut bytes = run_of(&[vec![1]], None).to_bytes().concat();
     bytes[4] = 9;
-    let error = IndexRun::from_bytes(Bytes::from(bytes)).expect_err("version 9 is unknown");
+    let error = IndexRun::from_bytes(Bytes::from(bytes), u32::MAX).expect_err("version 9 is unknown");
     assert!(matches!(&error, IndexError::Unsupported { what } if what.contains("version 9")), "{error}");
-    let error =
-        IndexRun::from_bytes(Bytes::from_static(b"PAR1 something else, long enough for it")).expect_err("not ours");
+    let error = IndexRun::from_bytes(Bytes::from_static(b"PAR1 something else, long enough for it"), u32::MAX)
+        .expect_err("not ours");
     assert!(matches!(error, IndexError::Corrupt { offset: 0, .. }));
 }
 

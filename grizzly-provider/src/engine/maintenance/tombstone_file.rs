@@ -66,7 +66,10 @@ pub(crate) fn read(
     if body.len() != 12 * count {
         return Err(damaged("its length does not fit its count"));
     }
-    let ended = (0..count).map(|_| (body.get_u32_le(), Csn(body.get_u64_le()))).collect();
+    let ended: Tombstones = (0..count).map(|_| (body.get_u32_le(), Csn(body.get_u64_le()))).collect();
+    if ended.len() as usize != count {
+        return Err(damaged("it lists a row twice"));
+    }
     Ok((ended, ListFile { path: path.to_owned(), rows: count as u32, crc: found }))
 }
 

@@ -99,6 +99,12 @@ impl Tombstones {
         self.chunks.get(&(row / CHUNK_ROWS))?.get((row % CHUNK_ROWS) as u16)
     }
 
+    /// The greatest row that has ended.
+    pub(crate) fn last(&self) -> Option<u32> {
+        let (number, chunk) = self.chunks.get_max()?;
+        chunk.ended(*number).map(|(row, _)| row).max()
+    }
+
     /// Number of ended rows.
     pub(crate) fn len(&self) -> u32 {
         self.count

@@ -145,7 +145,7 @@ impl ColdSegment {
         let run = match self.removal.storage().get(&path) {
             Ok(bytes) => {
                 let run = label::content(&path, &bytes, &self.label.with(Part::Run { index }))?;
-                Some(IndexRun::from_bytes(run).map_err(|error| Error::from(error).at(&path))?)
+                Some(IndexRun::from_bytes(run, self.meta.rows).map_err(|error| Error::from(error).at(&path))?)
             }
             Err(error) if error.kind() == grizzly_wal::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     BuiltSegment, ChunkCache, EncodedColumn, Result, SegmentError, ZoneMap,
     cache::ChunkKey,
-    footer::{self, BlobMeta, HEADER_BYTES, SegmentFooter, TRAILER_BYTES, Trailer},
+    footer::{self, BlobMeta, CHUNK_ROWS, HEADER_BYTES, SegmentFooter, TRAILER_BYTES, Trailer},
 };
 
 /// One read from the end that usually has the whole footer.
@@ -219,10 +219,7 @@ impl SegmentFile {
         let place = || format!("{}, column {}, chunk {chunk}", self.path, field.name());
         check_blob(&bytes, blob).map_err(|what| SegmentError::corrupt(place(), what))?;
         let rows = self.footer.chunks[chunk].rows as usize;
-        EncodedColumn::from_bytes(bytes, field, rows).map_err(|e| match e {
-            SegmentError::Corrupt { what, .. } => SegmentError::corrupt(place(), what),
-            other => other,
-        })
+        EncodedColumn::from_bytes(bytes, field, rows, format!("{}, chunk {chunk}", self.path))
     }
 
     /// Reads the whole file, not through the cache: every checksum, every gap, every value against its zone map.
@@ -286,6 +283,8 @@ impl SegmentFile {
         let field = self.schema.field(column);
         let meta = &self.footer.chunks[chunk];
         let values = self.read(chunk, column)?.decode(field)?;
+        // Decoders trust what was encoded: text that is none, and places behind the end, are found here.
+        values.to_data().validate_full().map_err(|error| SegmentError::corrupt(self.path.as_ref(), error))?;
         let found = ZoneMap::of(&values)?;
         if found != meta.zones[column] {
             let what = format!("its values are not those of its zone map: {found:?}, not {:?}", meta.zones[column]);
@@ -391,9 +390,16 @@ fn check_footer(footer: &SegmentFooter, footer_offset: u64) -> Result<(), &'stat
         if chunk.first_row != rows {
             return Err("the footer's chunks do not follow each other");
         }
+        // Rows are found by their numbers: all chunks are full but the last.
+        if chunk.rows == 0 || chunk.rows as usize > CHUNK_ROWS || !rows.is_multiple_of(CHUNK_ROWS as u64) {
+            return Err("a chunk of the footer has an impossible number of rows");
+        }
         rows += u64::from(chunk.rows);
         if chunk.columns.len() != footer.columns.len() || chunk.zones.len() != footer.columns.len() {
             return Err("the footer's chunks have different numbers of columns");
+        }
+        if chunk.zones.iter().any(|zone| zone.rows != chunk.rows || zone.nulls > zone.rows) {
+            return Err("a zone map of the footer has other rows than its chunk");
         }
         for blob in &chunk.columns {
             if blob.offset < end {
@@ -402,7 +408,9 @@ fn check_footer(footer: &SegmentFooter, footer_offset: u64) -> Result<(), &'stat
             end = blob.offset.checked_add(blob.len).ok_or("a blob of the footer has no end")?;
         }
     }
-    if rows != footer.rows || end > footer_offset {
+    let nulls = |column: usize| footer.chunks.iter().map(|chunk| u64::from(chunk.zones[column].nulls)).sum::<u64>();
+    let summed = footer.columns.iter().enumerate().all(|(column, summary)| summary.nulls == nulls(column));
+    if rows != footer.rows || end > footer_offset || !summed {
         return Err("the footer's totals are not those of its chunks");
     }
     Ok(())

@@ -135,8 +135,12 @@ impl SegmentFooter {
         if crc32c::crc32c(packed) != trailer.footer_crc {
             return Err(SegmentError::corrupt(file, "the footer's checksum differs"));
         }
-        let json = zstd::bulk::decompress(packed, trailer.footer_unpacked)
+        // By its own bytes, not by the length that the trailer claims, it is known how much room it takes.
+        let json = grizzly_wal::unpack(packed, trailer.footer_unpacked)
             .map_err(|e| SegmentError::corrupt(file, format!("the footer does not unpack: {e}")))?;
+        if json.len() as u64 != trailer.footer_unpacked {
+            return Err(SegmentError::corrupt(file, "the footer has another length than the trailer says"));
+        }
         serde_json::from_slice(&json)
             .map_err(|e| SegmentError::corrupt(file, format!("the footer does not parse: {e}")))
     }
@@ -147,7 +151,7 @@ impl SegmentFooter {
 pub(super) struct Trailer {
     pub(super) footer_offset: u64,
     pub(super) footer_bytes: u64,
-    footer_unpacked: usize,
+    footer_unpacked: u64,
     footer_crc: u32,
 }
 
@@ -170,8 +174,10 @@ impl Trailer {
         if footer_offset.checked_add(footer_bytes) != size.checked_sub(TRAILER_BYTES as u64) {
             return Err(corrupt("the file has another length than its trailer says"));
         }
-        let footer_unpacked =
-            usize::try_from(number(16).min(LARGEST_FOOTER)).map_err(|_| corrupt("footer too large"))?;
+        let footer_unpacked = number(16);
+        if footer_unpacked > LARGEST_FOOTER {
+            return Err(corrupt("the trailer says that the footer is larger than any"));
+        }
         Ok(Self { footer_offset, footer_bytes, footer_unpacked, footer_crc: crc(24) })
     }
 }

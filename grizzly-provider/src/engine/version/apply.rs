@@ -5,13 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     super::{
-        catalog::CatalogChange,
+        catalog::{BEYOND, CatalogChange},
         files::Files,
         mvcc::{row_set::TableRows, tombstones::Tombstones},
         redo::{Change, KeyedRows, LoggedRows, RedoOp, Replace},
         segment::{
             cold::ColdSegment,
-            meta::{SegmentKey, SegmentMeta},
+            meta::{OVERLAY, SegmentKey, SegmentMeta},
         },
         shard::hot::{HotIndexes, HotSegment},
     },
@@ -49,6 +49,9 @@ pub(crate) struct IndexEntries {
 /// # Errors
 /// `Corrupt` if the change does not fit the version: the writer has checked that it does, or reads what one has written.
 pub(crate) fn apply(version: &mut DatabaseVersion, change: &Change, csn: Csn, files: &Files) -> Result<Effects> {
+    if csn.0 >= BEYOND {
+        return Err(Error::corrupt(format!("a record in the log is of commit {csn}, which no database reaches")));
+    }
     let mut applying = Applying::new(version, csn, files);
     match change {
         Change::Commit(ops) => ops.iter().try_for_each(|op| applying.op(op))?,
@@ -61,6 +64,7 @@ pub(crate) fn apply(version: &mut DatabaseVersion, change: &Change, csn: Csn, fi
 /// Makes a change of the catalog; returns the segment files that are gone by it.
 pub(crate) fn define(version: &mut DatabaseVersion, change: &CatalogChange, csn: Csn) -> Result<Vec<Arc<ColdSegment>>> {
     let mut gone = Vec::new();
+    version.catalog.check_change(change)?;
     version.catalog = Arc::new(version.catalog.with(change));
     match change {
         CatalogChange::CreateTable(def) => {
@@ -116,6 +120,7 @@ impl<'a> Applying<'a> {
             RedoOp::Attach(attach) => {
                 let table = self.version.change_table(attach.table, self.csn)?;
                 let segment = opened(self.files, attach.file.as_ref(), &attach.meta, table)?;
+                check_ended(&segment, &attach.ended)?;
                 table.shard_mut(attach.shard)?.push(SegmentData::Cold(segment), attach.ended.clone());
                 self.effects.name(&attach.meta);
                 Ok(())
@@ -133,6 +138,9 @@ impl<'a> Applying<'a> {
                     )));
                 }
                 let entries = IndexEntries { indexes: Arc::clone(&hot.indexes), first_row: hot.rows, ids, rows };
+                if hot.rows.checked_add(entries.rows.batch.num_rows() as u32).is_none() {
+                    return Err(Error::corrupt(format!("the log adds more rows to segment {segment} than one has")));
+                }
                 hot.append(&entries.rows.batch, self.csn.0, versions)?;
                 self.effects.entries.push(entries);
                 self.effects.next_segment = self.effects.next_segment.max(segment + 1);
@@ -157,6 +165,12 @@ impl<'a> Applying<'a> {
             }
             None => None,
         };
+        if let Some(added) = &added {
+            check_ended(added, &replace.ended)?;
+        }
+        if replace.history_from >= BEYOND {
+            return Err(Error::corrupt("a merge of segments in the log lets go of history that there is not yet"));
+        }
         let removed: HashSet<u32> = replace.removed.iter().copied().collect();
         self.effects.gone.extend(removed.iter().filter_map(|id| table.segment(*id)?.cold().cloned()));
         exchange(table, replace.shard, &removed, added, replace.ended.clone())?;
@@ -202,12 +216,38 @@ fn opened(
     meta: &SegmentMeta,
     table: &TableVersion,
 ) -> Result<Arc<ColdSegment>> {
+    check_number(meta.id, meta.epoch)?;
     at_hand.map_or_else(|| files.open(meta, table), |segment| Ok(Arc::clone(segment)))
+}
+
+/// An error for the number of a segment that no writer gives.
+fn check_number(segment: u32, epoch: u64) -> Result<()> {
+    match segment < OVERLAY && epoch < BEYOND {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!("the log names segment {segment} of epoch {epoch}, which cannot be"))),
+    }
+}
+
+/// An error if rows are to have ended that a segment does not have.
+fn check_ended(segment: &ColdSegment, ended: &Tombstones) -> Result<()> {
+    match ended.last().is_none_or(|row| row < segment.meta.rows) {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!("the log ends rows that '{}' does not have", segment.meta.path()))),
+    }
 }
 
 /// The hot segment with this number, made if it is named for the first time; earlier ones grow no more.
 fn growing(table: &mut TableVersion, shard: u32, segment: u32) -> Result<&mut HotSegment> {
     let def = Arc::clone(&table.def);
+    if table.shard(shard)?.growing().is_none_or(|hot| hot.id != segment) {
+        check_number(segment, 0)?;
+        if table.segment(segment).is_some() {
+            let table = def.display_name();
+            return Err(Error::corrupt(format!(
+                "the log adds rows to segment {segment} of table '{table}', which has ended"
+            )));
+        }
+    }
     let version = table.shard_mut(shard)?;
     if version.growing().is_none_or(|hot| hot.id != segment) {
         if let Some(before) = version.growing_mut() {

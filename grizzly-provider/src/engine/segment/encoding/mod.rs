@@ -14,12 +14,14 @@ mod search;
 mod session;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod untrusted;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, ByteView, MAX_INLINE_VIEW_LEN, OffsetSizeTrait, RecordBatch, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema};
-use arrow::ipc::reader::StreamDecoder;
+use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
@@ -36,6 +38,7 @@ use vortex_mask::Mask;
 
 use super::{Result, SegmentError};
 use crate::access::ColumnTest;
+use crate::foreign::{guarded, ipc_stream};
 pub(crate) use point::Gathered;
 use point::ShortWay;
 use session::{Encodings, encodings};
@@ -50,6 +53,8 @@ struct Chunk {
     nbytes: usize,
     /// Made when a single value is read first; `None` inside where that takes the encoding's own code.
     short_way: OnceLock<Option<ShortWay>>,
+    /// The file and the chunk that it was read from.
+    origin: Option<String>,
 }
 
 #[derive(Debug)]
@@ -93,8 +98,24 @@ impl Form {
 
 impl EncodedColumn {
     fn new(repr: Repr) -> Self {
+        Self::from_file(repr, None)
+    }
+
+    fn from_file(repr: Repr, origin: Option<String>) -> Self {
         let nbytes = repr.nbytes();
-        Self(Arc::new(Chunk { repr, nbytes, short_way: OnceLock::new() }))
+        Self(Arc::new(Chunk { repr, nbytes, short_way: OnceLock::new(), origin }))
+    }
+
+    /// What `read` makes of its bytes. Where those come from a file, whatever the library does not take, and where it panics,
+    /// is damage to the file.
+    fn read<T>(&self, field: &Field, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let found = guarded(read).unwrap_or_else(|panic| Err(SegmentError::internal("decoding", panic)));
+        match (found, &self.0.origin) {
+            (Err(SegmentError::Internal { what }), Some(origin)) => {
+                Err(SegmentError::corrupt(format!("{origin}, column {}", field.name()), what))
+            }
+            (found, _) => found,
+        }
     }
 
     /// Compresses `array`, whose type is `field`'s. Values come back bit by bit: `-0.0`, every NaN, trailing spaces.
@@ -131,10 +152,10 @@ impl EncodedColumn {
     pub(crate) fn decode(&self, field: &Field) -> Result<ArrayRef> {
         match &self.0.repr {
             Repr::Plain(array) => Ok(Arc::clone(array)),
-            Repr::Encoded(array) => {
+            Repr::Encoded(array) => self.read(field, || {
                 let encodings = encodings()?;
                 to_arrow(encodings, array.clone(), field, false, &mut encodings.context())
-            }
+            }),
         }
     }
 
@@ -150,13 +171,13 @@ impl EncodedColumn {
         }
         match &self.0.repr {
             Repr::Plain(array) => Ok(compute::filter(array, &selection.clone().into())?),
-            Repr::Encoded(array) => {
+            Repr::Encoded(array) => self.read(field, || {
                 let encodings = encodings()?;
                 let kept = array
                     .filter(Mask::from_buffer(BitBuffer::from(selection.clone())))
                     .map_err(failed("filtering", field))?;
                 to_arrow(encodings, kept, field, true, &mut encodings.context())
-            }
+            }),
         }
     }
 
@@ -190,8 +211,11 @@ impl EncodedColumn {
             return Ok(None);
         };
         let tests: Vec<ColumnTest> = tests.iter().map(|test| relabel_literals(field, test)).collect::<Result<_>>()?;
-        let encodings = encodings()?;
-        search::search(encodings, array, &physical, &tests, &mut encodings.context()).map_err(failed("testing", field))
+        self.read(field, || {
+            let encodings = encodings()?;
+            let found = search::search(encodings, array, &physical, &tests, &mut encodings.context());
+            found.map_err(failed("testing", field))
+        })
     }
 
     /// The blob: parts to be written one after the other, at a file offset divisible by 64 for reading without copies.
@@ -216,14 +240,15 @@ impl EncodedColumn {
         Ok(parts)
     }
 
-    /// A column from its blob, using the bytes where they are if their alignment allows.
+    /// A column from its blob, using the bytes where they are if their alignment allows. `origin` says where the blob is,
+    /// for messages.
     ///
     /// The bytes must be intact: check the blob's checksum first.
     ///
     /// # Errors
     /// [`SegmentError::Corrupt`] if the bytes are not a blob of `rows` rows of this type.
-    pub(crate) fn from_bytes(bytes: Bytes, field: &Field, rows: usize) -> Result<Self> {
-        let corrupt = |what: String| SegmentError::corrupt(format!("column {}", field.name()), what);
+    pub(crate) fn from_bytes(bytes: Bytes, field: &Field, rows: usize, origin: String) -> Result<Self> {
+        let corrupt = |what: String| SegmentError::corrupt(format!("{origin}, column {}", field.name()), what);
         let Some(last) = bytes.len().checked_sub(1) else { return Err(corrupt("empty blob".to_owned())) };
         let nullable = match Form::from_byte(bytes[last]) {
             Some(Form::Plain) => {
@@ -231,7 +256,7 @@ impl EncodedColumn {
                 if array.len() != rows || array.data_type() != field.data_type() {
                     return Err(corrupt(format!("{} rows of {}", array.len(), array.data_type())));
                 }
-                return Ok(Self::new(Repr::Plain(array)));
+                return Ok(Self::from_file(Repr::Plain(array), Some(origin)));
             }
             Some(Form::Encoded) => Nullability::NonNullable,
             Some(Form::EncodedNullable) => Nullability::Nullable,
@@ -246,7 +271,11 @@ impl EncodedColumn {
             let parsed = SerializedArray::try_from(ByteBuffer::from(bytes.slice(..last)))?;
             parsed.decode(&dtype, rows, &encodings.read, &encodings.session)
         };
-        open().map(|array| Self::new(Repr::Encoded(array))).map_err(|e| corrupt(said(&e)))
+        let array = guarded(open).map_err(corrupt)?.map_err(|e| corrupt(said(&e)))?;
+        match array.len() == rows {
+            true => Ok(Self::from_file(Repr::Encoded(array), Some(origin))),
+            false => Err(corrupt(format!("{} rows instead of {rows}", array.len()))),
+        }
     }
 
     /// Its different values, where the encoding lists them anyway: each at least once in the column, no NULL.
@@ -255,16 +284,18 @@ impl EncodedColumn {
     /// [`SegmentError::Internal`] if `field` is not the one the column was encoded with.
     pub(crate) fn distinct_values(&self, field: &Field) -> Result<Option<ArrayRef>> {
         let Repr::Encoded(array) = &self.0.repr else { return Ok(None) };
-        let values = if let Some(dict) = array.as_opt::<Dict>() {
-            dict.values().clone()
-        } else if array.is::<Constant>() {
-            array.slice(0..1).map_err(failed("reading values of", field))?
-        } else {
-            return Ok(None);
-        };
-        let encodings = encodings()?;
-        let values = to_arrow(encodings, values, field, true, &mut encodings.context())?;
-        Ok(Some(values).filter(|values| values.null_count() == 0))
+        self.read(field, || {
+            let values = if let Some(dict) = array.as_opt::<Dict>() {
+                dict.values().clone()
+            } else if array.is::<Constant>() {
+                array.slice(0..1).map_err(failed("reading values of", field))?
+            } else {
+                return Ok(None);
+            };
+            let encodings = encodings()?;
+            let values = to_arrow(encodings, values, field, true, &mut encodings.context())?;
+            Ok(Some(values).filter(|values| values.null_count() == 0))
+        })
     }
 
     /// Bytes of memory this column holds on to.
@@ -349,7 +380,40 @@ fn to_arrow(
     let target = Field::new("", physical, array.dtype().is_nullable());
     let options = ArrowExportOptions::default().with(CompactBuffers(compact));
     let arrow = encodings.session.arrow().exporter(&options).execute_arrow(array, Some(&target), context);
-    relabel(&arrow.map_err(failed("decoding", field))?, field.data_type())
+    let arrow = arrow.map_err(failed("decoding", field))?;
+    if !has_places(&arrow) {
+        return Err(SegmentError::internal("decoding", format!("column {}: values behind the end", field.name())));
+    }
+    relabel(&arrow, field.data_type())
+}
+
+/// Whether all values of strings or binaries are where there are bytes. The library takes offsets and views from a blob as they
+/// are, and Arrow reads there without looking. Whether texts are texts is for `verify` to find: it takes too long here.
+fn has_places(array: &ArrayRef) -> bool {
+    fn offsets<T: OffsetSizeTrait>(offsets: &[T], bytes: usize) -> bool {
+        let last = offsets.last().map_or(0, |last| last.as_usize());
+        offsets.is_sorted() && offsets.first().is_none_or(|first| *first >= T::zero()) && last <= bytes
+    }
+    fn views(views: &[u128], buffers: &[Buffer]) -> bool {
+        views.iter().filter(|view| **view as u32 > MAX_INLINE_VIEW_LEN).all(|view| {
+            let view = ByteView::from(*view);
+            let end = view.offset as usize + view.length as usize;
+            buffers.get(view.buffer_index as usize).is_some_and(|buffer| end <= buffer.len())
+        })
+    }
+    match array.data_type() {
+        DataType::Utf8 => offsets(array.as_string::<i32>().value_offsets(), array.as_string::<i32>().values().len()),
+        DataType::LargeUtf8 => {
+            offsets(array.as_string::<i64>().value_offsets(), array.as_string::<i64>().values().len())
+        }
+        DataType::Binary => offsets(array.as_binary::<i32>().value_offsets(), array.as_binary::<i32>().values().len()),
+        DataType::LargeBinary => {
+            offsets(array.as_binary::<i64>().value_offsets(), array.as_binary::<i64>().values().len())
+        }
+        DataType::Utf8View => views(array.as_string_view().views(), array.as_string_view().data_buffers()),
+        DataType::BinaryView => views(array.as_binary_view().views(), array.as_binary_view().data_buffers()),
+        _ => true,
+    }
 }
 
 fn take_encoded(encodings: &Encodings, array: &VortexArray, field: &Field, rows: &[u32]) -> Result<ArrayRef> {
@@ -391,13 +455,8 @@ fn ipc_bytes(array: &ArrayRef) -> Result<Bytes> {
     Ok(Bytes::from(writer.into_inner()?))
 }
 
-fn ipc_array(bytes: Bytes) -> Result<ArrayRef> {
-    let mut rest = Buffer::from(bytes);
-    let mut decoder = StreamDecoder::new();
-    while !rest.is_empty() {
-        if let Some(batch) = decoder.decode(&mut rest)? {
-            return Ok(Arc::clone(batch.column(0)));
-        }
-    }
-    Err(SegmentError::corrupt("Arrow IPC blob", "no rows"))
+fn ipc_array(bytes: Bytes) -> Result<ArrayRef, ArrowError> {
+    let (_, batch) = ipc_stream(bytes)?;
+    let column = batch.and_then(|batch| batch.columns().first().cloned());
+    column.ok_or_else(|| ArrowError::IpcError("a stream without rows".to_owned()))
 }

@@ -19,7 +19,7 @@ use crate::access::{ColumnTest, CompareOp, Predicate};
 use crate::engine::segment::ZoneMap;
 
 /// A small generator of our own, so that a failing case is its seed.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -99,7 +99,7 @@ fn words(numbers: &[i128]) -> Vec<String> {
         .collect()
 }
 
-fn types() -> Vec<DataType> {
+pub(super) fn types() -> Vec<DataType> {
     use DataType::*;
     let mut types = vec![
         Null,
@@ -196,6 +196,14 @@ fn array_of(data_type: &DataType, n: &[i128]) -> ArrayRef {
             compute::cast(&compute::cast(&words, &middle).expect("cast"), text).expect("cast")
         }
     }
+}
+
+/// A column in one of the patterns, mostly without NULLs.
+pub(super) fn array(random: &mut Random, data_type: &DataType, len: usize) -> ArrayRef {
+    let pattern = random.below(PATTERNS);
+    let values = array_of(data_type, &numbers(random, pattern, len));
+    let one_in = [0, 0, 0, 1, 5, 60][random.below(6)];
+    with_nulls(values, random, one_in)
 }
 
 /// Sets about one row in `one_in` to NULL (0: none, 1: all).
@@ -319,7 +327,7 @@ fn check_tests(
 fn through_bytes(column: &EncodedColumn, field: &Field, shift: usize) -> EncodedColumn {
     let blob = column.to_bytes().expect("serialises").concat();
     let shifted = Bytes::from([vec![0; shift], blob].concat()).slice(shift..);
-    EncodedColumn::from_bytes(shifted, field, column.rows()).expect("opens")
+    EncodedColumn::from_bytes(shifted, field, column.rows(), "a test".to_owned()).expect("opens")
 }
 
 proptest! {

@@ -166,7 +166,9 @@ impl Words {
     fn get(&self, place: usize) -> VortexResult<u64> {
         let size = 1 << (self.log_bits - 3);
         let bytes = self.bytes.as_slice();
-        let word = bytes.get(place * size..(place + 1) * size);
+        // What says where a word is may be bytes of a file, too.
+        let start = place.checked_mul(size);
+        let word = start.and_then(|start| bytes.get(start..start.checked_add(size)?));
         let word = word.ok_or_else(|| vortex_err!("word {place} of {} bytes", bytes.len()))?;
         Ok(match *word {
             [a] => a.into(),
@@ -235,7 +237,7 @@ struct Exceptions {
 
 impl Exceptions {
     fn get(&self, row: usize) -> VortexResult<Option<i64>> {
-        let wanted = row as i64 + self.offset;
+        let wanted = (row as i64).wrapping_add(self.offset);
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low.midpoint(high);

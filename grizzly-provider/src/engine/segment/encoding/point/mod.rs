@@ -102,12 +102,15 @@ impl<'a> Gathered<'a> {
             }
             Repr::Encoded(array) => array,
         };
-        if rows.len() <= SHORT_WAY
-            && let Some(way) = column.0.short_way.get_or_init(|| ShortWay::of(array))
-        {
-            return self.add_short(way, rows).map_err(failed("reading rows", self.field));
-        }
-        self.add_array(take_encoded(encodings()?, array, self.field, rows)?)
+        let field = self.field;
+        column.read(field, || {
+            if rows.len() <= SHORT_WAY
+                && let Some(way) = column.0.short_way.get_or_init(|| ShortWay::of(array))
+            {
+                return self.add_short(way, rows).map_err(failed("reading rows", field));
+            }
+            self.add_array(take_encoded(encodings()?, array, field, rows)?)
+        })
     }
 
     /// Appends rows that are not encoded.

@@ -78,7 +78,11 @@ impl Strings {
     /// If the row is not one of the column's, or what is found is not a value.
     pub(super) fn get(&self, row: usize, found: &mut ByteStrings) -> VortexResult<()> {
         match self {
-            Self::Dictionary { codes, values } => values.get(codes.get(row)? as usize, found),
+            Self::Dictionary { codes, values } => {
+                let code = codes.get(row)?;
+                let code = u32::try_from(code).map_err(|_| vortex_err!("code {code} of a dictionary"))?;
+                values.get(code as usize, found)
+            }
             Self::Symbols { array, offsets } => {
                 let symbols = array.as_opt::<FSST>().ok_or_else(|| changed(array))?;
                 let place = offsets.get(row)? as usize..offsets.get(row + 1)? as usize;
@@ -93,6 +97,10 @@ impl Strings {
                     found.push(view.as_inlined().value());
                 } else {
                     let place = view.as_view();
+                    let buffers = plain.data_buffers().len();
+                    if place.buffer_index as usize >= buffers {
+                        return Err(vortex_err!("a value in buffer {} of {buffers}", place.buffer_index));
+                    }
                     found.push(part(plain.buffer(place.buffer_index as usize).as_slice(), place.as_range())?);
                 }
                 Ok(())
