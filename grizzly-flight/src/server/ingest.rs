@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{
+    decoded,
     metadata::quoted,
     query::{collect, count},
     sessions::{Session, SessionKey, State},
@@ -245,13 +246,13 @@ async fn incoming(data: PeekableFlightDataStream) -> Result<(SchemaRef, Rows), S
     let messages = data.into_peekable().map_err(FlightError::from);
     let mut stream = FlightRecordBatchStream::new_from_flight_data(messages);
     // The schema is known once the first batch is decoded, or the stream has ended after its schema.
-    let first = stream.try_next().await.map_err(Status::from)?;
+    let first = decoded::first(&mut stream).await?;
     let schema = match (&first, stream.schema()) {
         (Some(batch), _) => batch.schema(),
         (None, Some(schema)) => Arc::clone(schema),
         (None, None) => return Err(invalid("an ingest needs a schema, even without rows")),
     };
-    let rows = futures::stream::iter(first.map(Ok)).chain(stream);
+    let rows = futures::stream::iter(first.map(Ok)).chain(decoded::rest(stream));
     Ok((schema, rows.boxed()))
 }
 

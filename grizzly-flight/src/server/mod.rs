@@ -12,6 +12,7 @@ mod auth;
 mod batch;
 mod builder;
 mod connection;
+mod decoded;
 mod fetching;
 mod forward;
 mod handles;

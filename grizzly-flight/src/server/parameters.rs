@@ -13,6 +13,9 @@ use tonic::Status;
 
 use crate::error::{invalid, query_status};
 
+/// More parameters than this no statement has. PostgreSQL's limit.
+const MOST: usize = 65_535;
+
 /// The parameters of a plan, in the order in which a client gives them.
 #[derive(Debug, Clone)]
 pub(crate) struct Parameters {
@@ -34,6 +37,10 @@ impl Parameters {
         let mut types: HashMap<_, _> =
             types.into_iter().map(|(name, kind)| (name.trim_start_matches('$').to_owned(), kind)).collect();
         let numbers: Option<Vec<usize>> = types.keys().map(|name| name.parse().ok()).collect();
+        // `$4000000000` alone stands for as many.
+        if numbers.iter().flatten().any(|number| *number > MOST) {
+            return Err(invalid(format!("a statement has at most {MOST} parameters")));
+        }
         let names: Vec<String> = match &numbers {
             Some(numbers) => (1..=numbers.iter().copied().max().unwrap_or(0)).map(|n| n.to_string()).collect(),
             None => {

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::{
     attended::TimeLimit,
+    decoded,
     parameters::Parameters,
     query::{Bound, Statement, announce, run_update},
     sessions::{Session, SessionKey, State},
@@ -160,7 +161,7 @@ async fn rows(data: PeekableFlightDataStream) -> Result<Option<RecordBatch>, Sta
     // Without parameters drivers send the bare command, which the decoder would take for a damaged schema.
     let messages = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
     let stream = FlightRecordBatchStream::new_from_flight_data(messages);
-    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(Status::from)?;
+    let batches: Vec<RecordBatch> = decoded::rest(stream).try_collect().await.map_err(Status::from)?;
     let Some(first) = batches.first() else { return Ok(None) };
     let schema = first.schema();
     concat_batches(&schema, &batches).map(Some).map_err(|error| invalid(format!("parameters: {error}")))

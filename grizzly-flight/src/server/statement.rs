@@ -176,12 +176,13 @@ fn number_parameters(sql: &str) -> Result<String, Status> {
     let mut numbered = String::with_capacity(sql.len() + 16);
     let mut copied = 0;
     let mut parameters = 0;
+    let mut known = Known { line: 0, column: 0, at: 0 };
     for token in tokens {
         if !matches!(&token.token, Token::Placeholder(text) if text == "?") {
             continue;
         }
         let start = token.span.start;
-        let Some(at) = byte_offset(sql, &lines, start.line, start.column) else { continue };
+        let Some(at) = known.go_on(sql, &lines, start.line, start.column) else { continue };
         parameters += 1;
         numbered.push_str(&sql[copied..at]);
         numbered.push_str(&format!("${parameters}"));
@@ -195,12 +196,27 @@ fn line_starts(sql: &str) -> Vec<usize> {
     std::iter::once(0).chain(sql.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
-/// Byte position of a line and column, both counted from 1, columns in characters.
-fn byte_offset(sql: &str, lines: &[usize], line: u64, column: u64) -> Option<usize> {
-    let start = *lines.get(usize::try_from(line).ok()?.checked_sub(1)?)?;
-    let column = usize::try_from(column).ok()?.checked_sub(1)?;
-    let (offset, _) = sql[start..].char_indices().nth(column)?;
-    Some(start + offset)
+/// A place in a statement: line and column, both counted from 1, columns in characters, and the byte there. The next place
+/// is looked for from here: a line may have very many.
+struct Known {
+    line: u64,
+    column: u64,
+    at: usize,
+}
+
+impl Known {
+    /// Byte position of a line and column.
+    fn go_on(&mut self, sql: &str, lines: &[usize], line: u64, column: u64) -> Option<usize> {
+        let start = *lines.get(usize::try_from(line).ok()?.checked_sub(1)?)?;
+        let (from, begin) = match self.line == line && self.column <= column {
+            true => (self.column, self.at),
+            false => (1, start),
+        };
+        let steps = usize::try_from(column.checked_sub(from)?).ok()?;
+        let (offset, _) = sql[begin..].char_indices().nth(steps)?;
+        *self = Self { line, column, at: begin + offset };
+        Some(self.at)
+    }
 }
 
 #[cfg(test)]
@@ -225,9 +241,13 @@ mod tests {
             ("select '?', \"?\" /* ? */ from t -- ?\nwhere a=?", "select '?', \"?\" /* ? */ from t -- ?\nwhere a=$1"),
             ("insert into t values(?,?)", "insert into t values($1,$2)"),
             ("select $1", "select $1"),
+            ("select é, ?, é, ?\n, ?, é?", "select é, $1, é, $2\n, $3, é$4"),
         ];
         for (sql, expected) in cases {
             assert_eq!(number_parameters(sql).expect("tokenizes"), expected);
         }
+        // One line of very many takes time for each once.
+        let many = format!("select {}?", "?,".repeat(200_000));
+        assert!(number_parameters(&many).is_ok_and(|sql| sql.ends_with(",$200001")));
     }
 }

@@ -22,3 +22,4 @@ mod statements;
 mod store;
 mod support;
 mod transactions;
+mod untrusted;

@@ -298,4 +298,34 @@ mod tests {
         assert_eq!(kind(sent.as_bytes()), Ok(()));
         Ok(())
     }
+
+    /// Whatever is changed in them, bytes are a scan or an error.
+    #[test]
+    fn damaged_bytes_are_no_panic() -> Result<()> {
+        let (db, scan) = table()?;
+        let test = ColumnTest::InList { values: Arc::new(StringArray::from(vec!["a", "b"])), negated: false };
+        let range = KeyRange { lower: Bound::Included(vec![1, 2]), upper: Bound::Unbounded };
+        let request = ScanRequest {
+            predicate: Some(Predicate::And(vec![Predicate::Test { column: 1, test }])),
+            access: AccessPath::Index { index: "primary".into(), ranges: Arc::new([range]) },
+            ..scan.request.clone()
+        };
+        let sent = scan.with_request(request, 2)?.pinned(db.snapshot().csn())?.to_bytes()?;
+        let odd = ["0", "1", "255", "256", "-1", "65536", "4294967295", "18446744073709551615", "null", "[]"];
+        for at in 0..sent.len() {
+            drop(GrizzlyScanExec::from_bytes(&db, &sent[..at]));
+            let mut flipped = sent.clone();
+            flipped[at] ^= 1 << (at % 8);
+            drop(GrizzlyScanExec::from_bytes(&db, &flipped));
+            let digits = sent[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if digits == 0 || at > 0 && sent[at - 1].is_ascii_digit() {
+                continue;
+            }
+            for number in odd {
+                let changed = [&sent[..at], number.as_bytes(), &sent[at + digits..]].concat();
+                drop(GrizzlyScanExec::from_bytes(&db, &changed));
+            }
+        }
+        Ok(())
+    }
 }
