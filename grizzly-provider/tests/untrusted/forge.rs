@@ -67,7 +67,7 @@ fn segment(bytes: &[u8], other: &[u8], choices: &mut Choices<'_>) -> Option<Vec<
         damage(&mut end, other, choices);
         // It takes the place that it had. Mostly it is damaged in place: what is shifted is not read at all.
         end.truncate(before);
-        if choices.byte() % 4 > 0 {
+        if choices.byte() > 64 {
             end.resize(before, 0);
         }
         end.push(if choices.byte() < 8 { choices.byte() % 4 } else { form });

@@ -59,3 +59,8 @@ fn numbers_and_names_that_are_none() {
         odd::leases();
     });
 }
+
+#[test]
+fn memory_and_panics_are_noticed() {
+    harness::check_itself();
+}

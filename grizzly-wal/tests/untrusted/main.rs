@@ -48,3 +48,8 @@ fn numbers_at_the_ends_of_their_ranges() {
         objects::odd_lengths();
     });
 }
+
+#[test]
+fn memory_and_panics_are_noticed() {
+    harness::check_itself();
+}

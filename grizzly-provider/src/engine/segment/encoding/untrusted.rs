@@ -15,6 +15,7 @@ use crate::access::{ColumnTest, CompareOp};
 
 #[path = "../../../../../grizzly-wal/tests/untrusted/harness.rs"]
 #[expect(dead_code, reason = "memory is not counted among other tests")]
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests run beside what they test")]
 mod harness;
 
 use harness::{Choices, damage};
