@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Range,
     sync::{
@@ -15,10 +15,18 @@ use std::{
 
 use bytes::Bytes;
 use grizzly_provider::storage::{AppendFile, Error, ErrorKind, ObjectMeta, PutMode, Result, Storage};
-use grizzly_wal::world::{Simulation, sleep};
+use grizzly_wal::{
+    storage::ObjectStorage,
+    world::{Simulation, sleep},
+};
+use object_store::memory::InMemory;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::told;
+use super::{
+    append::{Appending, Parts},
+    store::Store,
+    told,
+};
 
 /// What a disk loses and keeps as a whole.
 const SECTOR: usize = 512;
@@ -26,11 +34,13 @@ const SECTOR: usize = 512;
 /// What lies there while processes come and go.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
-    content: Arc<Mutex<Content>>,
+    pub(super) content: Arc<Mutex<Content>>,
     simulation: Simulation,
-    kind: Kind,
+    pub(super) kind: Kind,
     /// What is written there is encrypted.
     pub(crate) encrypted: bool,
+    /// Where [`Kind::Store`] has everything.
+    pub(super) store: Arc<InMemory>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,26 +49,28 @@ pub(crate) enum Kind {
     Folder,
     /// A bucket: who seals a log shuts its writer out, and what was not synced is nowhere.
     Bucket,
+    /// The same, with the code that makes a storage of an object store, and the store below it.
+    Store,
 }
 
-#[derive(Debug, Default)]
-struct Content {
+#[derive(Debug, Default, Clone)]
+pub(super) struct Content {
     objects: BTreeMap<String, Bytes>,
     files: BTreeMap<String, File>,
     /// Who holds the lock, if it is held alone.
     alone: Option<u64>,
     shared: Vec<u64>,
     /// There is no room.
-    full: bool,
+    pub(super) full: bool,
     /// Objects that are under way though whoever sent them is gone, and when they arrive.
     late: Vec<(Duration, String, Bytes, PutMode)>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct File {
-    synced: Vec<u8>,
-    unsynced: Vec<u8>,
-    sealed: bool,
+pub(super) struct File {
+    pub(super) synced: Vec<u8>,
+    pub(super) unsynced: Vec<u8>,
+    pub(super) sealed: bool,
 }
 
 /// How storage treats one process. Of a thousand calls so many.
@@ -113,6 +125,29 @@ pub(crate) struct Mount {
     dead: Arc<AtomicBool>,
     weather: Arc<Mutex<Weather>>,
     calls: Arc<Mutex<Calls>>,
+    sent: Arc<Mutex<Sent>>,
+    client: Option<ObjectStorage>,
+}
+
+/// What a process has created, and was told that it had not.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// The last such object.
+    unheard: Option<String>,
+    /// It looked for one, in vain.
+    in_doubt: bool,
+    /// Objects that it has read.
+    read: BTreeSet<String>,
+}
+
+impl Sent {
+    pub(super) fn unheard(&mut self, path: &str) {
+        self.unheard = Some(path.to_owned());
+    }
+
+    pub(super) fn not_read(&mut self, path: &str) {
+        self.in_doubt |= self.unheard.as_deref() == Some(path);
+    }
 }
 
 impl fmt::Debug for Mount {
@@ -123,15 +158,28 @@ impl fmt::Debug for Mount {
 
 impl Disk {
     pub(crate) fn new(simulation: &Simulation, kind: Kind) -> Self {
-        Self { content: Arc::default(), simulation: simulation.clone(), kind, encrypted: false }
+        let (content, simulation, store) = (Arc::default(), simulation.clone(), Arc::default());
+        Self { content, simulation, kind, encrypted: false, store }
+    }
+
+    /// Another one with all that is there now.
+    pub(crate) fn copy(&self) -> Self {
+        let content = Arc::new(Mutex::new(self.arrived().clone()));
+        Self { content, store: Arc::new(self.store.fork()), ..self.clone() }
     }
 
     /// What a new process gets to see.
     pub(crate) fn mount(&self, weather: Weather) -> Mount {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let (dead, weather, calls) = (Arc::default(), Arc::new(Mutex::new(weather)), Arc::default());
-        Mount { disk: self.clone(), number, dead, weather, calls }
+        let (calls, weather) = (Arc::default(), Arc::new(Mutex::new(weather)));
+        let (dead, sent) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Sent>>::default());
+        let client = (self.kind == Kind::Store).then(|| {
+            let (disk, dead, weather, sent) =
+                (self.clone(), Arc::clone(&dead), Arc::clone(&weather), Arc::clone(&sent));
+            Store { disk, dead, weather, sent }.client()
+        });
+        Mount { disk: self.clone(), number, dead, weather, calls, sent, client }
     }
 
     /// The power goes out: of what was not synced any sectors are there, or none. Nobody has it mounted any more.
@@ -159,9 +207,9 @@ impl Disk {
 
     /// What is there now.
     fn arrived(&self) -> MutexGuard<'_, Content> {
-        let (mut content, now) = (self.content.lock(), self.simulation.elapsed());
-        let arrived: Vec<_> = content.late.extract_if(.., |(at, ..)| *at <= now).collect();
-        for (_, path, bytes, mode) in arrived {
+        let arrived = self.late();
+        let mut content = self.content.lock();
+        for (path, bytes, mode) in arrived {
             if mode == PutMode::Overwrite || !content.objects.contains_key(&path) {
                 content.objects.insert(path, bytes);
             }
@@ -169,9 +217,26 @@ impl Disk {
         content
     }
 
+    /// What has arrived since the last look.
+    pub(super) fn late(&self) -> Vec<(String, Bytes, PutMode)> {
+        let now = self.simulation.elapsed();
+        let mut content = self.content.lock();
+        let arrived = content.late.extract_if(.., |(at, ..)| *at <= now);
+        arrived.map(|(_, path, bytes, mode)| (path, bytes, mode)).collect()
+    }
+
+    /// Whether there is no more room.
+    pub(super) fn is_full(&self) -> bool {
+        self.content.lock().full
+    }
+
+    pub(super) fn roll(&self, end: u64) -> u64 {
+        self.simulation.roll(end)
+    }
+
     /// Of a request whose sender is gone nobody knows when it arrives.
-    fn send(&self, path: &str, bytes: &Bytes, mode: PutMode) {
-        if self.kind == Kind::Bucket && self.simulation.roll(2) == 0 {
+    pub(super) fn send(&self, path: &str, bytes: &Bytes, mode: PutMode) {
+        if self.kind != Kind::Folder && self.simulation.roll(2) == 0 {
             let arrives = self.simulation.elapsed() + Duration::from_micros(self.simulation.roll(20_000_000));
             self.content.lock().late.push((arrives, path.to_owned(), bytes.clone(), mode));
         }
@@ -222,7 +287,17 @@ impl Mount {
         (now == at).then_some(fault)
     }
 
-    fn alive(&self) -> Result<()> {
+    /// Whether it was told that something is not there that it had sent, and could not look.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.sent.lock().in_doubt
+    }
+
+    /// The objects that it has read since the last call.
+    pub(crate) fn take_read(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.sent.lock().read)
+    }
+
+    pub(super) fn alive(&self) -> Result<()> {
         match self.is_dead() {
             true => Err(Error::new(ErrorKind::Io, "the process was killed")),
             false => Ok(()),
@@ -230,29 +305,51 @@ impl Mount {
     }
 
     /// A call: it takes time before and after it is done, and either may be when the process is killed.
-    fn call<R>(&self, what: &'static str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
+    pub(super) fn call<R>(
+        &self,
+        what: &'static str,
+        path: &str,
+        work: impl FnOnce(&mut Content) -> Result<R>,
+    ) -> Result<R> {
         let mut done = false;
         let result = self.attempt(what, path, |content| {
             done = true;
             work(content)
         });
+        self.tell(what, path, &result, done);
+        result
+    }
+
+    fn tell<R>(&self, what: &'static str, path: &str, result: &Result<R>, done: bool) {
         told(&self.disk.simulation, || {
             let done = if done { "" } else { ", not done" };
             format!("process {}: {what} {path}: {:?}{done}", self.number, result.as_ref().err().map(Error::kind))
         });
-        result
+    }
+
+    /// A call of an object store, or of several requests to it: those it treats as the weather is, and what is sent when the
+    /// process is killed may arrive.
+    pub(super) fn ask<R>(&self, what: &'static str, path: &str, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        self.alive()?;
+        self.pause();
+        let result = work();
+        self.pause();
+        self.tell(what, path, &result, true);
+        self.alive().and(result)
+    }
+
+    fn pause(&self) {
+        let (weather, roll) = (*self.weather.lock(), |end: u64| self.disk.simulation.roll(end));
+        let longest = if roll(1000) < weather.slow { weather.delay } else { Duration::from_micros(300) };
+        sleep(Duration::from_nanos(roll(longest.as_nanos() as u64 + 1)));
     }
 
     fn attempt<R>(&self, what: &'static str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
         self.alive()?;
         let fault = self.fault(what);
         let (weather, roll) = (*self.weather.lock(), |end: u64| self.disk.simulation.roll(end));
-        let pause = || {
-            let longest = if roll(1000) < weather.slow { weather.delay } else { Duration::from_micros(300) };
-            sleep(Duration::from_nanos(roll(longest.as_nanos() as u64 + 1)));
-            self.alive()
-        };
-        pause()?;
+        self.pause();
+        self.alive()?;
         if matches!(fault, Some(Fault::Killed | Fault::PowerFailure)) {
             self.kill();
             self.alive()?;
@@ -264,7 +361,8 @@ impl Mount {
         if matches!(fault, Some(Fault::KilledAfter | Fault::PowerFailureAfter)) {
             self.kill();
         }
-        pause()?;
+        self.pause();
+        self.alive()?;
         if roll(1000) < weather.unheard || fault == Some(Fault::Unheard) {
             return Err(Error::new(ErrorKind::Io, format!("{path}: the connection was reset")));
         }
@@ -273,14 +371,14 @@ impl Mount {
 }
 
 impl Content {
-    fn room(&self, path: &str) -> Result<()> {
+    pub(super) fn room(&self, path: &str) -> Result<()> {
         match self.full {
             true => Err(Error::new(ErrorKind::Full, format!("cannot write {path}: no space left on device"))),
             false => Ok(()),
         }
     }
 
-    fn file(&mut self, path: &str) -> Result<&mut File> {
+    pub(super) fn file(&mut self, path: &str) -> Result<&mut File> {
         self.files.get_mut(path).ok_or_else(|| missing(path))
     }
 }
@@ -302,26 +400,44 @@ fn below<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
 
 impl Storage for Mount {
     fn put(&self, path: &str, parts: &[Bytes], mode: PutMode) -> Result<()> {
+        if let Some(client) = &self.client {
+            return self.ask("put", path, || client.put(path, parts, mode));
+        }
         let bytes = Bytes::from(parts.concat());
-        let (mut done, was_dead) = (false, self.is_dead());
+        let (mut tried, mut done, was_dead) = (false, false, self.is_dead());
         let stored = self.call("put", path, |content| {
-            done = true;
+            tried = true;
             content.room(path)?;
             if mode == PutMode::Create && content.objects.get(path).is_some_and(|there| *there != bytes) {
                 return Err(exists(path));
             }
             content.objects.insert(path.to_owned(), bytes.clone());
+            done = true;
             Ok(())
         });
-        if !done && self.is_dead() && !was_dead {
+        if !tried && self.is_dead() && !was_dead {
             self.disk.send(path, &bytes, mode);
+        }
+        if done && stored.is_err() && mode == PutMode::Create && !self.is_dead() {
+            self.sent.lock().unheard(path);
+            if self.disk.roll(2) == 0 {
+                // It was sent again, by whatever is in between, and found itself in its way.
+                return Err(exists(path));
+            }
         }
         stored
     }
 
     fn get(&self, path: &str) -> Result<Bytes> {
-        let object =
-            self.call("get", path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path)))?;
+        let found = match &self.client {
+            Some(client) => self.ask("get", path, || client.get(path)),
+            None => self.call("get", path, |content| content.objects.get(path).cloned().ok_or_else(|| missing(path))),
+        };
+        match &found {
+            Ok(_) => drop(self.sent.lock().read.insert(path.to_owned())),
+            Err(_) => self.sent.lock().not_read(path),
+        }
+        let object = found?;
         let calls = self.calls.lock();
         let is_short = calls.fault.is_some_and(|(at, fault)| fault == Fault::Short && at + 1 == calls.made.len());
         Ok(if is_short { object.slice(..object.len() / 2) } else { object })
@@ -336,6 +452,9 @@ impl Storage for Mount {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
+        if let Some(client) = &self.client {
+            return self.ask("list", prefix, || client.list(prefix));
+        }
         self.call("list", prefix, |content| {
             let below = content.objects.iter().filter(|(path, _)| below(path, prefix).is_some());
             Ok(below.map(|(path, bytes)| ObjectMeta { path: path.clone(), size: bytes.len() as u64 }).collect())
@@ -343,13 +462,20 @@ impl Storage for Mount {
     }
 
     fn remove(&self, path: &str) -> Result<()> {
+        if let Some(client) = &self.client {
+            return self.ask("remove", path, || client.remove(path));
+        }
         self.call("remove", path, |content| {
             content.objects.remove(path);
             Ok(())
         })
     }
 
-    fn create_append(&self, path: &str, _preallocate: u64) -> Result<Box<dyn AppendFile>> {
+    fn create_append(&self, path: &str, preallocate: u64) -> Result<Box<dyn AppendFile>> {
+        if let Some(client) = &self.client {
+            let file = self.ask("create", path, || client.create_append(path, preallocate))?;
+            return Ok(Box::new(Parts { mount: self.clone(), path: path.to_owned(), file }));
+        }
         self.call("create", path, |content| {
             content.room(path)?;
             if content.files.contains_key(path) {
@@ -362,6 +488,9 @@ impl Storage for Mount {
     }
 
     fn read_append(&self, path: &str) -> Result<Bytes> {
+        if let Some(client) = &self.client {
+            return self.ask("read", path, || client.read_append(path));
+        }
         self.call("read", path, |content| {
             let file = content.file(path)?;
             let unsynced = std::mem::take(&mut file.unsynced);
@@ -371,6 +500,9 @@ impl Storage for Mount {
     }
 
     fn seal_append(&self, path: &str) -> Result<Bytes> {
+        if let Some(client) = &self.client {
+            return self.ask("seal", path, || client.seal_append(path));
+        }
         let kind = self.disk.kind;
         self.call("seal", path, |content| {
             let file = content.file(path)?;
@@ -382,6 +514,9 @@ impl Storage for Mount {
     }
 
     fn list_append(&self, prefix: &str) -> Result<Vec<String>> {
+        if let Some(client) = &self.client {
+            return self.ask("list", prefix, || client.list_append(prefix));
+        }
         self.call("list", prefix, |content| {
             let directly = |path: &&String| below(path, prefix).is_some_and(|name| !name.contains('/'));
             Ok(content.files.keys().filter(directly).cloned().collect())
@@ -389,6 +524,9 @@ impl Storage for Mount {
     }
 
     fn remove_append(&self, path: &str) -> Result<()> {
+        if let Some(client) = &self.client {
+            return self.ask("remove", path, || client.remove_append(path));
+        }
         self.call("remove", path, |content| {
             content.files.remove(path);
             Ok(())
@@ -420,7 +558,7 @@ impl Storage for Mount {
     }
 
     fn seal_shuts_out(&self) -> bool {
-        self.disk.kind == Kind::Bucket
+        self.disk.kind != Kind::Folder
     }
 
     fn url(&self) -> String {
@@ -434,65 +572,5 @@ struct Holding(Mount);
 impl Drop for Holding {
     fn drop(&mut self) {
         self.0.disk.release(self.0.number);
-    }
-}
-
-/// The writing end of an append file.
-struct Appending {
-    mount: Mount,
-    path: String,
-    /// In a bucket, what was not synced.
-    pending: Vec<u8>,
-}
-
-impl AppendFile for Appending {
-    fn append(&mut self, data: &[u8]) -> Result<()> {
-        if self.mount.disk.kind == Kind::Bucket {
-            self.mount.alive()?;
-            self.pending.extend_from_slice(data);
-            return Ok(());
-        }
-        let (mount, path) = (self.mount.clone(), self.path.as_str());
-        let full = mount.disk.content.lock().full;
-        mount.call("append", path, |content| {
-            // Of an append that fails, a part is there.
-            let written = if full { data.len() / 2 } else { data.len() };
-            content.file(path)?.unsynced.extend_from_slice(&data[..written]);
-            content.room(path)
-        })
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        let (pending, path) = (std::mem::take(&mut self.pending), self.path.as_str());
-        let mut tried = false;
-        let synced = self.mount.call("sync", path, |content| {
-            tried = true;
-            let full = content.room(path);
-            let file = content.file(path)?;
-            if file.sealed {
-                return Err(Error::new(ErrorKind::AlreadyExists, format!("{path} was taken over by another writer")));
-            }
-            if !pending.is_empty() {
-                full?;
-                file.synced.extend_from_slice(&pending);
-            }
-            let unsynced = std::mem::take(&mut file.unsynced);
-            file.synced.extend(unsynced);
-            Ok(())
-        });
-        if !tried && synced.is_err() && !self.mount.is_dead() && self.mount.disk.kind == Kind::Folder {
-            // What a sync should have written that failed is gone, as in Linux.
-            self.mount.disk.content.lock().file(path)?.unsynced.clear();
-        }
-        synced
-    }
-
-    fn withdraw(&mut self) -> Result<()> {
-        self.pending.clear();
-        let path = self.path.as_str();
-        self.mount.call("withdraw", path, |content| {
-            content.file(path)?.unsynced.clear();
-            Ok(())
-        })
     }
 }

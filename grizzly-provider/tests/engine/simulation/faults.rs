@@ -59,7 +59,7 @@ fn work(simulation: &Simulation, db: &Grizzly, ledger: &Shared, backups: &Arc<dy
     for round in 0..18 {
         sessions::write(simulation, db, ledger, 1, 8);
         sessions::define(simulation, db, ledger, 2);
-        sessions::maintain(simulation, db, backups, 2);
+        sessions::maintain(simulation, db, ledger, backups, 2);
         if round % 3 == 0 {
             drop(db.flush());
         }
@@ -79,6 +79,7 @@ fn run(kind: Kind, fault: Option<(usize, Fault)>) -> Vec<&'static str> {
         if let Some((at, fault)) = fault {
             mount.set_fault(at, fault);
         }
+        ledger.lock().alone = Some(mount.clone());
         let working = simulation.group().spawn("process", {
             let (simulation, mount, ledger) = (simulation.clone(), mount.clone(), Arc::clone(&ledger));
             let backups: Arc<dyn Storage> = Arc::new(backups.mount(Weather::default()));
@@ -95,6 +96,7 @@ fn run(kind: Kind, fault: Option<(usize, Fault)>) -> Vec<&'static str> {
         });
         drop(working.join());
         mount.kill();
+        ledger.lock().alone = None;
         disk.set_full(false);
         if matches!(fault, Some((_, Fault::PowerFailure | Fault::PowerFailureAfter))) {
             disk.power_failure();

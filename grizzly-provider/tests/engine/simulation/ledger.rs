@@ -6,12 +6,12 @@ use std::{
 };
 
 use grizzly_provider::{
-    Grizzly, Snapshot,
+    Error, Grizzly, Snapshot,
     access::{AsOf, Csn},
 };
 use parking_lot::Mutex;
 
-use super::super::tables::pairs;
+use super::{super::tables::pairs, disk::Mount};
 
 /// Rows that many sessions move amounts between; the sum of all stays.
 pub(super) const ACCOUNTS: i64 = 12;
@@ -41,6 +41,8 @@ pub(super) struct Ledger {
     next: i64,
     /// Commits that are known to have been there when the history began that can be read.
     pub(super) history_from: Csn,
+    /// The process that has the database open, if it is alone.
+    pub(super) alone: Option<Mount>,
     pub(super) problems: Vec<String>,
 }
 
@@ -79,7 +81,17 @@ impl Ledger {
         self.acknowledged.keys().chain(&self.found).copied().collect()
     }
 
-    fn problem(&mut self, text: String) {
+    /// Takes note of an error that a session was told: of whoever is alone nobody takes over, and it can find out what became
+    /// of what it has sent, unless it cannot even ask.
+    pub(super) fn told(&mut self, error: &Error) {
+        let can_know = |mount: &Mount| !mount.is_dead() && !mount.is_in_doubt();
+        let text = error.to_string();
+        if text.contains("another writer") && self.alone.as_ref().is_some_and(can_know) {
+            self.problem(format!("there is no other writer: {text}"));
+        }
+    }
+
+    pub(super) fn problem(&mut self, text: String) {
         if self.problems.len() < 20 {
             self.problems.push(text);
         }

@@ -1,12 +1,16 @@
 //! The engine in a simulated world: one seed decides who runs when, how storage behaves, and when what is killed; a ledger
 //! knows what must be there. CONTRIBUTING.md says how to run it for long and how to replay a seed.
 
+mod append;
 mod disk;
 mod faults;
 mod ledger;
 mod sessions;
+mod store;
+mod tampering;
 
 use std::{
+    collections::BTreeSet,
     env,
     process::Command,
     sync::{
@@ -23,7 +27,7 @@ use grizzly_provider::{
 use grizzly_wal::world::{Group, JoinHandle, Simulation, Trace, sleep};
 
 use self::{
-    disk::{Disk, Kind, Mount, Weather},
+    disk::{Disk, Fault, Kind, Mount, Weather},
     ledger::Shared,
     sessions::Load,
 };
@@ -59,16 +63,18 @@ fn settings() -> Settings {
 
 /// A database's life: processes that open it one after the other, in weather that changes.
 fn life(simulation: &Simulation, ledger: &Shared) {
-    let kind = if simulation.roll(2) == 0 { Kind::Folder } else { Kind::Bucket };
+    let kind = [Kind::Folder, Kind::Folder, Kind::Bucket, Kind::Store][simulation.roll(4) as usize];
     let mut disk = Disk::new(simulation, kind);
     disk.encrypted = simulation.roll(3) == 0;
     let backups = Disk::new(simulation, Kind::Folder);
-    in_calm(simulation, &disk, ledger, sessions::prepare);
+    let mut used = in_calm(simulation, &disk, ledger, sessions::prepare);
     for _ in 0..1 + simulation.roll(4) {
         processes(simulation, &disk, &backups, ledger);
-        in_calm(simulation, &disk, ledger, |_| Ok(()));
+        used = in_calm(simulation, &disk, ledger, |_| Ok(()));
         report(ledger);
     }
+    tampering::is_noticed(simulation, &disk.copy(), &used, ledger);
+    report(ledger);
     restored(simulation, &backups, ledger);
     report(ledger);
 }
@@ -87,9 +93,14 @@ fn restored(simulation: &Simulation, backups: &Disk, ledger: &Shared) {
         0 => newest.csn,
         _ => Csn(newest.from.0 + simulation.roll(newest.csn.0 - newest.from.0 + 1)),
     };
-    for killed in [true, false] {
+    // How many calls of storage a whole one makes.
+    let mut calls = 0;
+    for killed in [false, true, true] {
         let disk = Disk::new(simulation, Kind::Folder);
         let mount = disk.mount(Weather::default());
+        if killed {
+            mount.set_fault(simulation.roll(calls) as usize, Fault::Killed);
+        }
         let restoring = simulation.group().spawn("restore", {
             let (from, mount, ledger) = (from.clone(), mount.clone(), Arc::clone(ledger));
             move || {
@@ -102,11 +113,8 @@ fn restored(simulation: &Simulation, backups: &Disk, ledger: &Shared) {
                 }
             }
         });
-        if killed {
-            sleep(Duration::from_micros(simulation.roll(60_000)));
-            mount.kill();
-        }
         drop(restoring.join());
+        calls = calls.max(mount.calls().len() as u64);
         let whole = Settings { create: false, background: false, ..settings() };
         let opening = simulation.group().spawn("restored", {
             let (mount, ledger) = (disk.mount(Weather::default()), Arc::clone(ledger));
@@ -129,18 +137,21 @@ fn report(ledger: &Shared) {
     assert!(ledger.problems.is_empty(), "after {} commits: {:#?}", ledger.count(), ledger.problems);
 }
 
-/// Opens the database with nothing going on around it, and compares it with the ledger.
+/// Opens the database with nothing going on around it, and compares it with the ledger; returns the objects that are in use.
 fn in_calm(
     simulation: &Simulation,
     disk: &Disk,
     ledger: &Shared,
     prepare: impl FnOnce(&Grizzly) -> Result<()> + Send + 'static,
-) {
+) -> BTreeSet<String> {
     let (mount, ledger) = (disk.mount(Weather::default()), Arc::clone(ledger));
+    let mounted = mount.clone();
     let checking = simulation.group().spawn("check", move || {
         let opened = open(&mount, Settings { background: false, ..settings() });
         match opened.and_then(|db| prepare(&db).map(|()| db)) {
             Ok(db) => {
+                // Replaying a log may read files that are not used any more.
+                drop(mount.take_read());
                 ledger::check(&db, &ledger);
                 if let Err(error) = db.close() {
                     ledger.lock().problems.push(format!("in calm, close: {error}"));
@@ -150,6 +161,7 @@ fn in_calm(
         }
     });
     drop(checking.join());
+    mounted.take_read()
 }
 
 fn open(mount: &Mount, settings: Settings) -> Result<Grizzly> {
@@ -192,7 +204,9 @@ fn start(simulation: &Simulation, (disk, backups): (&Disk, &Disk), ledger: &Shar
                 match open(&mount, Settings { cluster: cluster.clone(), ..settings() }) {
                     Ok(db) => {
                         sessions::run(&simulation, &db, &ledger, load, &backups);
-                        drop(db.close());
+                        if let Err(error) = db.close() {
+                            ledger.lock().told(&error);
+                        }
                         return;
                     }
                     Err(_) => sleep(Duration::from_millis(100)),
@@ -209,7 +223,10 @@ fn processes(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shar
     let nodes = if simulation.roll(3) == 0 { 2 + simulation.roll(2) as i64 } else { 0 };
     let mut running = Vec::new();
     match nodes {
-        0 => running.push(start(simulation, (disk, backups), ledger, None)),
+        0 => {
+            running.push(start(simulation, (disk, backups), ledger, None));
+            ledger.lock().alone = Some(running[0].mount.clone());
+        }
         nodes => running.extend((0..nodes).map(|node| start(simulation, (disk, backups), ledger, Some(node)))),
     }
     for _ in 0..simulation.roll(3) + nodes as u64 {
@@ -248,6 +265,7 @@ fn processes(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shar
         drop(process.working.join());
         process.mount.kill();
     }
+    ledger.lock().alone = None;
     if power_failure {
         disk.power_failure();
     }

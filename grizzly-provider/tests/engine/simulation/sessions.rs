@@ -63,9 +63,9 @@ pub(super) fn run(simulation: &Simulation, db: &Grizzly, ledger: &Shared, load: 
     let (simulation, ledger) = others.clone();
     let definer = db.clone();
     start("definer", Box::new(move || define(&simulation, &definer, &ledger, load.transactions / 4)));
-    let (simulation, _) = others;
+    let (simulation, ledger) = others;
     let backups = Arc::clone(backups);
-    start("maintainer", Box::new(move || maintain(&simulation, &db, &backups, load.transactions / 4)));
+    start("maintainer", Box::new(move || maintain(&simulation, &db, &ledger, &backups, load.transactions / 4)));
     for thread in threads {
         // A panic ends the simulation.
         drop(thread.join());
@@ -73,7 +73,8 @@ pub(super) fn run(simulation: &Simulation, db: &Grizzly, ledger: &Shared, load: 
 }
 
 /// Whether there is no point in going on.
-fn is_over(error: &Error) -> bool {
+fn is_over(ledger: &Shared, error: &Error) -> bool {
+    ledger.lock().told(error);
     error.kind() == ErrorKind::Closed
 }
 
@@ -98,12 +99,14 @@ pub(super) fn write(simulation: &Simulation, db: &Grizzly, ledger: &Shared, sess
             // Another was first, or it was rolled back.
             Ok(Some(CommitOutcome::Conflict(_)) | None) => ledger.lock().refuse(mark),
             Err(error) if is_committing && error.kind() == ErrorKind::OutcomeUnknown => {
-                ledger.lock().doubt(mark, session, own);
+                let mut ledger = ledger.lock();
+                ledger.told(&error);
+                ledger.doubt(mark, session, own);
             }
             Err(error) => {
                 ledger.lock().refuse(mark);
                 failures += 1;
-                if is_over(&error) {
+                if is_over(ledger, &error) {
                     return;
                 }
                 pause(simulation, 20_000);
@@ -286,7 +289,7 @@ pub(super) fn define(simulation: &Simulation, db: &Grizzly, ledger: &Shared, tim
             if error.kind() == ErrorKind::UniqueViolation && !error.to_string().contains("'one'") {
                 ledger.lock().problems.push(format!("no key comes twice: {error}"));
             }
-            if is_over(&error) {
+            if is_over(ledger, &error) {
                 return;
             }
         }
@@ -304,7 +307,7 @@ fn replace(simulation: &Simulation, db: &Grizzly) -> Result<()> {
     transaction.commit()?.into_result().map(drop)
 }
 
-pub(super) fn maintain(simulation: &Simulation, db: &Grizzly, backups: &Arc<dyn Storage>, times: u64) {
+pub(super) fn maintain(simulation: &Simulation, db: &Grizzly, ledger: &Shared, backups: &Arc<dyn Storage>, times: u64) {
     for _ in 0..times {
         let done = match simulation.roll(6) {
             0 => db.compact("t"),
@@ -313,7 +316,7 @@ pub(super) fn maintain(simulation: &Simulation, db: &Grizzly, backups: &Arc<dyn 
             3 => db.backup_into(backups, BackupKind::Incremental, &mut |_, _| {}).map(drop),
             _ => db.flush(),
         };
-        if done.is_err_and(|error| is_over(&error)) {
+        if done.is_err_and(|error| is_over(ledger, &error)) {
             return;
         }
         pause(simulation, 30_000);
