@@ -264,7 +264,8 @@ impl Bucket {
         Ok(parts)
     }
 
-    /// Reads the parts, checking that none is missing. What a removal left of a sealed file is an empty file.
+    /// Reads the parts, checking that none is missing. What a removal left of a sealed file is an empty file, and what one left
+    /// that did not come to its end is the file's beginning.
     fn read_parts(&self, file: &str, parts: &BTreeMap<u32, u64>) -> Result<Bytes> {
         if parts.is_empty() {
             return Err(missing(file));
@@ -272,14 +273,19 @@ impl Bucket {
         if parts.len() == 1 && parts.values().all(|size| *size == 0) {
             return Ok(Bytes::new());
         }
-        let mut offset = 0;
+        let sealed = parts.last_key_value().filter(|(_, size)| **size == 0).map(|(number, _)| *number);
+        let (mut offset, mut names) = (0, Vec::with_capacity(parts.len()));
         for (expected, (number, size)) in (0..).zip(parts) {
             if expected != *number {
+                // Parts go backwards, all but the one that seals it. Whoever needs them misses their records.
+                if sealed == Some(*number) {
+                    break;
+                }
                 return Err(Error::corrupt(file, offset, format!("its part {expected} is missing")));
             }
+            names.push(self.locate(&part_name(file, *number))?);
             offset += size;
         }
-        let names = parts.keys().map(|number| self.locate(&part_name(file, *number))).collect::<Result<Vec<_>>>()?;
         let (store, silence) = (Arc::clone(&self.store), self.silence);
         let bytes = self.wait("read", file, async move {
             let fetch = |name: Path| {

@@ -40,6 +40,30 @@ fn object_stores_conform() {
 }
 
 #[test]
+fn a_removal_of_a_sealed_file_that_stops_halfway_leaves_its_beginning() -> Result<()> {
+    let storage = object_storage("", "test://halfway")?;
+    let mut file = storage.create_append("log/1", 0)?;
+    for part in ["a", "b", "c"] {
+        file.append(part.as_bytes())?;
+        file.sync()?;
+    }
+    assert_eq!(storage.seal_append("log/1")?, "abc");
+    storage.remove("log/1/00000002")?;
+    assert_eq!(storage.read_append("log/1")?, "ab");
+    assert_eq!(storage.peek_append("log/1", 2)?, "ab");
+    assert_eq!(storage.seal_append("log/1")?, "ab");
+    // What no removal leaves.
+    storage.remove("log/1/00000000")?;
+    let error = storage.read_append("log/1").expect_err("its beginning is missing");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    file.append(b"d")?;
+    file.sync().expect_err("its old writer stays locked out");
+    storage.remove_append("log/1")?;
+    assert_eq!(storage.read_append("log/1")?, "");
+    Ok(())
+}
+
+#[test]
 fn the_faulty_one_conforms_without_faults() {
     assert_eq!(conformance::run(&|| Arc::new(FaultyStorage::new(FaultPlan::default()))), Ok(()));
 }
