@@ -24,7 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     append::{Appending, Parts},
-    store::Store,
+    store::{Sent, Store},
     told,
 };
 
@@ -115,6 +115,8 @@ const FULL_FOR: usize = 12;
 struct Calls {
     made: Vec<&'static str>,
     fault: Option<(usize, Fault)>,
+    /// The process is killed while it sends an object, when it has sent so many others.
+    sending: Option<u64>,
 }
 
 /// A disk as one process has it.
@@ -129,27 +131,6 @@ pub(crate) struct Mount {
     client: Option<ObjectStorage>,
 }
 
-/// What a process has created, and was told that it had not.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// The last such object.
-    unheard: Option<String>,
-    /// It looked for one, in vain.
-    in_doubt: bool,
-    /// Objects that it has read.
-    read: BTreeSet<String>,
-}
-
-impl Sent {
-    pub(super) fn unheard(&mut self, path: &str) {
-        self.unheard = Some(path.to_owned());
-    }
-
-    pub(super) fn not_read(&mut self, path: &str) {
-        self.in_doubt |= self.unheard.as_deref() == Some(path);
-    }
-}
-
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} on a {:?}", self.number, self.disk.kind)
@@ -162,10 +143,17 @@ impl Disk {
         Self { content, simulation, kind, encrypted: false, store }
     }
 
-    /// Another one with all that is there now.
+    /// Another one with all that is there now, and all that is under way.
     pub(crate) fn copy(&self) -> Self {
-        let content = Arc::new(Mutex::new(self.arrived().clone()));
+        let content = Arc::new(Mutex::new(self.content.lock().clone()));
         Self { content, store: Arc::new(self.store.fork()), ..self.clone() }
+    }
+
+    /// Lets everything arrive that is under way; whether anything was.
+    pub(crate) fn hurry(&self) -> bool {
+        let mut content = self.content.lock();
+        content.late.iter_mut().for_each(|(at, ..)| *at = Duration::ZERO);
+        !content.late.is_empty()
     }
 
     /// What a new process gets to see.
@@ -270,15 +258,26 @@ impl Mount {
         self.calls.lock().fault = Some((others, fault));
     }
 
+    /// It is to be killed while it sends a part of the database, when it has sent so many others.
+    pub(crate) fn kill_while_sending(&self, others: u64) {
+        self.calls.lock().sending = Some(others);
+    }
+
     /// What it has called.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.calls.lock().made.clone()
     }
 
     /// What is to go wrong with this call.
-    fn fault(&self, what: &'static str) -> Option<Fault> {
+    fn fault(&self, what: &'static str, path: &str) -> Option<Fault> {
         let mut calls = self.calls.lock();
         calls.made.push(what);
+        if what == "put" && !path.starts_with("lease/") {
+            match calls.sending {
+                Some(0) => return Some(Fault::Killed),
+                others => calls.sending = others.map(|others| others - 1),
+            }
+        }
         let (at, fault) = calls.fault?;
         let now = calls.made.len() - 1;
         if fault == Fault::Full && (at..=at + FULL_FOR).contains(&now) {
@@ -331,8 +330,15 @@ impl Mount {
     /// process is killed may arrive.
     pub(super) fn ask<R>(&self, what: &'static str, path: &str, work: impl FnOnce() -> Result<R>) -> Result<R> {
         self.alive()?;
+        let fault = self.fault(what, path);
         self.pause();
+        if matches!(fault, Some(Fault::Killed | Fault::PowerFailure)) {
+            self.kill();
+        }
         let result = work();
+        if matches!(fault, Some(Fault::KilledAfter | Fault::PowerFailureAfter)) {
+            self.kill();
+        }
         self.pause();
         self.tell(what, path, &result, true);
         self.alive().and(result)
@@ -346,7 +352,7 @@ impl Mount {
 
     fn attempt<R>(&self, what: &'static str, path: &str, work: impl FnOnce(&mut Content) -> Result<R>) -> Result<R> {
         self.alive()?;
-        let fault = self.fault(what);
+        let fault = self.fault(what, path);
         let (weather, roll) = (*self.weather.lock(), |end: u64| self.disk.simulation.roll(end));
         self.pause();
         self.alive()?;

@@ -46,6 +46,8 @@ const BATCH: u64 = 20;
 enum End {
     Closed,
     Killed,
+    /// Killed while it sends an object, if it does so soon.
+    KilledSending,
     PowerFailure,
 }
 
@@ -73,7 +75,13 @@ fn life(simulation: &Simulation, ledger: &Shared) {
         used = in_calm(simulation, &disk, ledger, |_| Ok(()));
         report(ledger);
     }
-    tampering::is_noticed(simulation, &disk.copy(), &used, ledger);
+    let copy = disk.copy();
+    if copy.hurry() {
+        // What those have sent who are gone must do no harm, however late it arrives.
+        in_calm(simulation, &copy, ledger, |_| Ok(()));
+    } else {
+        tampering::is_noticed(simulation, &copy, &used, ledger);
+    }
     report(ledger);
     restored(simulation, &backups, ledger);
     report(ledger);
@@ -214,7 +222,7 @@ fn start(simulation: &Simulation, (disk, backups): (&Disk, &Disk), ledger: &Shar
             }
         }
     });
-    let end = [End::Closed, End::Killed, End::Killed, End::PowerFailure][simulation.roll(4) as usize];
+    let end = [End::Closed, End::Killed, End::KilledSending, End::PowerFailure][simulation.roll(4) as usize];
     Process { mount, group, working, end }
 }
 
@@ -253,7 +261,10 @@ fn processes(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shar
     for process in &running {
         match process.end {
             End::Closed => process.mount.set_weather(Weather::default()),
-            End::Killed | End::PowerFailure => {
+            End::Killed | End::KilledSending | End::PowerFailure => {
+                if matches!(process.end, End::KilledSending) {
+                    process.mount.kill_while_sending(simulation.roll(4));
+                }
                 sleep(Duration::from_micros(simulation.roll(800_000)));
                 process.mount.kill();
             }

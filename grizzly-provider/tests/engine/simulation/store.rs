@@ -2,6 +2,7 @@
 //! gone arrives late.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -23,7 +24,28 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
-use super::disk::{Disk, Sent, Weather};
+use super::disk::{Disk, Weather};
+
+/// What a process has created, and was told that it had not.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// The last such object.
+    unheard: Option<String>,
+    /// It looked for one, in vain.
+    pub(super) in_doubt: bool,
+    /// Objects that it has read.
+    pub(super) read: BTreeSet<String>,
+}
+
+impl Sent {
+    pub(super) fn unheard(&mut self, path: &str) {
+        self.unheard = Some(path.to_owned());
+    }
+
+    pub(super) fn not_read(&mut self, path: &str) {
+        self.in_doubt |= self.unheard.as_deref() == Some(path);
+    }
+}
 
 /// A store as one process has it.
 #[derive(Debug, Clone)]
