@@ -263,6 +263,11 @@ impl Mount {
         self.calls.lock().sending = Some(others);
     }
 
+    /// Checkpoints are stored, and in an object store parts of the log, and it is told that they are not: so many times.
+    pub(crate) fn lose_answers(&self, count: u32) {
+        self.sent.lock().lose_answers(count);
+    }
+
     /// What it has called.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.calls.lock().made.clone()
@@ -276,6 +281,9 @@ impl Mount {
             match calls.sending {
                 Some(0) => return Some(Fault::Killed),
                 others => calls.sending = others.map(|others| others - 1),
+            }
+            if path.starts_with("manifest/") && self.sent.lock().loses() {
+                return Some(Fault::Unheard);
             }
         }
         let (at, fault) = calls.fault?;

@@ -240,7 +240,7 @@ fn processes(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shar
     for _ in 0..simulation.roll(3) + nodes as u64 {
         sleep(Duration::from_micros(simulation.roll(400_000)));
         let process = &running[simulation.roll(running.len() as u64) as usize];
-        let event = simulation.roll(5);
+        let event = simulation.roll(6);
         told(simulation, || format!("event {event} for {:?}", process.mount));
         match event {
             0 => {
@@ -255,6 +255,7 @@ fn processes(simulation: &Simulation, disk: &Disk, backups: &Disk, ledger: &Shar
             }
             2 => simulation.set_clock(simulation.roll(2) == 0, Duration::from_secs(simulation.roll(100_000))),
             3 if nodes > 0 => process.mount.kill(),
+            4 => process.mount.lose_answers(3),
             _ => process.mount.set_weather(weather(simulation)),
         }
     }

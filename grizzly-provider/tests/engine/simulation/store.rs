@@ -31,6 +31,8 @@ use super::disk::{Disk, Weather};
 pub(super) struct Sent {
     /// The last such object.
     unheard: Option<String>,
+    /// So many answers are to be lost to requests that create what nobody can do without.
+    lost: u32,
     /// It looked for one, in vain.
     pub(super) in_doubt: bool,
     /// Objects that it has read.
@@ -40,6 +42,17 @@ pub(super) struct Sent {
 impl Sent {
     pub(super) fn unheard(&mut self, path: &str) {
         self.unheard = Some(path.to_owned());
+    }
+
+    pub(super) fn lose_answers(&mut self, count: u32) {
+        self.lost = count;
+    }
+
+    /// Whether the next answer is to be lost.
+    pub(super) fn loses(&mut self) -> bool {
+        let loses = self.lost > 0;
+        self.lost = self.lost.saturating_sub(1);
+        loses
     }
 
     pub(super) fn not_read(&mut self, path: &str) {
@@ -107,7 +120,9 @@ impl ObjectStore for Store {
             return Err(failed("there is no room"));
         }
         let stored = self.disk.store.put_opts(location, payload, opts).await?;
-        let Err(lost) = self.answer() else { return Ok(stored) };
+        let loses = creates && self.sent.lock().loses();
+        let lost = if loses { Err(failed("the connection was reset")) } else { self.answer() };
+        let Err(lost) = lost else { return Ok(stored) };
         if creates {
             self.sent.lock().unheard(location.as_ref());
             if self.disk.roll(2) == 0 {
