@@ -17,26 +17,27 @@ tree=$scratch/tree
 said=$scratch/said
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$scratch/target} GIT_CEILING_DIRECTORIES=$scratch
 
-# A copy of the work tree, always at the same place, so that only what a patch touches is compiled again.
+# A copy of the work tree, always at the same place, so that only what a patch touches is compiled again. Its files are as new as
+# the copy: what was built before may have been patched.
 mkdir -p "$tree"
 find "$tree" -mindepth 1 -delete
-git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -cf - -T - | tar -xf - -C "$tree"
+git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -cf - -T - | tar -xmf - -C "$tree"
 
 build() {
     # Optimized a little: that takes longer to compile than no optimization, and much less to run.
     (cd "$tree" && cargo test -p grizzly-provider --no-default-features --config 'profile.dev.opt-level=1' \
-        --config 'profile.dev.debug=0' --test engine --no-run) >"$said" 2>&1 || { cat "$said"; return 1; }
+        --config 'profile.dev.debug=0' --test engine --no-run) >"$said" 2>&1 || { grep -m1 -A8 '^error' "$said"; return 1; }
     sed -n 's/.*Executable.*(\(.*\))$/\1/p' "$said" | sed "s|^target/|$tree/target/|"
 }
 
 # What a failing test said: the line that names the failure, and the first problem.
 finding() {
-    grep -m1 -A2 'failed: ' "$said" | tr -s '\n ' ' ' | cut -c1-400
+    grep -m1 -A2 '^simulation with seed .* failed: ' "$said" | tr -s '\n ' ' ' | cut -c1-400
 }
 
 try() {
     local number=$1 matrix=$2 binary began status=1
-    binary=$(build) || { echo "$number does not compile: $(tail -1 <<<"$binary")"; return 1; }
+    binary=$(build) || { echo "$number does not compile: $binary"; return 1; }
     began=$SECONDS
     if GRIZZLY_SIMULATED_SEEDS="1 $seeds" "$binary" simulation::seeds --exact --nocapture >"$said" 2>&1; then
         echo "$number not found by lives with $seeds seeds, $((SECONDS - began)) s"
