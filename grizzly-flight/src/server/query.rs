@@ -424,6 +424,17 @@ async fn write(state: Arc<State>, session: Arc<Session>, bound: Bound) -> Result
             Written::Changed(rows) => Ok(vec![counted(Arc::clone(&bound.understood.schema), rows)?]),
         };
     }
+    let attempt = |plan: Arc<LogicalPlan>| async move { write_all(state, session, bound, &plan).await }.boxed();
+    replanned(session, bound, plan, attempt).await
+}
+
+/// Carries out a write with all its rows of parameters, or does nothing.
+async fn write_all(
+    state: &Arc<State>,
+    session: &Arc<Session>,
+    bound: &Bound,
+    plan: &LogicalPlan,
+) -> Result<Vec<RecordBatch>, Status> {
     if let Some(rows) = bound.rows.as_ref().filter(|rows| rows.num_rows() > 1 && bound.parameters.is_positional())
         && let Some(whole) = insert_of_all(plan, rows).map_err(|error| query_status(&error))?
     {
@@ -431,12 +442,7 @@ async fn write(state: Arc<State>, session: Arc<Session>, bound: Bound) -> Result
     }
     let mut runs = bound.runs()?;
     if runs.len() == 1 {
-        let values = runs.remove(0);
-        let attempt = |plan: Arc<LogicalPlan>| {
-            let values = values.clone();
-            async move { collect(session, &plan, values).await }.boxed()
-        };
-        return replanned(session, bound, plan, attempt).await;
+        return collect(session, plan, runs.remove(0)).await;
     }
     let changed = write_rows(state, session, plan, runs).await?;
     let schema = Arc::clone(&bound.understood.schema);

@@ -149,7 +149,9 @@ async fn statements_find_a_table_that_is_replaced_beside_them() -> TestResult {
     connection.execute(create).await?;
     let query = connection.prepare("SELECT a FROM u WHERE id = $1").await?;
     let update = connection.prepare("UPDATE u SET a = a + 1 WHERE id < $1").await?;
-    let number = |id: i64| RecordBatch::try_from_iter([("0", Arc::new(Int64Array::from(vec![id])) as ArrayRef)]);
+    let add = connection.prepare("INSERT INTO u VALUES ($1, 0)").await?;
+    let numbers_of = |ids: Vec<i64>| RecordBatch::try_from_iter([("0", Arc::new(Int64Array::from(ids)) as ArrayRef)]);
+    let number = |id: i64| numbers_of(vec![id]);
     // A ticket that is sent after the table was replaced, by a client that plans and fetches in two steps.
     let mut stock = served.stock_client().await?;
     let planned = stock.execute("SELECT count(*), sum(a) FROM u".to_owned(), None).await?;
@@ -159,6 +161,12 @@ async fn statements_find_a_table_that_is_replaced_beside_them() -> TestResult {
     assert_eq!(numbers(&rows), [7]);
     connection.execute(create).await?;
     assert_eq!(update.update(Some(number(10)?)).await?, 10);
+    // The same with several rows of parameters, all or none of them.
+    connection.execute(create).await?;
+    assert_eq!(update.update(Some(numbers_of(vec![3, 5])?)).await?, 8);
+    connection.execute(create).await?;
+    assert_eq!(add.update(Some(numbers_of(vec![200, 201, 202])?)).await?, 3);
+    assert_eq!(ask(&connection, "SELECT count(*) FROM u WHERE a = 0").await?, 3);
     // Another number of shards, and an index that was there: the plan is made anew.
     connection.execute("CREATE INDEX by_a ON u (a)").await?;
     connection.execute("DROP TABLE u").await?;

@@ -115,7 +115,7 @@ impl Growth {
     /// The bytes of results, at most, or about.
     pub(super) fn bytes(self, args: &ScalarFunctionArgs) -> Result<Bytes> {
         let values = args.args.as_slice();
-        let (columns, of_row): (Vec<Numbers>, fn(&[i128]) -> i128) = match (self, values) {
+        let (columns, of_row): (_, OfRow) = match (self, values) {
             (Self::Repeat, [text, count, ..]) => (vec![sizes(text)?, numbers(count)?], |row| product(row[0], row[1])),
             (Self::Pad, [_, length, ..]) => (vec![numbers(length)?], |row| row[0]),
             (Self::RepeatElement | Self::Resize, [element, count, more @ ..]) => {
@@ -166,8 +166,11 @@ pub(super) struct Bytes {
     rows: usize,
     columns: Vec<Numbers>,
     strict: bool,
-    of_row: fn(&[i128]) -> i128,
+    of_row: OfRow,
 }
+
+/// The bytes of a row, by a number for each column.
+type OfRow = fn(&[i128]) -> i128;
 
 impl Bytes {
     /// Those of all rows.
