@@ -34,7 +34,8 @@ pub use reader::{LogReader, read};
 pub use record::{NewRecord, Record, RecordHeader};
 pub use recovery::{Replay, open};
 pub use storage::{
-    AppendFile, EncryptedStorage, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, open_storage,
+    AppendFile, EncryptedStorage, FsStorage, MemoryStorage, ObjectMeta, ObjectStorage, PutMode, Storage, lies_within,
+    open_storage,
 };
 pub use tail::LogTail;
 pub use unpack::unpack;

@@ -63,7 +63,7 @@ pub(crate) async fn attended<T: Send + 'static>(
         biased;
         reason = switch.stopped(deadline) => {
             if stopping.0.stop() {
-                session.abort();
+                session.stopped();
                 return Err(reason);
             }
             task.await

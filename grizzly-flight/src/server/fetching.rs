@@ -5,7 +5,10 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -13,17 +16,19 @@ use std::{
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::{Stream, StreamExt};
-use grizzly_provider::{Error, ErrorKind, adapter::SpillingPool};
+use grizzly_provider::{Error, ErrorKind, adapter::SpillingPool, batch::batch_bytes};
 use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{handles::Owner, stream::BatchStream};
 use crate::error::status;
 
-/// Scans may hold so much of what queries have beside it. Above that, results go that are not read.
-const DECODED: f64 = 0.25;
+/// Results, and scans, may hold so much beside what queries have. Above that, results go that are not read.
+const MUCH: f64 = 0.25;
 /// Above that, who fetches results already gets no further ones.
 const TOO_MUCH: f64 = 0.5;
+/// How many of its batches a result holds at a time, about: those of each partition, and those on their way to the wire.
+const BATCHES: usize = 4;
 /// Who reads takes rows more often than this.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -39,6 +44,8 @@ struct Held {
     rows: Mutex<Option<BatchStream>>,
     /// When the client last took rows; `None` while it waits for some.
     taken: Mutex<Option<Instant>>,
+    /// Bytes of the largest batch so far.
+    batch: AtomicUsize,
 }
 
 /// The rows on their way to the client.
@@ -64,34 +71,52 @@ impl Fetching {
             return Err(status(&Error::new(ErrorKind::Resource, message)));
         }
         let Some(pool) = SpillingPool::of(pool) else { return Ok(()) };
-        while pool.decoded_share() > DECODED {
-            let Some(idle) = self.most_idle() else { break };
-            drop(idle);
+        let results = || self.bytes() as f64 / pool.size().max(1) as f64;
+        while results() > MUCH && self.give_up_largest() {}
+        // What a scan has decoded goes some time after its result; who asks next sees it.
+        if pool.decoded_share() > MUCH {
+            self.give_up_largest();
         }
-        if own > 0 && pool.decoded_share() > TOO_MUCH {
+        if own > 0 && results().max(pool.decoded_share()) > TOO_MUCH {
             let message = "the memory of queries is full of rows of results that are being fetched; try again";
             return Err(status(&Error::new(ErrorKind::Resource, message).with_sqlstate("53200")));
         }
         Ok(())
     }
 
-    /// Takes the rows of the result that was not read for longest.
-    fn most_idle(&self) -> Option<BatchStream> {
+    /// What all results hold, about.
+    fn bytes(&self) -> usize {
+        self.open.lock().values().flatten().map(|held| held.bytes()).sum()
+    }
+
+    /// Ends the largest result that nobody reads; whether there was one.
+    fn give_up_largest(&self) -> bool {
         let open = self.open.lock();
-        let all = open.values().flatten().filter_map(|held| Some((held.idle_for()?, held)));
-        let (_, held) = all.filter(|(idle, _)| *idle >= IDLE).max_by_key(|(idle, _)| *idle)?;
-        held.rows.try_lock()?.take()
+        let idle = open.values().flatten().filter(|held| held.idle_for().is_some_and(|idle| idle >= IDLE));
+        let largest = idle.max_by_key(|held| (held.bytes(), held.idle_for()));
+        let rows = largest.and_then(|held| held.rows.try_lock()?.take());
+        drop(open);
+        // Without the lock: what it runs may take a while to end.
+        rows.is_some()
     }
 
     /// `rows`, as they are fetched by `owner`.
     pub(crate) fn fetch(self: &Arc<Self>, owner: Owner, rows: BatchStream) -> BatchStream {
-        let held = Arc::new(Held { rows: Mutex::new(Some(rows)), taken: Mutex::new(None) });
+        let (rows, batch) = (Mutex::new(Some(rows)), AtomicUsize::new(0));
+        let held = Arc::new(Held { rows, taken: Mutex::new(None), batch });
         self.open.lock().entry(owner).or_default().push(Arc::clone(&held));
         Fetch { fetching: Arc::clone(self), owner, held, ended: false }.boxed()
     }
 }
 
 impl Held {
+    /// Bytes that it holds, about; none once it was given up.
+    fn bytes(&self) -> usize {
+        // What is being read just now is there.
+        let is_there = self.rows.try_lock().is_none_or(|rows| rows.is_some());
+        if is_there { BATCHES * self.batch.load(Ordering::Relaxed) } else { 0 }
+    }
+
     /// For how long nobody has taken rows of it, if there are some to take.
     fn idle_for(&self) -> Option<Duration> {
         let has_rows = self.rows.try_lock().is_some_and(|rows| rows.is_some());
@@ -121,6 +146,9 @@ impl Stream for Fetch {
         };
         if let Poll::Ready(item) = &polled {
             *held.taken.lock() = Some(Instant::now());
+            if let Some(Ok(batch)) = item {
+                held.batch.fetch_max(batch_bytes(batch), Ordering::Relaxed);
+            }
             self.ended = !matches!(item, Some(Ok(_)));
             if self.ended {
                 rows.take();
@@ -152,7 +180,10 @@ fn given_up(taken: Option<Instant>) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Schema;
+    use arrow::{
+        array::{ArrayRef, Int64Array},
+        datatypes::Schema,
+    };
     use datafusion::execution::memory_pool::MemoryConsumer;
 
     use super::*;
@@ -175,6 +206,26 @@ mod tests {
         room(me).expect("there is room again");
         drop(second);
         assert!(fetching.open.lock().is_empty(), "who fetches nothing is not kept");
+    }
+
+    #[tokio::test]
+    async fn the_largest_that_nobody_reads_goes_first() {
+        let (fetching, pool) = (Fetching::new(9), Arc::new(SpillingPool::new(1_000)) as Arc<dyn MemoryPool>);
+        let me = Owner::of(&1);
+        let of = |count: i64| {
+            let numbers = Arc::new(Int64Array::from_iter_values(0..count)) as ArrayRef;
+            let batch = RecordBatch::try_from_iter([("n", numbers)]).expect("one column");
+            futures::stream::iter(vec![Ok(batch); 3]).boxed()
+        };
+        let (mut small, mut large) = (fetching.fetch(me, of(1)), fetching.fetch(me, of(20)));
+        assert!(
+            small.next().await.is_some_and(|rows| rows.is_ok()) && large.next().await.is_some_and(|rows| rows.is_ok())
+        );
+        assert!(fetching.make_room(me, &pool).is_err(), "both are read");
+        tokio::time::sleep(IDLE + Duration::from_millis(100)).await;
+        fetching.make_room(me, &pool).expect("the large one goes");
+        assert!(small.next().await.is_some_and(|rows| rows.is_ok()));
+        assert!(large.next().await.is_some_and(|rows| rows.is_err()));
     }
 
     #[tokio::test]

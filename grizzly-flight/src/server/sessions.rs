@@ -212,6 +212,15 @@ impl Session {
         self.grizzly.handle().abort();
     }
 
+    /// A statement was stopped, and may not have noticed yet. If it was a definition in a driver's transaction, which has none
+    /// just then, the next statement must not run outside it.
+    pub(crate) fn stopped(&self) {
+        self.abort();
+        if self.is_transaction && !self.in_transaction() {
+            self.end();
+        }
+    }
+
     /// Refuses all further statements.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);

@@ -55,6 +55,11 @@ impl SpillingPool {
         self.decoded.load(Ordering::Relaxed) as f64 / self.size.max(1) as f64
     }
 
+    /// Its bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     fn counter(&self, reservation: &MemoryReservation) -> &AtomicUsize {
         if reservation.consumer().name() == SCAN { &self.decoded } else { &self.used }
     }

@@ -30,7 +30,7 @@ use super::{
     plan_cache::{Conditions, PlanCache, ShapeCache, TemplateCache, keepable},
     planner::GrizzlyQueryPlanner,
     result_cache,
-    scan::DynamicFilterNames,
+    scan::{DynamicFilterNames, KeptRows},
     sql::{Front, Parsed, parse, plan_statement},
     unhurried_joins::UnhurriedJoins,
 };
@@ -103,6 +103,7 @@ impl GrizzlySessionExt for SessionStateBuilder {
         let planner = GrizzlyQueryPlanner::around(self.query_planner().take(), BoundedPlans::new(most));
         self.with_config(config)
             .with_query_planner(Arc::new(planner))
+            .with_physical_optimizer_rule(Arc::new(KeptRows))
             .with_physical_optimizer_rule(Arc::new(SubqueriesBelowSink))
             .with_physical_optimizer_rule(Arc::new(UnhurriedJoins))
     }

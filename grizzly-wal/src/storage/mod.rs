@@ -27,7 +27,7 @@ pub use self::encrypted::{EncryptedStorage, check_plain};
 pub use self::fs::FsStorage;
 pub use self::memory::MemoryStorage;
 pub use self::object::ObjectStorage;
-pub use self::url::open_storage;
+pub use self::url::{lies_within, open_storage};
 use crate::encryption::EncryptionKey;
 use crate::error::{ErrorKind, Result};
 

@@ -1,6 +1,6 @@
 //! From a URL to the storage behind it.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use object_store::ObjectStoreScheme;
@@ -41,6 +41,48 @@ pub fn open_storage(url: &str) -> Result<Arc<dyn Storage>> {
         return Ok(Arc::new(FsStorage::new(folder)?));
     }
     open_object_store(&parsed)
+}
+
+/// Whether the place at one URL is that of another, or lies below it. Folders are looked up as far as they exist: symbolic links
+/// and `..` lead elsewhere. Places that go by no name are different ones.
+///
+/// ```
+/// use grizzly_wal::lies_within;
+///
+/// assert!(lies_within("s3://bucket/shop/backups", "s3://bucket/shop/"));
+/// assert!(!lies_within("s3://bucket/shopping", "s3://bucket/shop"));
+/// ```
+pub fn lies_within(inner: &str, outer: &str) -> bool {
+    if inner.ends_with("://") || outer.ends_with("://") {
+        return false;
+    }
+    match (folder(inner), folder(outer)) {
+        (Some(inner), Some(outer)) => inner.starts_with(outer),
+        (None, None) => {
+            let below = inner.trim_end_matches('/').strip_prefix(outer.trim_end_matches('/'));
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        }
+        _ => false,
+    }
+}
+
+/// The folder at a URL, by its own name as far as it exists.
+fn folder(url: &str) -> Option<PathBuf> {
+    let path = match url.contains("://") {
+        true => Url::parse(url).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()?,
+        false => std::path::absolute(url).ok()?,
+    };
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(found.pop()),
+            part => {
+                found.push(part);
+                found = found.canonicalize().unwrap_or(found);
+            }
+        }
+    }
+    Some(found)
 }
 
 fn open_object_store(url: &Url) -> Result<Arc<dyn Storage>> {
@@ -117,5 +159,26 @@ mod tests {
     fn stores_that_are_not_built_in_say_so() {
         let error = open_storage("s3://bucket/db").expect_err("the feature is off");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn places_are_compared_by_what_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("it exists");
+        let path = |name: &str| root.join(name).to_string_lossy().into_owned();
+        std::fs::create_dir_all(root.join("db/data")).expect("it can be made");
+        std::fs::create_dir(root.join("other")).expect("it can be made");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(root.join("db"), root.join("link")).expect("it can be made");
+        for within in ["db", "db/", "db/data/x", "other/../db/y", "link/z", "db/not/yet"] {
+            assert!(lies_within(&path(within), &path("db")), "{within}");
+            assert!(lies_within(&format!("file://{}", path(within)), &path("db")), "{within}");
+        }
+        for apart in ["other", "db2", "db/../other", "db/../db2/x"] {
+            assert!(!lies_within(&path(apart), &path("db")), "{apart}");
+        }
+        assert!(!lies_within("memory://", "memory://"));
+        assert!(lies_within("memory://a", "memory://a") && !lies_within("memory://ab", "memory://a"));
+        assert!(!lies_within("s3://b/db", &path("db")));
     }
 }

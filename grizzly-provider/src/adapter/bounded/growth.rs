@@ -29,6 +29,10 @@ pub(super) enum Growth {
     Replace,
     /// A text with what matches a pattern replaced by another.
     ReplaceMatches,
+    /// A list with elements of it replaced by another.
+    ReplaceElements,
+    /// A text with its characters replaced by others, of up to four bytes.
+    Translate,
     /// All its arguments, one behind the other.
     Together,
     /// The same, with the first between the others.
@@ -58,6 +62,8 @@ impl Growth {
             "array_resize" => Self::Resize,
             "replace" => Self::Replace,
             "regexp_replace" => Self::ReplaceMatches,
+            "array_replace" | "array_replace_n" | "array_replace_all" => Self::ReplaceElements,
+            "translate" => Self::Translate,
             concat::NAME | "concat" | "make_array" | "array_concat" | "array_append" | "array_prepend" => {
                 Self::Together
             }
@@ -104,7 +110,7 @@ impl Growth {
 
     /// Whether results are often much smaller than [`Growth::bytes`] has it.
     pub(super) fn is_rough(self) -> bool {
-        matches!(self, Self::Replace | Self::ReplaceMatches)
+        matches!(self, Self::Replace | Self::ReplaceMatches | Self::ReplaceElements | Self::Translate)
     }
 
     /// Whether a row is NULL where an argument is.
@@ -142,6 +148,11 @@ impl Growth {
                 let columns = vec![sizes(text)?, sizes(to)?, Numbers::Same(Some(i128::from(references(to))))];
                 (columns, if all { all_matches } else { first_match })
             }
+            (Self::ReplaceElements, [list, _, to, ..]) => {
+                let columns = vec![sizes(list)?, elements(list)?, sizes(to)?];
+                (columns, |row| product(row[1], row[2]).saturating_add(row[0]))
+            }
+            (Self::Translate, [text, ..]) => (vec![sizes(text)?], |row| product(row[0], 4)),
             (Self::Together, values) => (values.iter().map(sizes).collect::<Result<_>>()?, |row| row.iter().sum()),
             (Self::TogetherWith, values) => (values.iter().map(sizes).collect::<Result<_>>()?, |row| {
                 product(row.first().copied().unwrap_or(0), row.len() as i128) + row.iter().skip(1).sum::<i128>()

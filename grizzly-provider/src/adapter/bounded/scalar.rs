@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::Array,
+        array::{Array, ArrayRef},
         compute::concat,
         datatypes::{DataType, FieldRef},
     },
@@ -46,8 +46,7 @@ impl Bounded {
     }
 
     /// The result in pieces, each for as many rows as must fit; what they really take is added up.
-    fn in_pieces(&self, args: &ScalarFunctionArgs, bytes: &Bytes) -> Result<ColumnarValue> {
-        let most = self.growth.most(self.most);
+    fn in_pieces(&self, args: &ScalarFunctionArgs, bytes: &Bytes, most: u64) -> Result<ColumnarValue> {
         let (mut pieces, mut made, mut begin) = (Vec::new(), 0, 0);
         while begin < args.number_rows {
             let mut end = begin;
@@ -78,6 +77,21 @@ impl Bounded {
         let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
         Ok(ColumnarValue::Array(concat(&pieces)?))
     }
+}
+
+/// One and a half times what the arguments hold, each column counted once: rows of a batch that is there, with something added to
+/// each, are no excess, however wide they are. To double them is, as a statement can do that again and again.
+fn held(args: &ScalarFunctionArgs) -> u64 {
+    let mut columns: Vec<&ArrayRef> = Vec::new();
+    for value in &args.args {
+        if let ColumnarValue::Array(array) = value
+            && !columns.iter().any(|known| Arc::ptr_eq(known, array))
+        {
+            columns.push(array);
+        }
+    }
+    let bytes: usize = columns.into_iter().map(value_bytes).sum();
+    (bytes + bytes / 2) as u64
 }
 
 /// Some rows of arguments.
@@ -124,11 +138,11 @@ impl ScalarUDFImpl for Bounded {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let bytes = self.growth.bytes(&args)?;
-        let (all, most) = (bytes.all(), self.growth.most(self.most));
+        let (all, most) = (bytes.all(), self.growth.most(self.most).max(held(&args)));
         if all <= most {
             self.inner.inner().invoke_with_args(args)
         } else if self.growth.is_rough() {
-            self.in_pieces(&args, &bytes)
+            self.in_pieces(&args, &bytes, most)
         } else {
             Err(self.refused(all))
         }

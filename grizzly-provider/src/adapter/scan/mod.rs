@@ -6,6 +6,7 @@ mod access_choice;
 mod ambiguous;
 mod display;
 mod dynamic;
+mod kept;
 mod run;
 mod stream;
 mod wire;
@@ -21,7 +22,7 @@ use datafusion::{
     },
     datasource::TableProvider,
     error::Result as DataFusionResult,
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{SendableRecordBatchStream, TaskContext, memory_pool::MemoryLimit},
     logical_expr::Expr,
     physical_expr::{DynamicFilterTracking, EquivalenceProperties},
     physical_plan::{
@@ -39,8 +40,9 @@ pub use access_choice::AccessChoice;
 use ambiguous::AmbiguousNames;
 pub(crate) use ambiguous::DynamicFilterNames;
 use dynamic::{CurrentFilter, DynamicFilter};
+pub(crate) use kept::KeptRows;
 use run::Runs;
-use stream::ScanStream;
+use stream::{Cut, ScanStream};
 
 use super::{
     estimate,
@@ -107,6 +109,8 @@ pub struct GrizzlyScanExec {
     /// Names by which dynamic filters may go astray; `None` as long as that is unknown.
     ambiguous: Option<AmbiguousNames>,
     choice: Option<AccessChoice>,
+    /// Whoever reads its rows keeps them.
+    is_kept: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
     runs: Runs,
@@ -157,6 +161,7 @@ impl GrizzlyScanExec {
             dynamic: Vec::new(),
             ambiguous: None,
             choice: None,
+            is_kept: false,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
             runs: Runs::default(),
@@ -176,8 +181,14 @@ impl GrizzlyScanExec {
             dynamic: self.dynamic.clone(),
             ambiguous: self.ambiguous.clone(),
             choice: self.choice.clone(),
+            is_kept: self.is_kept,
             ..Self::assemble(table, request, self.fetch, Arc::clone(&self.properties))
         }
+    }
+
+    /// The same scan for somebody who keeps its rows.
+    fn kept(&self) -> Self {
+        Self { is_kept: true, ..self.fresh() }
     }
 
     /// What it reads, as the engine will be asked.
@@ -336,10 +347,12 @@ impl ExecutionPlan for GrizzlyScanExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let run = self.runs.join(partition, &context, self)?;
-        let batch_size = context.session_config().batch_size();
+        // Without a bound on memory it does not matter what counts for how much.
+        let bounded = matches!(context.memory_pool().memory_limit(), MemoryLimit::Finite(_));
+        let cut = Cut { rows: context.session_config().batch_size().max(1), own: self.is_kept && bounded };
         let filter = CurrentFilter::new(&self.dynamic, self.table.schema());
         let (pool, metrics) = (context.memory_pool(), &self.metrics);
-        let stream = ScanStream::new(run, partition, self.schema(), filter, batch_size, pool, metrics);
+        let stream = ScanStream::new(run, partition, self.schema(), filter, cut, pool, metrics);
         Ok(Box::pin(cooperative(stream)))
     }
 

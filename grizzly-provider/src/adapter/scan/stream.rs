@@ -23,7 +23,7 @@ use futures::Stream;
 use super::{dynamic::CurrentFilter, run::Run};
 use crate::{
     adapter::{memory_pool::SCAN, statement::release_ended},
-    batch::batch_bytes,
+    batch::{batch_bytes, without_waste},
 };
 
 /// After so many morsels without a row the thread is given back, so that a scan that finds nothing can be cancelled.
@@ -34,13 +34,22 @@ pub(super) struct ScanStream {
     partition: usize,
     schema: SchemaRef,
     filter: CurrentFilter,
-    batch_size: usize,
+    cut: Cut,
     taken: usize,
     current: Option<Slices>,
     decoded: MemoryReservation,
     baseline: BaselineMetrics,
     morsels: Count,
     empty_morsels: Count,
+}
+
+/// How a batch is handed on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// In pieces of at most so many rows.
+    pub(super) rows: usize,
+    /// Each in memory of its own.
+    pub(super) own: bool,
 }
 
 /// A batch on its way out, piece by piece.
@@ -56,7 +65,7 @@ impl ScanStream {
         partition: usize,
         schema: SchemaRef,
         filter: CurrentFilter,
-        batch_size: usize,
+        cut: Cut,
         pool: &Arc<dyn MemoryPool>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Self {
@@ -66,7 +75,7 @@ impl ScanStream {
             partition,
             schema,
             filter,
-            batch_size: batch_size.max(1),
+            cut,
             taken: 0,
             current: None,
             decoded: MemoryConsumer::new(SCAN).register(pool),
@@ -76,7 +85,12 @@ impl ScanStream {
         }
     }
 
-    /// The next slice of the current batch, within the limit.
+    /// The next piece of the current batch, within the limit.
+    fn next_piece(&mut self) -> Option<RecordBatch> {
+        let slice = self.next_slice()?;
+        Some(if self.cut.own { without_waste(&slice) } else { slice })
+    }
+
     fn next_slice(&mut self) -> Option<RecordBatch> {
         let current = self.current.as_mut()?;
         let left = current.batch.num_rows() - current.offset;
@@ -112,7 +126,7 @@ impl ScanStream {
         match batch {
             Some(batch) if batch.num_rows() > 0 => {
                 self.charge(&batch);
-                self.current = Some(Slices::new(self.named(batch)?, self.batch_size));
+                self.current = Some(Slices::new(self.named(batch)?, self.cut.rows));
                 Ok(Some(true))
             }
             _ => {
@@ -125,7 +139,7 @@ impl ScanStream {
     /// Counts the rows among those that were decoded and not handed on, until the next are read.
     fn charge(&self, batch: &RecordBatch) {
         // Few rows are handed on at once, as a whole.
-        self.decoded.resize(if batch.num_rows() <= self.batch_size { 0 } else { batch_bytes(batch) });
+        self.decoded.resize(if batch.num_rows() <= self.cut.rows { 0 } else { batch_bytes(batch) });
     }
 
     /// The batch with the plan's column names, which differ from the engine's for system columns.
@@ -140,7 +154,7 @@ impl ScanStream {
 
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<DataFusionResult<RecordBatch>>> {
         for _ in 0..EMPTY_MORSELS_PER_POLL {
-            if let Some(slice) = self.next_slice() {
+            if let Some(slice) = self.next_piece() {
                 return Poll::Ready(Some(Ok(slice)));
             }
             match self.read_next() {
@@ -152,7 +166,7 @@ impl ScanStream {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
-        if let Some(slice) = self.next_slice() {
+        if let Some(slice) = self.next_piece() {
             return Poll::Ready(Some(Ok(slice)));
         }
         cx.waker().wake_by_ref();

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use grizzly_wal::{
     EncryptedStorage, EncryptionKey, ErrorKind as Below, Lsn, Storage, Wal,
     backup::{self, Backup, BackupCheck, BackupSource, LoggedFile},
+    lies_within,
 };
 use pins::Position;
 
@@ -112,11 +113,7 @@ pub fn open_place(url: &str, key: Option<EncryptionKey>) -> Result<Arc<dyn Stora
 /// Checks that neither of two places lies below the other: files of a database would be taken for those of a backup, or the
 /// other way round. Those that go by no name are different ones.
 fn check_apart(database: &str, backups: &str) -> Result<()> {
-    let is_within = |inner: &str, outer: &str| {
-        let below = inner.trim_end_matches('/').strip_prefix(outer.trim_end_matches('/'));
-        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-    };
-    if !database.ends_with("://") && (is_within(database, backups) || is_within(backups, database)) {
+    if lies_within(database, backups) || lies_within(backups, database) {
         let message = format!("a database at '{database}' and backups at '{backups}' must not lie within each other");
         return Err(Error::invalid(message));
     }
