@@ -202,8 +202,9 @@ def a_transaction_ends_with_its_connection(place):
             client.join()
             assert client.exitcode == 1, "the client failed before it left"
 
-        sizes = memory_after(server, 4, leave)
-        grown = (sizes[3] - sizes[1]) / 600
+        sizes = memory_after(server, 6, leave)
+        # What the allocator keeps for a while comes and goes, ten megabytes and more.
+        grown = (min(sizes[3:]) - min(sizes[:3])) / 900
         assert grown < 20_000, f"{grown:.0f} bytes stay of each transaction whose client is gone; memory: {sizes}"
         assert value(db, "SELECT count(*) FROM t") == 0
         write(db, "INSERT INTO t VALUES (1, 'free')")
