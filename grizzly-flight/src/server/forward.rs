@@ -3,9 +3,9 @@
 //! Each session has its own connection to the writer, which is its session there. A statement that writes goes as
 //! text, with its parameters; from BEGIN to COMMIT everything goes, reads too, since only the writer knows what the
 //! transaction has written. BEGIN itself waits for the first of these statements: a driver without autocommit begins a
-//! transaction as soon as another has ended, and must not hear that there is no writer as if that commit had failed. Afterwards this node follows the log up to what the writer has acknowledged, so that the
-//! session's next read sees its own write. Nothing is ever sent twice: whether a write whose answer got lost has
-//! happened, only the client can find out.
+//! transaction as soon as another has ended, and must not hear that there is no writer as if that commit had failed.
+//! Afterwards this node follows the log up to what the writer has acknowledged, so that the session's next read sees its
+//! own write. Nothing is ever sent twice: whether a write whose answer got lost has happened, only the client can find out.
 
 use std::{
     sync::{
@@ -82,7 +82,7 @@ struct Link {
     connection: Option<FlightSqlConnection>,
     /// A transaction is open at the writer; without a connection, it was.
     transaction: bool,
-    /// The statement that begins it there, as long as it has not been sent.
+    /// The statement that begins it there, as long as it has not been sent: the transaction is open only here.
     begins: Option<String>,
 }
 
@@ -157,7 +157,7 @@ impl Forward {
             link.begins = Some(sql.to_owned());
             return Ok(());
         }
-        if link.transaction && link.begins.is_some() && matches!(what, Control::Commit | Control::Rollback) {
+        if link.begins.is_some() && matches!(what, Control::Commit | Control::Rollback) {
             self.set_transaction(&mut link, false);
             return Ok(());
         }
@@ -314,30 +314,30 @@ impl Forward {
 
     /// The connection to the writer: that of the open transaction, or to whoever writes now.
     async fn route(&self, link: &mut Link, db: &Grizzly) -> Result<FlightSqlConnection> {
-        if let Some(begins) = link.begins.take() {
-            // If this fails, so does the transaction: a statement of it is missing.
-            let connection = self.connected(link, db).await.inspect_err(|_| link.connection = None)?;
-            connection.update(&begins).await.inspect_err(|_| link.connection = None)?;
-            return Ok(connection);
-        }
-        if link.transaction {
+        let begins = link.begins.take();
+        if link.transaction && begins.is_none() {
             return link.connection.clone().ok_or_else(lost);
         }
-        self.connected(link, db).await
+        // If this fails, or is stopped on the way, the link has no connection: a transaction of which a statement is missing
+        // is lost, and the next statement must not go over one on which it has not begun.
+        let connection = self.to_writer(link.connection.take(), db).await?;
+        if let Some(begins) = begins {
+            connection.update(&begins).await?;
+        }
+        link.connection = Some(connection.clone());
+        Ok(connection)
     }
 
-    /// The connection to whoever writes now.
-    async fn connected(&self, link: &mut Link, db: &Grizzly) -> Result<FlightSqlConnection> {
+    /// A connection to whoever writes now: the one that is there, if it leads to that node.
+    async fn to_writer(&self, there: Option<FlightSqlConnection>, db: &Grizzly) -> Result<FlightSqlConnection> {
         let writer = db.writer().filter(|writer| !writer.here && !writer.url.is_empty()).ok_or_else(|| {
             let message = format!("nobody writes to database '{}' at the moment; try again", db.url());
             Error::new(ErrorKind::Unavailable, message)
         })?;
-        if let Some(connection) = link.connection.as_ref().filter(|connection| connection.url() == writer.url) {
-            return Ok(connection.clone());
+        match there.filter(|connection| connection.url() == writer.url) {
+            Some(connection) => Ok(connection),
+            None => FlightSqlConnection::connect_with(&writer.url, self.options.clone()).await,
         }
-        let connection = FlightSqlConnection::connect_with(&writer.url, self.options.clone()).await?;
-        link.connection = Some(connection.clone());
-        Ok(connection)
     }
 
     fn set_transaction(&self, link: &mut Link, open: bool) {
@@ -413,9 +413,9 @@ fn control(sql: &str) -> Control {
 
 /// Whether a statement begins a transaction and says nothing about it, so that no writer would refuse it.
 fn begins_plainly(sql: &str) -> bool {
-    let words: Vec<String> = sql.trim_end_matches([';', ' ']).split_whitespace().map(str::to_ascii_uppercase).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(words.as_slice(), ["BEGIN"] | ["BEGIN" | "START", "TRANSACTION"] | ["BEGIN", "WORK"])
+    let words: Vec<&str> = sql.trim_end_matches([';', ' ']).split_whitespace().collect();
+    let plain = ["BEGIN", "BEGIN TRANSACTION", "BEGIN WORK", "START TRANSACTION"];
+    plain.contains(&words.join(" ").to_ascii_uppercase().as_str())
 }
 
 /// A statement prepared by name exists only where it was prepared.

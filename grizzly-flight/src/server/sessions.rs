@@ -197,7 +197,10 @@ impl Session {
     pub(crate) async fn ready(&self) -> Result<&GrizzlySession, Status> {
         let grizzly = self.open()?;
         if let Some(begins) = self.forward.takes_over(grizzly.handle().db()).await {
+            // Stopped before it has begun, it would be without a transaction, and each statement would commit.
+            let unfinished = EndOnDrop(Some(self));
             grizzly.execute(&begins).await.map_err(|error| query_status(&error))?;
+            unfinished.forget();
         }
         Ok(grizzly)
     }

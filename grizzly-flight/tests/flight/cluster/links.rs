@@ -62,6 +62,22 @@ async fn a_write_over_a_dead_link_is_told_in_time_as_what_it_is() -> TestResult 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_was_left_while_it_began_does_not_go_on() -> TestResult {
+    let pair = pair().await?;
+    let session = &pair.session;
+    session.update("BEGIN").await?;
+    pair.link.set(Network::Frozen);
+    let left = tokio::time::timeout(Duration::from_millis(500), session.update("INSERT INTO t VALUES (2)"));
+    assert!(left.await.is_err(), "its BEGIN is under way");
+    pair.link.set(Network::Works);
+    assert_eq!(refused(session, "INSERT INTO t VALUES (3)").await, ErrorKind::TransactionAborted);
+    session.update("ROLLBACK").await?;
+    session.update("INSERT INTO t VALUES (4)").await?;
+    assert_eq!(ask(session, "SELECT count(*) FROM t WHERE a > 1").await?, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_died_while_nothing_was_sent_costs_no_doubt() -> TestResult {
     let pair = pair().await?;
     pair.link.set(Network::Lost);
