@@ -36,7 +36,7 @@ pub struct ClusterSettings {
     /// Where others reach this process; they send writes there. Default empty.
     pub advertise: String,
     /// How long the others wait for a sign of life before one takes the writer's place; it renews its lease three
-    /// times within that. Default 3 seconds.
+    /// times within that. Between 100 milliseconds and a day; default 3 seconds.
     pub lease: Duration,
     /// How often a follower looks for new commits; less often where looking takes long. Default 20 ms.
     pub poll: Duration,

@@ -40,7 +40,7 @@ const TRUSTED: f64 = 0.9;
 /// Longer than any process lives.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// A lease that is good for longer would be waited for by nobody.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Leases of earlier epochs that stay, so that a holder that slept through some of them finds its successor.
 const KEPT: usize = 8;
 

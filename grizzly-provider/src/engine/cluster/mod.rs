@@ -177,6 +177,10 @@ pub(super) fn open(
         let message = format!("a lease of {:?} is too short; {SHORTEST_LEASE:?} is the least", cluster.lease);
         return Err(Error::invalid(message));
     }
+    if cluster.lease > lease::LONGEST {
+        let message = format!("a lease of {:?} is too long; {:?} is the most", cluster.lease, lease::LONGEST);
+        return Err(Error::invalid(message));
+    }
     let lock = storage.lock_shared()?;
     let create = settings.create && cluster.candidate;
     let manifest = match Manifest::load(&storage)? {
