@@ -1,10 +1,10 @@
 //! Work for a statement, planning among it, in a task of its own: who waits for it can be told that it was cancelled, or
 //! that its time is up, while it computes.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use grizzly_provider::{Error, ErrorKind, adapter::Interrupt};
-use tokio::{task::JoinError, time::Instant};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::{sessions::Session, stream::CancelSwitch};
@@ -73,8 +73,8 @@ pub(crate) async fn attended<T: Send + 'static>(
     ended.map_err(|error| failed_unexpectedly(&error))?.map_err(|stopped| status(&stopped))?
 }
 
-/// The answer where a statement's task panicked.
-pub(crate) fn failed_unexpectedly(error: &JoinError) -> Status {
+/// The answer where a statement, or the task that ran it, panicked.
+pub(crate) fn failed_unexpectedly(error: &impl Display) -> Status {
     let message = format!("the statement failed unexpectedly: {error}");
     status(&Error::new(ErrorKind::Internal, message))
 }

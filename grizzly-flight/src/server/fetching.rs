@@ -39,13 +39,19 @@ pub(crate) struct Fetching {
     open: Mutex<HashMap<Owner, Vec<Arc<Held>>>>,
 }
 
-/// A result's rows, as far as they were not taken.
+/// A result, locked while its client waits for rows to be computed.
 struct Held {
-    rows: Mutex<Option<BatchStream>>,
-    /// When the client last took rows; `None` while it waits for some.
-    taken: Mutex<Option<Instant>>,
+    left: Mutex<Left>,
     /// Bytes of the largest batch so far.
     batch: AtomicUsize,
+}
+
+/// What its client has not taken.
+struct Left {
+    /// None once it was given up, or has ended.
+    rows: Option<BatchStream>,
+    /// When the client last took rows; `None` while it waits for some.
+    taken: Option<Instant>,
 }
 
 /// The rows on their way to the client.
@@ -94,7 +100,7 @@ impl Fetching {
         let open = self.open.lock();
         let idle = open.values().flatten().filter(|held| held.idle_for().is_some_and(|idle| idle >= IDLE));
         let largest = idle.max_by_key(|held| (held.bytes(), held.idle_for()));
-        let rows = largest.and_then(|held| held.rows.try_lock()?.take());
+        let rows = largest.and_then(|held| held.left.try_lock()?.rows.take());
         drop(open);
         // Without the lock: what it runs may take a while to end.
         rows.is_some()
@@ -102,8 +108,8 @@ impl Fetching {
 
     /// `rows`, as they are fetched by `owner`.
     pub(crate) fn fetch(self: &Arc<Self>, owner: Owner, rows: BatchStream) -> BatchStream {
-        let (rows, batch) = (Mutex::new(Some(rows)), AtomicUsize::new(0));
-        let held = Arc::new(Held { rows, taken: Mutex::new(None), batch });
+        let left = Mutex::new(Left { rows: Some(rows), taken: None });
+        let held = Arc::new(Held { left, batch: AtomicUsize::new(0) });
         self.open.lock().entry(owner).or_default().push(Arc::clone(&held));
         Fetch { fetching: Arc::clone(self), owner, held, ended: false }.boxed()
     }
@@ -113,20 +119,21 @@ impl Held {
     /// Bytes that it holds, about; none once it was given up.
     fn bytes(&self) -> usize {
         // What is being read just now is there.
-        let is_there = self.rows.try_lock().is_none_or(|rows| rows.is_some());
+        let is_there = self.left.try_lock().is_none_or(|left| left.rows.is_some());
         if is_there { BATCHES * self.batch.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// For how long nobody has taken rows of it, if there are some to take.
     fn idle_for(&self) -> Option<Duration> {
-        let has_rows = self.rows.try_lock().is_some_and(|rows| rows.is_some());
-        has_rows.then(|| *self.taken.lock()).flatten().map(|taken| taken.elapsed())
+        let left = self.left.try_lock()?;
+        left.rows.as_ref()?;
+        left.taken.map(|taken| taken.elapsed())
     }
 }
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("taken", &self.taken).finish_non_exhaustive()
+        f.debug_struct("Held").field("batch", &self.batch).finish_non_exhaustive()
     }
 }
 
@@ -138,20 +145,20 @@ impl Stream for Fetch {
             return Poll::Ready(None);
         }
         let held = Arc::clone(&self.held);
-        let mut rows = held.rows.lock();
-        let idle = held.taken.lock().take();
-        let polled = match rows.as_mut() {
+        let mut left = held.left.lock();
+        let idle = left.taken.take();
+        let polled = match left.rows.as_mut() {
             Some(rows) => rows.poll_next_unpin(context),
             None => Poll::Ready(Some(Err(given_up(idle)))),
         };
         if let Poll::Ready(item) = &polled {
-            *held.taken.lock() = Some(Instant::now());
+            left.taken = Some(Instant::now());
             if let Some(Ok(batch)) = item {
                 held.batch.fetch_max(batch_bytes(batch), Ordering::Relaxed);
             }
             self.ended = !matches!(item, Some(Ok(_)));
             if self.ended {
-                rows.take();
+                left.rows = None;
             }
         }
         polled

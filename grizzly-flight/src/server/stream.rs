@@ -10,7 +10,10 @@ use grizzly_provider::{Error, ErrorKind, batch::pieces};
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::{attended::Deadline, sessions::Lease};
+use super::{
+    attended::{Deadline, failed_unexpectedly},
+    sessions::Lease,
+};
 use crate::{
     conform::conform,
     error::{query_status, status},
@@ -78,16 +81,11 @@ pub(crate) fn guarded(
                     Err(error) => Some((Err(query_status(&error)), None)),
                 },
                 // Of a stream that panicked nothing is asked any more. The panic itself is in the log.
-                Err(_) => Some((Err(panicked()), None)),
+                Err(_) => Some((Err(failed_unexpectedly(&"computing its rows panicked")), None)),
             },
         }
     })
     .boxed()
-}
-
-/// The answer where computing rows panicked.
-fn panicked() -> Status {
-    status(&Error::new(ErrorKind::Internal, "the statement failed unexpectedly: computing its rows panicked"))
 }
 
 /// The schema as it stands on the wire: dictionaries are sent as plain values.

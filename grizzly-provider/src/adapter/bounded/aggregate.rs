@@ -9,14 +9,15 @@ use datafusion::{
         datatypes::{DataType, FieldRef},
     },
     common::ScalarValue,
-    error::{DataFusionError, Result},
-    execution::memory_pool::human_readable_size,
+    error::Result,
     logical_expr::{
         Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, Signature,
         function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs},
         utils::AggregateOrderSensitivity,
     },
 };
+
+use super::refused;
 
 /// An aggregate of which one accumulator makes no more than `most` bytes.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -146,11 +147,14 @@ impl Accumulator for Collected {
         // What it is about to make is about what it holds.
         let about = self.made.saturating_add(self.inner.size());
         if about / 2 > self.most {
-            return Err(self.refused(about));
+            return Err(refused(&self.name, about as u64, self.most));
         }
         let value = self.inner.evaluate()?;
         self.made = self.made.saturating_add(value.size());
-        if self.made > self.most { Err(self.refused(self.made)) } else { Ok(value) }
+        match self.made > self.most {
+            true => Err(refused(&self.name, self.made as u64, self.most)),
+            false => Ok(value),
+        }
     }
 
     fn size(&self) -> usize {
@@ -171,16 +175,5 @@ impl Accumulator for Collected {
 
     fn supports_retract_batch(&self) -> bool {
         self.inner.supports_retract_batch()
-    }
-}
-
-impl Collected {
-    fn refused(&self, bytes: usize) -> DataFusionError {
-        DataFusionError::ResourcesExhausted(format!(
-            "{} would make {}; {} are allowed",
-            self.name,
-            human_readable_size(bytes),
-            human_readable_size(self.most)
-        ))
     }
 }

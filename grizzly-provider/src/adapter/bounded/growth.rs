@@ -3,12 +3,11 @@
 use datafusion::{
     common::ScalarValue,
     error::{DataFusionError, Result},
-    execution::memory_pool::human_readable_size,
     logical_expr::{ColumnarValue, ScalarFunctionArgs},
 };
 
 use super::{
-    concat,
+    concat, refused,
     sizes::{Numbers, elements, interval, numbers, size_of_one, sizes},
 };
 
@@ -82,12 +81,12 @@ impl Growth {
 
     /// The error of a call that would make so much more.
     pub(super) fn refused(self, function: &str, bytes: u64, most: usize) -> DataFusionError {
-        DataFusionError::ResourcesExhausted(if self == Self::Table {
-            format!("{function} would compare texts by {bytes} pairs of bytes at once; {MOST_PLACES} are allowed")
-        } else {
-            let bytes = human_readable_size(usize::try_from(bytes).unwrap_or(usize::MAX));
-            format!("{function} would make {bytes} at once; {} are allowed", human_readable_size(most))
-        })
+        if self != Self::Table {
+            return refused(function, bytes, most);
+        }
+        DataFusionError::ResourcesExhausted(format!(
+            "{function} would compare texts by {bytes} pairs of bytes at once; {MOST_PLACES} are allowed"
+        ))
     }
 
     /// What one row's result takes, where that can be told without making it.
@@ -186,20 +185,25 @@ type OfRow = fn(&[i128]) -> i128;
 impl Bytes {
     /// Those of all rows.
     pub(super) fn all(&self) -> u64 {
-        (0..self.rows).map(|row| self.of_row(row)).fold(0, u64::saturating_add)
+        let mut values = vec![0; self.columns.len()];
+        (0..self.rows).map(|row| self.by_values(row, &mut values)).fold(0, u64::saturating_add)
     }
 
     /// Those of one row; what is negative is nothing.
     pub(super) fn of_row(&self, row: usize) -> u64 {
-        let mut values = Vec::with_capacity(self.columns.len());
-        for column in &self.columns {
-            match column.get(row) {
-                Some(value) => values.push(value),
+        self.by_values(row, &mut vec![0; self.columns.len()])
+    }
+
+    /// The same, with room for a value of each column.
+    fn by_values(&self, row: usize, values: &mut [i128]) -> u64 {
+        for (value, column) in values.iter_mut().zip(&self.columns) {
+            *value = match column.get(row) {
+                Some(value) => value,
                 None if self.strict => return 0,
-                None => values.push(0),
-            }
+                None => 0,
+            };
         }
-        u64::try_from((self.of_row)(&values).max(0)).unwrap_or(u64::MAX)
+        u64::try_from((self.of_row)(values).max(0)).unwrap_or(u64::MAX)
     }
 }
 

@@ -11,7 +11,10 @@ mod plan;
 mod scalar;
 mod sizes;
 
-use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::{
+    error::DataFusionError,
+    execution::memory_pool::{MemoryLimit, human_readable_size},
+};
 
 pub(super) use aggregate::bounded_aggregate;
 pub(super) use concat::string_concat;
@@ -27,4 +30,11 @@ pub(super) fn most_at_once(memory: &MemoryLimit) -> usize {
         MemoryLimit::Finite(bytes) => (bytes / 4).min(MOST),
         _ => MOST,
     }
+}
+
+/// The error of a call that would make so many bytes.
+fn refused(function: &str, bytes: u64, most: usize) -> DataFusionError {
+    let bytes = human_readable_size(usize::try_from(bytes).unwrap_or(usize::MAX));
+    let most = human_readable_size(most);
+    DataFusionError::ResourcesExhausted(format!("{function} would make {bytes} at once; {most} are allowed"))
 }

@@ -138,7 +138,9 @@ impl ScalarUDFImpl for Bounded {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let bytes = self.growth.bytes(&args)?;
-        let (all, most) = (bytes.all(), self.growth.most(self.most).max(held(&args)));
+        let (all, most) = (bytes.all(), self.growth.most(self.most));
+        // Mostly it is little, and nobody need know what the arguments hold.
+        let most = if all <= most { most } else { most.max(held(&args)) };
         if all <= most {
             self.inner.inner().invoke_with_args(args)
         } else if self.growth.is_rough() {

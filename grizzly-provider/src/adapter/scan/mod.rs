@@ -347,12 +347,11 @@ impl ExecutionPlan for GrizzlyScanExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let run = self.runs.join(partition, &context, self)?;
-        // Without a bound on memory it does not matter what counts for how much.
-        let bounded = matches!(context.memory_pool().memory_limit(), MemoryLimit::Finite(_));
-        let cut = Cut { rows: context.session_config().batch_size().max(1), own: self.is_kept && bounded };
+        // Without a bound on memory nobody asks what counts for how much.
+        let pool = Some(context.memory_pool()).filter(|pool| matches!(pool.memory_limit(), MemoryLimit::Finite(_)));
+        let cut = Cut { rows: context.session_config().batch_size().max(1), own: self.is_kept && pool.is_some() };
         let filter = CurrentFilter::new(&self.dynamic, self.table.schema());
-        let (pool, metrics) = (context.memory_pool(), &self.metrics);
-        let stream = ScanStream::new(run, partition, self.schema(), filter, cut, pool, metrics);
+        let stream = ScanStream::new(run, partition, self.schema(), filter, cut, pool, &self.metrics);
         Ok(Box::pin(cooperative(stream)))
     }
 

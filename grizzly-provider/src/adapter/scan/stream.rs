@@ -37,7 +37,8 @@ pub(super) struct ScanStream {
     cut: Cut,
     taken: usize,
     current: Option<Slices>,
-    decoded: MemoryReservation,
+    /// What `current` takes, where memory has a bound.
+    decoded: Option<MemoryReservation>,
     baseline: BaselineMetrics,
     morsels: Count,
     empty_morsels: Count,
@@ -66,7 +67,7 @@ impl ScanStream {
         schema: SchemaRef,
         filter: CurrentFilter,
         cut: Cut,
-        pool: &Arc<dyn MemoryPool>,
+        pool: Option<&Arc<dyn MemoryPool>>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Self {
         MetricBuilder::new(metrics).counter("pruned_morsels", partition).add(run.take_pruned());
@@ -78,7 +79,7 @@ impl ScanStream {
             cut,
             taken: 0,
             current: None,
-            decoded: MemoryConsumer::new(SCAN).register(pool),
+            decoded: pool.map(|pool| MemoryConsumer::new(SCAN).register(pool)),
             baseline: BaselineMetrics::new(metrics, partition),
             morsels: MetricBuilder::new(metrics).counter("morsels", partition),
             empty_morsels: MetricBuilder::new(metrics).counter("empty_morsels", partition),
@@ -138,8 +139,9 @@ impl ScanStream {
 
     /// Counts the rows among those that were decoded and not handed on, until the next are read.
     fn charge(&self, batch: &RecordBatch) {
+        let Some(decoded) = &self.decoded else { return };
         // Few rows are handed on at once, as a whole.
-        self.decoded.resize(if batch.num_rows() <= self.cut.rows { 0 } else { batch_bytes(batch) });
+        decoded.resize(if batch.num_rows() <= self.cut.rows { 0 } else { batch_bytes(batch) });
     }
 
     /// The batch with the plan's column names, which differ from the engine's for system columns.
@@ -160,7 +162,7 @@ impl ScanStream {
             match self.read_next() {
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    self.decoded.free();
+                    self.decoded = None;
                     return Poll::Ready(None);
                 }
                 Err(error) => return Poll::Ready(Some(Err(error))),
